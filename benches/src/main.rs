@@ -1,0 +1,3 @@
+//! A load tester for MQTT brokers, made for chat.
+
+fn main() {}

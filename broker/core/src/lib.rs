@@ -1,0 +1,1 @@
+//! Sans-IO MQTT: ids, the session step, the subscription index, effects.

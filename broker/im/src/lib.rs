@@ -1,0 +1,1 @@
+//! The IM profile: who may be a user, and what the im/ tree means.

@@ -1,0 +1,3 @@
+//! An MQTT broker for instant messaging.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Durable state: keys, rows, the shard log and the shard view, on RocksDB or in memory.

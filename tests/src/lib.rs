@@ -1,0 +1,1 @@
+//! Whole-broker tests with real clients, conformance, durability and house rules.
