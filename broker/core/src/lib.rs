@@ -6,6 +6,7 @@
 pub mod id;
 pub mod publication;
 pub mod route;
+pub mod session;
 
 pub use id::{Location, PacketIdent, SessionId, SessionKey, Slot, SLOTS};
 pub use publication::{Publication, PublicationParts};
