@@ -1,1 +1,3 @@
 //! Sans-IO MQTT: ids, the session step, the subscription index, effects.
+
+pub mod index;
