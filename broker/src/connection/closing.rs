@@ -52,7 +52,7 @@ impl Worker {
         if let Some(reason) = reason {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
-                let disconnect = Disconnect::new(reason);
+                let disconnect = Disconnect::with_code(reason);
                 self.send(location, |out| {
                     Packet::Disconnect(disconnect).encode(Version::V5, out);
                 });

@@ -4,7 +4,7 @@
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode};
 use hoopoe_core::Location;
-use hoopoe_core::index::hash;
+use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::session::alias::Alias;
 use smallvec::SmallVec;
 
@@ -87,19 +87,20 @@ impl Worker {
         location: Location,
         copy: Copy<'_>,
     ) -> Delivered {
-        let Worker { connections, turn, pool, counters, limits, .. } = self;
+        let Worker { connections, turn, pool, counters, .. } = self;
         let connection = connections.get_mut(location.place());
         let Some(connection) = connection.filter(|c| c.location == location) else {
             return Delivered::Done;
         };
-        let waiting = connection.output_len();
-        let Some(session) = connection.session() else { return Delivered::Done };
+        let full = connection.is_full();
+        let Connection { phase: Phase::Active(session), limits, .. } = connection else {
+            return Delivered::Done;
+        };
         if let Some(fresh) = &mut session.fresh
             && fresh.len() < MOST_FRESH
         {
             fresh.insert(hash(message.parts.topic));
         }
-        let full = waiting > limits.write_buffer_bytes;
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);
@@ -135,9 +136,8 @@ impl Worker {
 
     /// Sends one message, or lets it wait behind others.
     pub(super) fn send_or_wait(&mut self, location: Location, outgoing: Outgoing) {
-        let cap = self.limits.write_buffer_bytes;
         let Some(connection) = self.connection(location) else { return };
-        let full = connection.output_len() > cap;
+        let full = connection.is_full();
         let Some(session) = connection.session() else { return };
         let id = match outgoing.qos {
             QoS::AtMostOnce if !full => None,
@@ -232,10 +232,9 @@ impl Worker {
 
     /// Sends what waits, as far as there is room.
     pub(super) fn send_waiting(&mut self, location: Location) {
-        let cap = self.limits.write_buffer_bytes;
         loop {
             let Some(connection) = self.connection(location) else { return };
-            if connection.output_len() > cap {
+            if connection.is_full() {
                 return;
             }
             let Some(session) = connection.session() else { return };

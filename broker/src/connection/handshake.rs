@@ -20,12 +20,12 @@ use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscribed, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
-use crate::access::{Action, Login, LoginRequest};
+use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
 use crate::fabric::Mail;
 
-/// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
-/// the others get their share.
-const GROUP_WINDOW: u16 = 32;
+/// Subscriber numbers of sessions that end with their connection have this bit; those of stored
+/// sessions are their ids, whose slots do not reach it.
+const TRANSIENT_BIT: u64 = 1 << 63;
 
 impl Worker {
     /// The first packet: CONNECT.
@@ -36,7 +36,8 @@ impl Worker {
             self.refuse(location, version, ReasonCode::ServerShuttingDown);
             return;
         }
-        let newcomer = match self.newcomer(connect) {
+        let Some(connection) = self.connection(location) else { return };
+        let newcomer = match newcomer(connect, &connection.limits) {
             Ok(newcomer) => newcomer,
             Err(code) => {
                 self.refuse(location, version, code);
@@ -44,84 +45,43 @@ impl Worker {
             }
         };
         let Some(connection) = self.connection(location) else { return };
-        let listener = connection.listener.clone();
-        let certificate_user = connection
-            .socket
-            .as_ref()
-            .and_then(|socket| socket.layers())
-            .and_then(|layers| layers.peer().certificate_user.clone());
+        let door = **connection.listener.door.load();
+        let certificate_user = connection.certificate_user();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
-        let mailbox = self.env.fabric.workers[self.number].clone();
-        let request = LoginRequest {
+        let credentials = Credentials {
             user: connect.username,
             password: connect.password,
             certificate_user: certificate_user.as_deref(),
-            loopback: listener.loopback,
-            anonymous: listener.anonymous,
         };
-        let done = move |login| mailbox.put(Mail::LoggedIn { location, login });
-        let login = self.env.access.log_in(&request, Box::new(done));
-        if !matches!(login, Login::Pending) {
-            self.logged_in(location, login);
+        match self.env.access.authenticator().check(credentials, door) {
+            Login::Accepted(identity) => self.logged_in(location, Ok(identity)),
+            Login::Refused(code) => self.logged_in(location, Err(code)),
+            Login::Pending(job) => {
+                let mailbox = self.env.fabric.workers[self.number].clone();
+                let done = move |login| mailbox.put(Mail::LoggedIn { location, login });
+                match job.submit(Box::new(done)) {
+                    Ok(ticket) => self.hold_ticket(location, ticket),
+                    Err(code) => self.logged_in(location, Err(code)),
+                }
+            }
         }
     }
 
-    /// What CONNECT asks for, within the limits; or the reason to refuse it.
-    fn newcomer(&self, connect: &Connect<'_>) -> Result<Newcomer, ReasonCode> {
-        let limits = &self.limits;
-        let properties = &connect.properties;
-        if properties.authentication_method.is_some() {
-            // No method is offered ([MQTT-4.12.0-1]).
-            return Err(ReasonCode::BadAuthenticationMethod);
+    fn hold_ticket(&mut self, location: Location, ticket: PasswordTicket) {
+        if let Some(connection) = self.connection(location)
+            && let Phase::Checking(newcomer) = &mut connection.phase
+        {
+            newcomer.ticket = Some(ticket);
         }
-        if connect.client_id.len() > limits.max_client_id_bytes {
-            return Err(ReasonCode::ClientIdentifierNotValid);
-        }
-        let assigned_id = connect.client_id.is_empty();
-        if assigned_id && connect.version == Version::V311 && !connect.clean_start {
-            // [MQTT-3.1.3-8]
-            return Err(ReasonCode::ClientIdentifierNotValid);
-        }
-        let client_id: Arc<str> = if assigned_id {
-            assigned_client_id().ok_or(ReasonCode::UnspecifiedError)?.into()
-        } else {
-            connect.client_id.into()
-        };
-        let asked = match connect.version {
-            Version::V311 if connect.clean_start => 0,
-            Version::V311 => u32::MAX,
-            Version::V5 => properties.session_expiry_secs.unwrap_or(0),
-        };
-        let expiry_secs = asked.min(limits.session_expiry_max_secs);
-        let will = connect.will.as_ref().map(|will| checked_will(will, limits)).transpose()?;
-        let window = match connect.version {
-            Version::V311 => limits.window_v311,
-            Version::V5 => properties
-                .receive_maximum
-                .map_or(u16::MAX, NonZeroU16::get)
-                .min(limits.window_v5),
-        };
-        Ok(Newcomer {
-            version: connect.version,
-            clean_start: connect.clean_start,
-            keep_alive_secs: connect.keep_alive_secs,
-            client_id,
-            assigned_id,
-            identity: None,
-            will,
-            expiry_secs,
-            receive_maximum: window,
-            maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
-            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
-            request_response: properties.request_response_information.unwrap_or(false),
-            request_problem: properties.request_problem_information.unwrap_or(true),
-            expiry_capped: expiry_secs != asked,
-        })
     }
 
     /// The client is authenticated, or not.
-    pub(super) fn logged_in(&mut self, location: Location, login: Login) {
+    pub(super) fn logged_in(
+        &mut self,
+        location: Location,
+        login: Result<Identity, ReasonCode>,
+    ) {
         let access = self.env.access.clone();
         let Some(connection) = self.connection(location) else { return };
         let Phase::Checking(mut newcomer) = std::mem::replace(&mut connection.phase, Phase::Ended)
@@ -130,13 +90,12 @@ impl Worker {
         };
         let version = newcomer.version;
         let identity = match login {
-            Login::Accepted(identity) => identity,
-            Login::Refused(code) => {
+            Ok(identity) => identity,
+            Err(code) => {
                 connection.phase = Phase::Checking(newcomer);
                 self.refuse(location, version, code);
                 return;
             }
-            Login::Pending => return,
         };
         if let Some(will) = &newcomer.will {
             let topic = will.publication.topic();
@@ -161,6 +120,7 @@ impl Worker {
             key,
         };
         newcomer.identity = Some(identity);
+        newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
         self.command(slot, Command::Open(Box::new(open)));
@@ -170,9 +130,9 @@ impl Worker {
     pub(super) fn opened(&mut self, opened: Opened) {
         let location = opened.reply.location;
         let (now_ms, stopping) = (self.now_ms, self.stopping);
-        let limits = self.limits.clone();
+        let env = self.env.clone();
         let next_subscriber =
-            || self.env.subscribers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            || TRANSIENT_BIT | env.subscribers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let waiting = self.connections.get_mut(location.place());
         let waiting = waiting.filter(|c| c.location == location);
         let Some(connection) = waiting else {
@@ -197,6 +157,7 @@ impl Worker {
             self.refuse(location, version, code);
             return;
         }
+        let limits = connection.limits.clone();
         let route = match &opened.session {
             Some(stored) => stored.route.clone(),
             None => Arc::new(Route::transient(next_subscriber(), location)),
@@ -293,7 +254,7 @@ impl Worker {
                     location,
                     options: subscription.options,
                     identifier: subscription.identifier,
-                    window: GROUP_WINDOW,
+                    window: super::subscribe::GROUP_WINDOW,
                 };
                 shared.push((*group, member));
             }
@@ -310,7 +271,7 @@ impl Worker {
         }));
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
-            let pubrel = hoopoe_codec::Ack::new(id, ReasonCode::Success);
+            let pubrel = super::inbound::ack(id, ReasonCode::Success);
             self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
         }
         for (group, member) in shared {
@@ -343,6 +304,25 @@ impl Worker {
         }
     }
 
+    /// After a reload of users: who may no longer be here is told to go.
+    pub(super) fn check_logins(&mut self) {
+        let generation = self.env.access.generation();
+        if generation == self.access_generation {
+            return;
+        }
+        self.access_generation = generation;
+        let access = self.env.access.clone();
+        let unwelcome = self.connections.iter().filter_map(|(_, connection)| {
+            let Phase::Active(session) = &connection.phase else { return None };
+            let door = **connection.listener.door.load();
+            let good = access.authenticator().still_good(&session.identity, door);
+            (!good).then_some(connection.location)
+        });
+        for location in unwelcome.collect::<Vec<_>>() {
+            self.end_session(location, Cause::Fault(ReasonCode::NotAuthorized));
+        }
+    }
+
     /// The time for something is over, perhaps.
     pub(super) fn deadline(&mut self, location: Location) {
         let now = self.now_secs;
@@ -367,6 +347,59 @@ impl Worker {
             self.wheel.schedule(location, at);
         }
     }
+}
+
+/// What CONNECT asks for, within the limits; or the reason to refuse it.
+fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCode> {
+    let properties = &connect.properties;
+    if properties.authentication_method.is_some() {
+        // No method is offered ([MQTT-4.12.0-1]).
+        return Err(ReasonCode::BadAuthenticationMethod);
+    }
+    if connect.client_id.len() > limits.max_client_id_bytes {
+        return Err(ReasonCode::ClientIdentifierNotValid);
+    }
+    let assigned_id = connect.client_id.is_empty();
+    if assigned_id && connect.version == Version::V311 && !connect.clean_start {
+        // [MQTT-3.1.3-8]
+        return Err(ReasonCode::ClientIdentifierNotValid);
+    }
+    let client_id: Arc<str> = if assigned_id {
+        assigned_client_id().ok_or(ReasonCode::UnspecifiedError)?.into()
+    } else {
+        connect.client_id.into()
+    };
+    let asked = match connect.version {
+        Version::V311 if connect.clean_start => 0,
+        Version::V311 => u32::MAX,
+        Version::V5 => properties.session_expiry_secs.unwrap_or(0),
+    };
+    let expiry_secs = asked.min(limits.session_expiry_max_secs);
+    let will = connect.will.as_ref().map(|will| checked_will(will, limits)).transpose()?;
+    let window = match connect.version {
+        Version::V311 => limits.window_v311,
+        Version::V5 => properties
+            .receive_maximum
+            .map_or(u16::MAX, NonZeroU16::get)
+            .min(limits.window_v5),
+    };
+    Ok(Newcomer {
+        version: connect.version,
+        clean_start: connect.clean_start,
+        keep_alive_secs: connect.keep_alive_secs,
+        client_id,
+        assigned_id,
+        identity: None,
+        ticket: None,
+        will,
+        expiry_secs,
+        receive_maximum: window,
+        maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
+        topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+        request_response: properties.request_response_information.unwrap_or(false),
+        request_problem: properties.request_problem_information.unwrap_or(true),
+        expiry_capped: expiry_secs != asked,
+    })
 }
 
 /// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).
@@ -451,7 +484,7 @@ fn new_session(
     limits: &Limits,
     now_ms: u64,
 ) -> Session {
-    let identity = newcomer.identity.clone().unwrap_or_default();
+    let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
     let aliases = newcomer.topic_alias_maximum;
     Session {
         key: SessionKey {

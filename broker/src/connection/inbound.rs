@@ -2,7 +2,7 @@
 //! one ends the connection with its reason.
 
 use hoopoe_codec::{
-    Ack, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
+    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
     decode_connect, frame_length,
 };
 use hoopoe_core::Location;
@@ -12,7 +12,7 @@ use smallvec::smallvec;
 
 use super::closing::Cause;
 use super::queue::STEP_TOKEN;
-use super::session::{Answer, Origin, Owed, Session, Step};
+use super::session::{Answer, Origin, Owed, Step};
 use super::worker::Worker;
 use super::{Connection, Phase};
 
@@ -74,8 +74,8 @@ impl Worker {
     fn packets(&mut self, location: Location, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
-            let max_packet = self.limits.max_packet_bytes;
             let Some(connection) = self.connection(location) else { return bytes.len() };
+            let max_packet = connection.limits.max_packet_bytes;
             if connection.paused {
                 return used;
             }
@@ -157,35 +157,35 @@ impl Worker {
         }
     }
 
-    fn puback(&mut self, location: Location, ack: &Ack<'_>) -> Result<(), Fault> {
+    fn puback(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
         // An identifier that is not in flight: ignored, as its exchange may be from before a
         // restart ([MQTT-4.3.2-5] gives the server no error to send).
-        if let Ok(origin) = session.window.acknowledge(ack.id) {
+        if let Ok(origin) = session.window.acknowledge(packet.id) {
             self.finished(location, origin);
             self.settled(location);
         }
         Ok(())
     }
 
-    fn pubrec(&mut self, location: Location, ack: &Ack<'_>) -> Result<(), Fault> {
+    fn pubrec(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
         let Some(connection) = self.connection(location) else { return Ok(()) };
         let Some(session) = connection.session() else { return Ok(()) };
-        if ack.code.is_error() {
+        if packet.code.is_error() {
             // [MQTT-4.3.3-4]: no PUBREL; the identifier is free.
-            if let Ok(origin) = session.window.refuse(ack.id) {
-                self.exchange_ended(location, ack.id, origin);
+            if let Ok(origin) = session.window.refuse(packet.id) {
+                self.exchange_ended(location, packet.id, origin);
                 self.finished(location, origin);
                 self.settled(location);
             }
             return Ok(());
         }
         let version = session.version;
-        match session.window.receive(ack.id) {
+        match session.window.receive(packet.id) {
             Ok((origin, first)) => {
-                let id = ack.id;
+                let id = packet.id;
                 match (origin.source(), &mut session.stored, first) {
                     (Some(source), Some(stored), true) => {
                         // [MQTT-4.3.3-8]: PUBREL leaves once the PUBREC is on disk (ruling 5).
@@ -206,26 +206,26 @@ impl Worker {
                         self.command(slot, command);
                     }
                     _ => {
-                        let pubrel = Ack::new(id, ReasonCode::Success);
+                        let pubrel = ack(id, ReasonCode::Success);
                         self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
                     }
                 }
             }
             Err(_) => {
                 let code = ReasonCode::PacketIdentifierNotFound;
-                let pubrel = Ack::new(ack.id, code);
+                let pubrel = ack(packet.id, code);
                 self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
             }
         }
         Ok(())
     }
 
-    fn pubcomp(&mut self, location: Location, ack: &Ack<'_>) -> Result<(), Fault> {
+    fn pubcomp(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        if let Ok(origin) = session.window.complete(ack.id) {
-            self.exchange_ended(location, ack.id, origin);
+        if let Ok(origin) = session.window.complete(packet.id) {
+            self.exchange_ended(location, packet.id, origin);
             self.finished(location, origin);
             self.settled(location);
         }
@@ -260,18 +260,18 @@ impl Worker {
         }
     }
 
-    fn pubrel(&mut self, location: Location, ack: &Ack<'_>) -> Result<(), Fault> {
+    fn pubrel(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        if !session.incoming.knows(ack.id) {
+        if !session.incoming.knows(packet.id) {
             let code = ReasonCode::PacketIdentifierNotFound;
-            self.owe(location, 0, 0, Answer::PubComp(ack.id, code));
+            self.owe(location, 0, 0, Answer::PubComp(packet.id, code));
             return Ok(());
         }
-        let answer = Answer::PubComp(ack.id, ReasonCode::Success);
+        let answer = Answer::PubComp(packet.id, ReasonCode::Success);
         match session.route.session {
-            Some(publisher) => self.release_marker(location, publisher, ack.id, answer),
+            Some(publisher) => self.release_marker(location, publisher, packet.id, answer),
             None => {
                 self.owe(location, 0, 0, answer);
             }
@@ -284,10 +284,9 @@ impl Worker {
         location: Location,
         disconnect: &Disconnect<'_>,
     ) -> Result<(), Fault> {
-        let cap = self.limits.session_expiry_max_secs;
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return Ok(());
-        };
+        let Some(connection) = self.connection(location) else { return Ok(()) };
+        let cap = connection.limits.session_expiry_max_secs;
+        let Some(session) = connection.session() else { return Ok(()) };
         let expiry = disconnect.session_expiry_secs;
         if expiry.is_some_and(|secs| secs > 0) && session.expiry_secs == 0 {
             return Err(Fault {
@@ -369,13 +368,13 @@ impl Worker {
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
                 self.acknowledge(location, version, code, |code| {
-                    Packet::PubAck(Ack::new(id, code))
+                    Packet::PubAck(ack(id, code))
                 });
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
                 self.acknowledge(location, version, code, |code| {
-                    Packet::PubRec(Ack::new(id, code))
+                    Packet::PubRec(ack(id, code))
                 });
             }
             Answer::PubComp(id, found) => {
@@ -384,7 +383,7 @@ impl Worker {
                     return;
                 }
                 session.incoming.end_qos2(id);
-                let pubcomp = Ack::new(id, found);
+                let pubcomp = ack(id, found);
                 self.send(location, |out| Packet::PubComp(pubcomp).encode(version, out));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
@@ -409,15 +408,13 @@ impl Worker {
     }
 }
 
+/// An acknowledgement that says no more than its code.
+pub(super) fn ack(id: PacketId, code: ReasonCode) -> Ack<'static> {
+    Ack { id, code, properties: AckProperties::NONE }
+}
+
 /// The first packet of a connection is something else.
 pub(super) const NOT_CONNECT: Fault = Fault {
     reason: ReasonCode::ProtocolError,
     what: "the first packet is not CONNECT [MQTT-3.1.0-1]",
 };
-
-impl Session {
-    /// Version 5 clients that did not turn problem information off get reason strings.
-    pub(super) fn wants_reasons(&self) -> bool {
-        self.version == Version::V5 && self.problem_information
-    }
-}

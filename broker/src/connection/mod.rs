@@ -25,16 +25,19 @@ pub use worker::{Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use hoopoe_codec::{QoS, Version};
-use hoopoe_core::Location;
+use hoopoe_core::{Location, SessionId};
 use hoopoe_store::command::StoredWill;
 
-use crate::access::{Access, Identity};
+use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
 use crate::telemetry::{SystemTopics, Telemetry};
-use crate::transport::ListenerTransport;
+use crate::settings::Door;
+use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
 use output::Output;
 use session::{Owed, Session};
 use socket::Socket;
@@ -78,9 +81,6 @@ pub struct Limits {
     pub publish_rate: u64,
     /// Bytes of publications per second of one client; 0 is no limit.
     pub publish_bytes_rate: u64,
-    /// `refuse` policy: a stored queue of this many messages refuses publications; 0 with
-    /// drop-oldest.
-    pub refuse_at_messages: u64,
 }
 
 /// What all connections of the node share.
@@ -93,8 +93,11 @@ pub struct Env {
     pub telemetry: Arc<Telemetry>,
     /// `$SYS`.
     pub system: Arc<SystemTopics>,
-    /// Limits; replaced as a whole when settings are reloaded.
-    pub limits: arc_swap::ArcSwap<Limits>,
+    /// Shared-subscription groups by `$share/{ShareName}/{filter}`; shards keep it.
+    pub groups: DashMap<Box<str>, SessionId>,
+    /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
+    /// 0 with drop-oldest.
+    pub refuse_at_messages: u64,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -105,14 +108,23 @@ pub struct Listener {
     pub url: String,
     /// TCP, TLS, WebSocket and so on.
     pub transport: Arc<ListenerTransport>,
-    /// Anonymous clients may connect.
-    pub anonymous: bool,
-    /// The address is a loopback one: development mode is possible (ruling 19).
-    pub loopback: bool,
+    /// Whom it lets in without a password; changes on reload.
+    pub door: ArcSwap<Door>,
+    /// Limits of its clients; those of a reload hold for connections accepted from then on.
+    pub limits: ArcSwap<Limits>,
+    /// The subject of a client's certificate is its user name.
+    pub subject_as_user: bool,
     /// Seconds from accept to CONNECT.
     pub connect_timeout_secs: u64,
-    /// Connections open now.
-    pub open: AtomicUsize,
+}
+
+/// A connection's places at its listener and its worker, free again when it is dropped.
+#[derive(Debug)]
+pub struct Seats {
+    /// At the listener.
+    pub permit: ConnectionPermit,
+    /// At the worker.
+    pub seat: WorkerSeat,
 }
 
 /// A CONNECT that waits for its password check or its session.
@@ -124,6 +136,8 @@ struct Newcomer {
     client_id: Arc<str>,
     assigned_id: bool,
     identity: Option<Identity>,
+    /// Held while the password is checked.
+    ticket: Option<PasswordTicket>,
     will: Option<StoredWill>,
     expiry_secs: u32,
     receive_maximum: u16,
@@ -161,6 +175,8 @@ struct Leaving {
 struct Connection {
     location: Location,
     listener: Arc<Listener>,
+    limits: Arc<Limits>,
+    _seats: Seats,
     peer: SocketAddr,
     /// `None` once closed; the rest may wait for commits.
     socket: Option<Socket>,
@@ -195,6 +211,18 @@ impl Connection {
 
     fn output_len(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
+    }
+
+    /// The user that the client's certificate names, where the listener goes by it.
+    fn certificate_user(&self) -> Option<String> {
+        let layers = self.socket.as_ref()?.layers()?;
+        let name = layers.peer().common_name.as_deref().filter(|_| self.listener.subject_as_user);
+        name.map(str::to_owned)
+    }
+
+    /// More waits for the socket than may: QoS 0 is dropped, everything else waits.
+    fn is_full(&self) -> bool {
+        self.output_len() > self.limits.write_buffer_bytes
     }
 
     fn label(&self) -> String {

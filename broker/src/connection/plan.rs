@@ -67,7 +67,7 @@ impl Plans {
 
     /// The plan for a topic of that hash.
     pub fn get(&mut self, index: &Index<Subscription>, topic: &str, hash: u64) -> Rc<Plan> {
-        let stamp = index.stamp(topic, hash);
+        let stamp = index.stamp(hash);
         if let Some(plan) = self.plans.get(&hash)
             && plan.stamp == stamp
             && *plan.topic == *topic

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hoopoe_codec::{Fault, PacketId, Publish, QoS, ReasonCode, Version};
-use hoopoe_core::index::hash;
+use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::session::Received;
 use hoopoe_core::{
     Location, PacketIdent, Publication, PublicationParts, SessionId, SessionKey, Slot,
@@ -17,7 +17,7 @@ use hoopoe_store::command::{self, ReplyTo};
 use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
-use super::Connection;
+use super::{Connection, Limits};
 use super::closing::Cause;
 use super::message::Message;
 use super::plan::Plan;
@@ -67,7 +67,9 @@ impl Worker {
         }
         let topic = self.resolve_topic(location, publish)?;
         let topic = topic.as_deref().unwrap_or(publish.topic);
-        self.check_publish(publish, topic)?;
+        if let Some(connection) = self.connection(location) {
+            check_publish(&connection.limits, publish, topic)?;
+        }
         let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
         if let Some(refusal) = self.may_publish(location, topic) {
             self.refuse_publish(location, answer, refusal);
@@ -94,15 +96,14 @@ impl Worker {
         publish: &Publish<'_>,
     ) -> Result<Option<String>, Fault> {
         let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
-        if alias > self.limits.topic_alias_maximum {
+        let Some(connection) = self.connection(location) else { return Ok(None) };
+        if alias > connection.limits.topic_alias_maximum {
             return Err(Fault {
                 reason: ReasonCode::TopicAliasInvalid,
                 what: "PUBLISH: topic alias above the maximum [MQTT-3.3.2-9]",
             });
         }
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return Ok(None);
-        };
+        let Some(session) = connection.session() else { return Ok(None) };
         let aliases = session.inbound_aliases.get_or_insert_default();
         if !publish.topic.is_empty() {
             aliases.set(alias, publish.topic);
@@ -112,32 +113,6 @@ impl Worker {
             reason: ReasonCode::ProtocolError,
             what: "PUBLISH: topic alias that was never set [MQTT-3.3.2-8]",
         })
-    }
-
-    /// Server limits that CONNACK announced.
-    fn check_publish(&self, publish: &Publish<'_>, topic: &str) -> Result<(), Fault> {
-        let limits = &self.limits;
-        if publish.qos > limits.max_qos {
-            return Err(Fault {
-                reason: ReasonCode::QoSNotSupported,
-                what: "PUBLISH: QoS above Maximum QoS [MQTT-3.2.2-11]",
-            });
-        }
-        if publish.retain && !limits.retain_available {
-            return Err(Fault {
-                reason: ReasonCode::RetainNotSupported,
-                what: "PUBLISH: RETAIN is not available here [MQTT-3.2.2-14]",
-            });
-        }
-        if topic.len() > limits.max_topic_bytes
-            || topic.bytes().filter(|&b| b == b'/').count() >= limits.max_topic_levels
-        {
-            return Err(Fault {
-                reason: ReasonCode::TopicNameInvalid,
-                what: "PUBLISH: topic name too long or with too many levels",
-            });
-        }
-        Ok(())
     }
 
     /// Starts the exchange; `None` when a repeated QoS 2 PUBLISH needs no submit.
@@ -272,7 +247,7 @@ impl Worker {
 
     /// With the `refuse` policy: a receiver's queue takes no more (ruling 13).
     fn queue_is_full(&self, plan: &Plan, qos: QoS) -> bool {
-        let most = self.limits.refuse_at_messages;
+        let most = self.env.refuse_at_messages;
         most > 0
             && qos > QoS::AtMostOnce
             && plan.stored.iter().any(|stored| stored.route.queued() >= most)
@@ -486,6 +461,31 @@ impl Worker {
             self.turn.to_shards[shard].push(Command::OutboxDone { outbox });
         }
     }
+}
+
+/// Server limits that CONNACK announced.
+fn check_publish(limits: &Limits, publish: &Publish<'_>, topic: &str) -> Result<(), Fault> {
+    if publish.qos > limits.max_qos {
+        return Err(Fault {
+            reason: ReasonCode::QoSNotSupported,
+            what: "PUBLISH: QoS above Maximum QoS [MQTT-3.2.2-11]",
+        });
+    }
+    if publish.retain && !limits.retain_available {
+        return Err(Fault {
+            reason: ReasonCode::RetainNotSupported,
+            what: "PUBLISH: RETAIN is not available here [MQTT-3.2.2-14]",
+        });
+    }
+    if topic.len() > limits.max_topic_bytes
+        || topic.bytes().filter(|&b| b == b'/').count() >= limits.max_topic_levels
+    {
+        return Err(Fault {
+            reason: ReasonCode::TopicNameInvalid,
+            what: "PUBLISH: topic name too long or with too many levels",
+        });
+    }
+    Ok(())
 }
 
 /// Whether something durable depends on the publication.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hoopoe_codec::{Ack, Packet, PacketId, QoS, ReasonCode};
+use hoopoe_codec::{Packet, PacketId, QoS, ReasonCode};
 use hoopoe_core::{Location, Publication, SessionId};
 use hoopoe_store::Command;
 use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo};
@@ -12,6 +12,7 @@ use smallvec::smallvec;
 
 use super::Connection;
 use super::closing::Cause;
+use super::inbound::ack;
 use super::session::{Origin, Outgoing, Step};
 use super::worker::Worker;
 use crate::fabric::Mail;
@@ -28,7 +29,9 @@ impl Worker {
     /// A letter from another thread.
     pub(super) fn open_letter(&mut self, letter: Mail) {
         match letter {
-            Mail::Accepted { stream, peer, listener } => self.accepted(stream, peer, listener),
+            Mail::Accepted { stream, peer, listener, seats } => {
+                self.accepted(stream, peer, listener, seats);
+            }
             Mail::LoggedIn { location, login } => self.logged_in(location, login),
             Mail::Opened(opened) => self.opened(*opened),
             Mail::TakenOver { location, reason } => self.taken_over(location, reason),
@@ -48,7 +51,7 @@ impl Worker {
     }
 
     fn publish_system(&mut self, publication: &Arc<Publication>) {
-        let hash = hoopoe_core::index::hash(publication.topic());
+        let hash = hoopoe_core::index::topic_hash(publication.topic());
         let plan = self.plans.get(&self.env.fabric.index, publication.topic(), hash);
         if !plan.is_empty() {
             self.fan_out_shared(publication, &plan, 0);
@@ -74,11 +77,10 @@ impl Worker {
 
     /// Committed entries for sessions connected here (ruling 7).
     fn live(&mut self, publication: &Arc<Publication>, receivers: Vec<LiveReceiver>) {
-        let cap = self.limits.write_buffer_bytes;
         for receiver in receivers {
             let location = receiver.location;
             let Some(connection) = self.connection(location) else { continue };
-            let full = connection.output_len() > cap;
+            let full = connection.is_full();
             let Some(session) = connection.session() else { continue };
             let Some(stored) = &mut session.stored else { continue };
             let room = !full && stored.page.is_empty() && session.window.room() > 0;
@@ -115,10 +117,9 @@ impl Worker {
 
     /// Sends what has been read, and asks for more.
     pub(super) fn read_on(&mut self, location: Location) {
-        let cap = self.limits.write_buffer_bytes;
         loop {
             let Some(connection) = self.connection(location) else { return };
-            if connection.output_len() > cap {
+            if connection.is_full() {
                 return;
             }
             let Some(session) = connection.session() else { return };
@@ -252,7 +253,7 @@ impl Worker {
             match step {
                 Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
                 Step::PubRel(id) => {
-                    let pubrel = Ack::new(id, ReasonCode::Success);
+                    let pubrel = ack(id, ReasonCode::Success);
                     self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
                 }
             }

@@ -6,7 +6,7 @@ use hoopoe_codec::Fault;
 use mio::net::TcpStream;
 
 use super::output::{Flush, Output};
-use crate::transport::{LayerFault, Layers};
+use crate::transport::{Flow, LayerFault, Layers};
 
 /// A socket and what stands between its bytes and MQTT's.
 pub struct Socket {
@@ -82,14 +82,13 @@ impl Socket {
 
     /// Unwraps received bytes into `plain`; `None` when there is nothing to unwrap and the bytes
     /// are MQTT's as they are.
-    pub fn unwrap<'a>(
+    pub fn unwrap(
         &mut self,
-        raw: &[u8],
-        plain: &'a mut Vec<u8>,
-    ) -> Result<Option<&'a mut Vec<u8>>, LayerFault> {
+        raw: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<Option<Flow>, LayerFault> {
         let Some(layered) = &mut self.layers else { return Ok(None) };
-        layered.layers.receive(raw, plain, layered.raw.bytes())?;
-        Ok(Some(plain))
+        layered.layers.receive(raw, plain, layered.raw.bytes()).map(Some)
     }
 
     /// True when the layers have bytes of their own to send.

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use hoopoe_codec::{
-    Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
+    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
     SubscribeOptions, Unsubscribe, Version, check_filter, topic_matches,
 };
-use hoopoe_core::index::hash;
+use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::{Location, Publication, Subscription};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
@@ -27,8 +27,9 @@ use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
 const PAGE_MESSAGES: usize = 256;
-/// Entries of a shared group that one member may hold.
-const GROUP_WINDOW: u16 = 32;
+/// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
+/// the others get their share.
+pub(super) const GROUP_WINDOW: u16 = 32;
 
 /// What one filter of a SUBSCRIBE leads to.
 struct Accepted<'a> {
@@ -106,9 +107,12 @@ impl Worker {
         filter: &'a str,
         options: SubscribeOptions,
     ) -> Result<Accepted<'a>, Refused> {
-        let limits = self.limits.clone();
         let access = self.env.access.clone();
         let refuse = |code| Err(Refused::Filter(code));
+        let Some(connection) = self.connection(location) else {
+            return refuse(ReasonCode::UnspecifiedError);
+        };
+        let limits = connection.limits.clone();
         if check_filter(filter).is_err()
             || filter.len() > limits.max_topic_bytes
             || filter.bytes().filter(|&b| b == b'/').count() >= limits.max_topic_levels
@@ -208,7 +212,7 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        let suback = SubAck { id, codes, properties: Default::default() };
+        let suback = SubAck { id, codes, properties: AckProperties::NONE };
         self.send(location, |out| Packet::SubAck(suback).encode(version, out));
         self.scan_on(location);
     }
@@ -275,15 +279,14 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        let unsuback = SubAck { id, codes, properties: Default::default() };
+        let unsuback = SubAck { id, codes, properties: AckProperties::NONE };
         self.send(location, |out| Packet::UnsubAck(unsuback).encode(version, out));
     }
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
-        let cap = self.limits.write_buffer_bytes;
         let Some(connection) = self.connection(location) else { return };
-        if connection.output_len() > cap / 2 {
+        if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
             return;
         }
         let Some(session) = connection.session() else { return };

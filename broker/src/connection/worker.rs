@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_core::Location;
@@ -22,11 +21,11 @@ use super::plan::Plans;
 use super::publish::InternalSubmit;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
-use super::{Connection, Env, Listener, Phase};
+use super::{Connection, Env, Listener, Phase, Seats};
 use crate::fabric::{Mail, Mailbox};
 use crate::shard::ReadJob;
 use crate::telemetry::WorkerCounters;
-use crate::transport::Layers;
+use crate::transport::{Flow, Layers};
 
 /// Bytes read from one socket at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -83,12 +82,12 @@ pub struct Worker {
     pub(super) now_secs: u64,
     pub(super) wheel: Wheel,
     pub(super) stopping: bool,
-    pub(super) limits: Arc<super::Limits>,
+    pub(super) access_generation: u64,
     poll: Poll,
     mailbox: Arc<Mailbox<Mail>>,
     started: Instant,
     generation: u32,
-    pool: Vec<Box<Output>>,
+    pub(super) pool: Vec<Box<Output>>,
     scratch: Vec<u8>,
     plain: Vec<u8>,
 }
@@ -104,7 +103,7 @@ impl Worker {
         };
         Worker {
             number,
-            limits: env.limits.load_full(),
+            access_generation: env.access.generation(),
             env,
             counters,
             connections: Slab::new(),
@@ -189,13 +188,13 @@ impl Worker {
             return;
         }
         self.now_secs = now_secs;
-        self.limits = self.env.limits.load_full();
         let mut due = Vec::new();
         self.wheel.advance(now_secs, &mut due);
         for location in due {
             self.deadline(location);
         }
         self.report_progress();
+        self.check_logins();
     }
 
     fn noted(&mut self, place: usize, event: &mio::event::Event) {
@@ -223,9 +222,9 @@ impl Worker {
         stream: TcpStream,
         peer: SocketAddr,
         listener: Arc<Listener>,
+        seats: Seats,
     ) {
         if self.stopping || self.connections.len() >= MOST_CONNECTIONS {
-            listener.open.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let layers = Layers::new(&listener.transport, peer);
@@ -240,13 +239,14 @@ impl Worker {
             self.poll.registry().register(socket.stream(), Token(place), interest)
         {
             tracing::warn!(%error, "socket not registered");
-            listener.open.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let deadline_secs = self.now_secs + listener.connect_timeout_secs;
         entry.insert(Connection {
             location,
+            limits: listener.limits.load_full(),
             listener,
+            _seats: seats,
             peer,
             socket: Some(socket),
             phase: Phase::Greeting,
@@ -281,7 +281,7 @@ impl Worker {
                         self.turn.again.push(location);
                     }
                     self.counters.bytes_in.add(count as u64);
-                    self.bytes_arrived(location, &scratch[..count]);
+                    self.bytes_arrived(location, &mut scratch[..count]);
                 }
                 Ok(Received::Nothing) => connection.readable = false,
                 Ok(Received::End) => {
@@ -294,7 +294,7 @@ impl Worker {
         self.scratch = scratch;
     }
 
-    fn bytes_arrived(&mut self, location: Location, raw: &[u8]) {
+    fn bytes_arrived(&mut self, location: Location, raw: &mut [u8]) {
         let now_secs = self.now_secs;
         let Some(connection) = self.connection(location) else { return };
         connection.heard_secs = now_secs;
@@ -303,18 +303,18 @@ impl Worker {
         }
         let Some(socket) = &mut connection.socket else { return };
         let mut plain = std::mem::take(&mut self.plain);
-        // The borrow of `connection` ends with the unwrapping: what follows may end it.
-        let unwrapped = match socket.unwrap(raw, &mut plain) {
-            Ok(unwrapped) => Ok(unwrapped.is_some()),
-            Err(fault) => Err(fault),
-        };
+        let unwrapped = socket.unwrap(raw, &mut plain);
         let speaks = socket.wants_write();
         if speaks && let Some(connection) = self.connections.get_mut(location.place()) {
             mark_dirty(&mut self.turn, connection, location.place());
         }
         match unwrapped {
-            Ok(true) => self.consume(location, &plain),
-            Ok(false) => self.consume(location, raw),
+            Ok(None) => self.consume(location, raw),
+            Ok(Some(Flow::Open)) => self.consume(location, &plain),
+            Ok(Some(Flow::Closed)) => {
+                self.consume(location, &plain);
+                self.socket_ended(location, None);
+            }
             Err(fault) => {
                 self.consume(location, &plain);
                 self.socket_ended(location, Some(fault.into()));
@@ -350,13 +350,6 @@ impl Worker {
             counters.packets_out.add(1);
             encode(Worker::output(pool, turn, connection).bytes());
         }
-    }
-
-    /// Parts of the worker that delivery to one connection touches.
-    pub(super) fn delivery_parts(
-        &mut self,
-    ) -> (&mut Slab<Connection>, &mut Turn, &mut Vec<Box<Output>>, &WorkerCounters) {
-        (&mut self.connections, &mut self.turn, &mut self.pool, &self.counters)
     }
 
     fn flush(&mut self) {
@@ -420,8 +413,7 @@ impl Worker {
                 && matches!(connection.phase, Phase::Ended)
         });
         if gone {
-            let connection = self.connections.remove(place);
-            connection.listener.open.fetch_sub(1, Ordering::Relaxed);
+            self.connections.remove(place);
             self.counters.connections.sub(1);
         }
     }

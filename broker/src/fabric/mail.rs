@@ -9,8 +9,8 @@ use hoopoe_store::command::ReplyTo;
 use hoopoe_store::effect::{LiveReceiver, Opened, QueueEntry};
 use smallvec::SmallVec;
 
-use crate::access::Login;
-use crate::connection::Listener;
+use crate::access::Identity;
+use crate::connection::{Listener, Seats};
 use crate::shard::{QueuePage, RetainedPage};
 
 /// A letter to a worker.
@@ -23,13 +23,15 @@ pub enum Mail {
         peer: SocketAddr,
         /// Where it came in.
         listener: Arc<Listener>,
+        /// Its places.
+        seats: Seats,
     },
     /// A password has been checked.
     LoggedIn {
         /// The connection that waits.
         location: Location,
-        /// The outcome; never `Pending`.
-        login: Login,
+        /// Who the client is, or why it is refused.
+        login: Result<Identity, ReasonCode>,
     },
     /// A shard has answered an Open.
     Opened(Box<Opened>),

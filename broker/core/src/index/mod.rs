@@ -100,6 +100,11 @@ impl<S> Default for Index<S> {
     }
 }
 
+/// The hash of a topic, as [`Index::stamp`] expects it; see [`Index::hash`].
+pub fn topic_hash(topic: &str) -> u64 {
+    hash::of_topic(topic)
+}
+
 impl<S> Index<S> {
     /// An empty index.
     pub fn new() -> Self {
