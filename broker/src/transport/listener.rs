@@ -6,10 +6,27 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::network::Networks;
 use super::peer::TransportKind;
 use super::tls_context::TlsContext;
 use super::websocket::WebSocketSettings;
+use crate::settings::Network;
+
+/// Several address ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+impl Networks {
+    /// Whether the address lies in any of the ranges.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromIterator<Network> for Networks {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        Networks(networks.into_iter().collect())
+    }
+}
 
 /// The layers that carry MQTT on a listener.
 #[derive(Debug, Clone)]

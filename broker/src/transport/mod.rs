@@ -17,7 +17,6 @@ mod connect_rate;
 mod gate;
 mod layers;
 mod listener;
-mod network;
 mod peer;
 mod proxy;
 mod seats;
@@ -36,8 +35,7 @@ pub use bind::{
 pub use connect_rate::{ConnectRate, ConnectRates};
 pub use gate::{ConnectionPermit, GateCounts, GateLimits, ListenerGate, Refusal};
 pub use layers::{Flow, LayerFault, Layers};
-pub use listener::{Carrier, ListenerTransport};
-pub use network::{Network, NetworkError, Networks};
+pub use listener::{Carrier, ListenerTransport, Networks};
 pub use peer::{Peer, TransportKind};
 pub use proxy::ProxyFault;
 pub use seats::{WorkerSeat, WorkerSeats};
