@@ -1,4 +1,7 @@
 //! The broker as a library: what the program `hoopoe` is made of.
 
 pub mod access;
+pub mod cli;
+pub mod commands;
+pub mod node;
 pub mod settings;

@@ -191,10 +191,7 @@ impl Settings {
     pub fn door(&self, listener: &Listener) -> Door {
         let unguarded = listener.is_local() && !self.users_configured();
         let said = listener.anonymous.or(self.access.anonymous);
-        Door {
-            anonymous: said.unwrap_or(unguarded),
-            development: unguarded && said != Some(false),
-        }
+        Door { anonymous: said.unwrap_or(unguarded), development: unguarded && said != Some(false) }
     }
 
     /// What a client of this listener may use.
