@@ -54,6 +54,9 @@ pub enum AccessError {
     /// The system gives no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Random(getrandom::Error),
+    /// The system gives no threads.
+    #[error("no thread to check passwords: {0}")]
+    Threads(std::io::Error),
 }
 
 /// The users and rules in force.
@@ -72,7 +75,7 @@ impl Access {
     pub fn open(settings: &AccessSettings) -> Result<Access, AccessError> {
         let (users, rules) = (read_users(settings)?, read_rules(settings)?);
         Ok(Access {
-            authenticator: Authenticator::new(users, settings).map_err(AccessError::Random)?,
+            authenticator: Authenticator::new(users, settings)?,
             rules: ArcSwap::from_pointee(rules),
             generation: AtomicU64::new(0),
         })

@@ -14,7 +14,7 @@ use hoopoe_codec::ReasonCode;
 
 use super::hash_pool::HashPool;
 use super::login_cache::LoginCache;
-use super::{Identity, LoginMethod, Users};
+use super::{AccessError, Identity, LoginMethod, Users};
 use crate::settings::{AccessSettings, Door};
 
 /// What a client says about itself in CONNECT, and what its transport established.
@@ -84,10 +84,12 @@ impl Authenticator {
     pub(super) fn new(
         users: Option<Users>,
         settings: &AccessSettings,
-    ) -> Result<Authenticator, getrandom::Error> {
+    ) -> Result<Authenticator, AccessError> {
         let threads = usize::from(settings.hash_threads);
-        let pool = HashPool::new(threads, settings.hash_queue as usize);
+        let pool =
+            HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
         Authenticator::with_pool(users, settings.login_cache as usize, pool)
+            .map_err(AccessError::Random)
     }
 
     fn with_pool(
