@@ -98,7 +98,7 @@ impl<'a> PublishProperties<'a> {
         if self.raw.block.is_empty() {
             let mut bytes = Vec::new();
             self.write_forwardable(&mut bytes);
-            Cow::Owned(bytes)
+            if bytes.is_empty() { Cow::Borrowed(&[]) } else { Cow::Owned(bytes) }
         } else if end - start == self.raw.kept {
             Cow::Borrowed(&self.raw.block[start..end])
         } else {

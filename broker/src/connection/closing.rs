@@ -281,7 +281,7 @@ pub(super) fn leave_command(
 }
 
 /// The slot that owns a shared group's queue.
-pub(super) fn group_slot(share: &str, filter: &str) -> hoopoe_core::Slot {
+pub fn group_slot(share: &str, filter: &str) -> hoopoe_core::Slot {
     let mut key = Vec::with_capacity(share.len() + filter.len() + 1);
     key.extend_from_slice(share.as_bytes());
     key.push(0);

@@ -188,21 +188,31 @@ impl Worker {
         self.settle_skipped(location);
     }
 
-    /// Exchanges have ended: places in the window are free, cursors may move, more can be sent.
-    pub(super) fn settled(&mut self, location: Location) {
+    /// Exchanges have ended: places in the window are free, cursors move.
+    pub(super) fn free_places(&mut self, location: Location) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
         let mut progressed = false;
         while let Some(origin) = session.window.pop_done() {
-            if let (Origin::Queue { seq, weight }, Some(stored)) = (origin, &mut session.stored) {
-                stored.feed.acknowledge(seq, weight);
-                progressed |= !std::mem::replace(&mut stored.progressed, true);
+            let Some(stored) = &mut session.stored else { continue };
+            match origin {
+                Origin::Queue { seq, weight } => {
+                    stored.feed.acknowledge(seq, weight);
+                    progressed |= !std::mem::replace(&mut stored.progressed, true);
+                }
+                Origin::Ahead { seq } => stored.done.push(seq),
+                Origin::Transient | Origin::Group { .. } => {}
             }
         }
         if progressed {
             self.turn.progressed.push(location);
         }
+    }
+
+    /// As [`free_places`](Self::free_places), then sends what the room allows.
+    pub(super) fn settled(&mut self, location: Location) {
+        self.free_places(location);
         self.send_waiting(location);
     }
 

@@ -203,6 +203,8 @@ impl Worker {
             receive_maximum: NonZeroU16::new(limits.receive_maximum),
             maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),
             retain_available: (!limits.retain_available).then_some(false),
+            wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
+            shared_subscription_available: (!limits.shared_available).then_some(false),
             maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
             assigned_client_identifier: newcomer.assigned_id.then_some(&*newcomer.client_id),
             topic_alias_maximum: Some(limits.topic_alias_maximum),
@@ -221,12 +223,16 @@ impl Worker {
         let (version, route) = (session.version, session.route.clone());
         let mut released = Vec::new();
         let mut resend = Vec::new();
+        let mut ahead = Vec::new();
         for message in &stored.window {
-            let Some(message) = restored(message) else { continue };
+            let Some(message) = restored(message, stored.next) else { continue };
             session.window.restore(message);
+            if message.released {
+                released.push(message.id);
+            }
             match message.source {
-                _ if message.released => released.push(message.id),
-                Origin::Queue { seq, .. } => resend.push((seq, message.id)),
+                Origin::Queue { seq, .. } if !message.released => resend.push((seq, message.id)),
+                Origin::Ahead { seq } => ahead.push((seq, message.id)),
                 _ => {}
             }
         }
@@ -266,6 +272,8 @@ impl Worker {
             page: Default::default(),
             resend: resend.into(),
             resend_end: stored.next,
+            ahead,
+            done: stored.done,
             steps: Answers::default(),
             progressed: false,
         }));
@@ -465,12 +473,13 @@ pub(super) fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
     publication
 }
 
-fn restored(message: &InFlight) -> Option<window::InFlight<Origin>> {
+fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
     Some(window::InFlight {
         id: hoopoe_codec::PacketId::new(message.id)?,
         qos: message.qos,
         released: message.phase == Exchange::Released,
         source: match message.source {
+            Source::Queue(seq) if seq >= next => Origin::Ahead { seq },
             Source::Queue(seq) => Origin::Queue { seq, weight: 0 },
             Source::Group(group, seq) => Origin::Group { group, seq },
         },
@@ -517,7 +526,7 @@ fn new_session(
         stored: None,
         scans: Default::default(),
         fresh: None,
-        rate: Rate::new(limits.publish_rate, limits.publish_bytes_rate, now_ms).map(Box::new),
+        rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
     }

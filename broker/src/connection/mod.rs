@@ -21,7 +21,8 @@ mod subscribe;
 mod wheel;
 mod worker;
 
-pub use worker::{Worker, WorkerParts};
+pub use closing::group_slot;
+pub use worker::{WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +52,10 @@ pub struct Limits {
     pub max_qos: QoS,
     /// Whether RETAIN is taken.
     pub retain_available: bool,
+    /// Whether filters may have wildcards.
+    pub wildcard_available: bool,
+    /// Whether there are shared subscriptions.
+    pub shared_available: bool,
     /// Longest keep-alive, in seconds; 0 in a CONNECT becomes this.
     pub keep_alive_max_secs: u16,
     /// Longest session expiry, in seconds.
@@ -81,6 +86,8 @@ pub struct Limits {
     pub publish_rate: u64,
     /// Bytes of publications per second of one client; 0 is no limit.
     pub publish_bytes_rate: u64,
+    /// Seconds' worth of those rates that may be used at once.
+    pub burst_secs: u64,
 }
 
 /// What all connections of the node share.

@@ -141,6 +141,7 @@ impl Worker {
                 location,
                 session: stored.id,
                 from,
+                expired_too: from < stored.resend_end,
                 max_entries: PAGE_ENTRIES,
                 max_bytes: PAGE_BYTES,
             };
@@ -158,10 +159,16 @@ impl Worker {
             return;
         }
         stored.feed.read(page.next, page.ended);
+        if page.entries.is_empty() && page.next >= stored.resend_end {
+            // Only expired or dropped entries: the cursor passes them.
+            let passed = Origin::Queue { seq: page.next - 1, weight: page.weight };
+            session.window.push_done(passed);
+        }
         stored.page.extend(page.entries);
         if (page.ended || page.next >= stored.resend_end) && stored.page.is_empty() {
             self.forget_lost(location);
         }
+        self.free_places(location);
         self.read_on(location);
     }
 
@@ -185,6 +192,19 @@ impl Worker {
             {
                 let outgoing = Outgoing::from_entry(entry, origin, true);
                 self.send_step(location, outgoing, id);
+            }
+            return;
+        }
+        if let Some(at) = stored.done.iter().position(|done| *done == seq) {
+            stored.done.swap_remove(at);
+            session.window.push_done(origin);
+            self.free_places(location);
+            return;
+        }
+        if let Some(at) = stored.ahead.iter().position(|(ahead, _)| *ahead == seq) {
+            let (_, id) = stored.ahead.swap_remove(at);
+            if session.window.requeue(id, origin) == Ok(true) {
+                self.send_step(location, Outgoing::from_entry(entry, origin, true), id);
             }
             return;
         }
@@ -229,7 +249,7 @@ impl Worker {
             return;
         }
         self.send_outgoing(location, &outgoing, Some(id));
-        self.pop_skipped(location);
+        self.free_places(location);
     }
 
     fn step_committed(&mut self, location: Location, token: u64, code: ReasonCode) {
@@ -258,24 +278,7 @@ impl Worker {
                 }
             }
         }
-        self.pop_skipped(location);
-    }
-
-    /// Moves the cursor past entries that were not sent after all.
-    fn pop_skipped(&mut self, location: Location) {
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
-        };
-        let mut progressed = false;
-        while let Some(origin) = session.window.pop_done() {
-            if let (Origin::Queue { seq, weight }, Some(stored)) = (origin, &mut session.stored) {
-                stored.feed.acknowledge(seq, weight);
-                progressed |= !std::mem::replace(&mut stored.progressed, true);
-            }
-        }
-        if progressed {
-            self.turn.progressed.push(location);
-        }
+        self.free_places(location);
     }
 
     /// Entries of the restored window that the store no longer has (dropped from a full queue):
@@ -295,7 +298,7 @@ impl Worker {
         for (id, origin) in ended {
             self.exchange_ended(location, id, origin);
         }
-        self.pop_skipped(location);
+        self.free_places(location);
     }
 
     /// An entry of a shared group.

@@ -1,26 +1,31 @@
 //! Publish rate limits of one client: two token buckets, messages and bytes.
 
-/// A bucket that holds at most one second's worth.
+use super::Limits;
+
+/// A bucket that holds at most so many seconds' worth.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     per_sec: u64,
+    /// What it holds when full, in thousandths of a token.
+    full: u64,
     /// Thousandths of a token.
     milli: u64,
 }
 
 impl Bucket {
-    fn new(per_sec: u64) -> Bucket {
-        Bucket { per_sec, milli: per_sec * 1000 }
+    fn new(per_sec: u64, burst_secs: u64) -> Bucket {
+        let full = per_sec.saturating_mul(burst_secs).saturating_mul(1000);
+        Bucket { per_sec, full, milli: full }
     }
 
     fn refill(&mut self, elapsed_ms: u64) {
         let added = elapsed_ms.saturating_mul(self.per_sec);
-        self.milli = self.milli.saturating_add(added).min(self.per_sec * 1000);
+        self.milli = self.milli.saturating_add(added).min(self.full);
     }
 
     /// A full bucket lets any single amount through, so that a message above the rate is possible.
     fn take(&mut self, amount: u64) -> bool {
-        let cost = (amount * 1000).min(self.per_sec * 1000);
+        let cost = amount.saturating_mul(1000).min(self.full);
         let enough = self.per_sec == 0 || self.milli >= cost;
         if enough && self.per_sec > 0 {
             self.milli -= cost;
@@ -39,10 +44,15 @@ pub struct Rate {
 
 impl Rate {
     /// Full buckets; `None` when neither limit is set.
-    pub fn new(messages_per_sec: u64, bytes_per_sec: u64, now_ms: u64) -> Option<Rate> {
-        (messages_per_sec > 0 || bytes_per_sec > 0).then(|| Rate {
-            messages: Bucket::new(messages_per_sec),
-            bytes: Bucket::new(bytes_per_sec),
+    pub fn new(limits: &Limits, now_ms: u64) -> Option<Rate> {
+        let (messages, bytes) = (limits.publish_rate, limits.publish_bytes_rate);
+        Rate::of(messages, bytes, limits.burst_secs, now_ms)
+    }
+
+    fn of(messages: u64, bytes: u64, burst_secs: u64, now_ms: u64) -> Option<Rate> {
+        (messages > 0 || bytes > 0).then(|| Rate {
+            messages: Bucket::new(messages, burst_secs),
+            bytes: Bucket::new(bytes, burst_secs),
             refilled_ms: now_ms,
         })
     }
@@ -62,17 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holds_the_rate_and_no_more() {
-        let mut rate = Rate::new(3, 0, 1000).unwrap();
+    fn a_full_bucket_holds_the_burst_and_no_more() {
+        let mut rate = Rate::of(3, 0, 1, 1000).unwrap();
         assert_eq!([true, true, true, false], std::array::from_fn(|_| rate.take(1, 1000)));
         assert!(!rate.take(1, 1100));
         assert!(rate.take(1, 1400));
-        assert!(Rate::new(0, 0, 0).is_none());
+        assert!(Rate::of(0, 0, 1, 0).is_none());
     }
 
     #[test]
     fn a_message_above_the_byte_rate_passes_a_full_bucket() {
-        let mut rate = Rate::new(0, 100, 0).unwrap();
+        let mut rate = Rate::of(0, 100, 1, 0).unwrap();
         assert!(rate.take(5000, 0));
         assert!(!rate.take(1, 5));
         assert!(rate.take(50, 1000));

@@ -28,6 +28,12 @@ pub enum Origin {
         /// Queue weight up to it.
         weight: u64,
     },
+    /// The session's own queue, ahead of what has been read since a crash: its place among the
+    /// others is taken when the entry is read.
+    Ahead {
+        /// Entry.
+        seq: u64,
+    },
     /// A shared group's queue.
     Group {
         /// The group.
@@ -42,7 +48,7 @@ impl Origin {
     pub fn source(self) -> Option<Source> {
         match self {
             Origin::Transient => None,
-            Origin::Queue { seq, .. } => Some(Source::Queue(seq)),
+            Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
     }
@@ -206,6 +212,10 @@ pub struct Stored {
     pub resend: VecDeque<(u64, PacketId)>,
     /// Entries below were given out over an earlier connection.
     pub resend_end: u64,
+    /// Identifiers of restored entries ahead of `resend_end`.
+    pub ahead: Vec<(u64, PacketId)>,
+    /// Entries ahead of `resend_end` that are complete.
+    pub done: Vec<u64>,
     /// QoS 2 exchanges that wait for their commit, and what must not overtake them.
     pub steps: Answers<Step>,
     /// Progress since the last report to the shard.

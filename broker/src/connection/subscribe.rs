@@ -130,7 +130,13 @@ impl Worker {
                 what: "SUBSCRIBE: no local on a shared subscription [MQTT-3.8.3-4]",
             }));
         }
+        if shared.is_some() && !limits.shared_available {
+            return refuse(ReasonCode::SharedSubscriptionsNotSupported);
+        }
         let bare = shared.as_ref().map_or(filter, |shared| shared.filter);
+        if !limits.wildcard_available && bare.contains(['+', '#']) {
+            return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
         if hoopoe_im::is_reserved(bare) {
             return refuse(ReasonCode::NotAuthorized);
         }

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 /// How the owner is woken.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// Letters for one owner (or one pool of them).
+/// Letters for one owner.
 pub struct Mailbox<T> {
     letters: Mutex<Vec<T>>,
     arrived: Condvar,
@@ -94,23 +94,6 @@ impl<T> Mailbox<T> {
             self.arrived.wait_for(&mut letters, timeout);
         }
     }
-
-    /// Takes one letter, sleeping until there is one or the time is over: for pools.
-    pub fn take_one(&self, timeout: std::time::Duration) -> Option<T> {
-        let mut letters = self.letters.lock();
-        if letters.is_empty() {
-            self.arrived.wait_for(&mut letters, timeout);
-        }
-        if letters.is_empty() {
-            return None;
-        }
-        let letter = letters.remove(0);
-        self.count.store(letters.len(), Ordering::Relaxed);
-        if !letters.is_empty() {
-            self.arrived.notify_one();
-        }
-        Some(letter)
-    }
 }
 
 #[cfg(test)]
@@ -118,7 +101,6 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
-    use std::time::Duration;
 
     #[test]
     fn the_owner_is_woken_once_per_batch() {
@@ -135,14 +117,5 @@ mod tests {
         assert_eq!(taken, [1, 2, 3]);
         mailbox.put(4);
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_pool_takes_letters_one_by_one() {
-        let mailbox = Mailbox::parked();
-        mailbox.put_all(&mut vec![1, 2]);
-        assert_eq!(mailbox.take_one(Duration::ZERO), Some(1));
-        assert_eq!(mailbox.take_one(Duration::ZERO), Some(2));
-        assert_eq!(mailbox.take_one(Duration::ZERO), None);
     }
 }

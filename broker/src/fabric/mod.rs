@@ -3,15 +3,18 @@
 //! Law (ruling 6): nobody waits for space in another thread's mailbox. A worker looks at the
 //! fill levels before it reads sockets, and leaves publishers unread while one is high.
 
+mod jobs;
 mod mail;
 mod mailbox;
 
+pub use jobs::Jobs;
 pub use mail::{Delivery, Mail, Terms, TransientReceiver};
 pub use mailbox::Mailbox;
 
 use std::sync::Arc;
 
-use hoopoe_core::{Slot, index::Index, route::Subscription};
+use hoopoe_core::index::Index;
+use hoopoe_core::{Slot, Subscription};
 use hoopoe_store::Command;
 
 use crate::shard::ReadJob;
@@ -32,8 +35,8 @@ pub struct Fabric {
     pub workers: Vec<Arc<Mailbox<Mail>>>,
     /// One mailbox per shard.
     pub shards: Vec<Arc<Mailbox<ShardMail>>>,
-    /// The readers' common mailbox.
-    pub readers: Arc<Mailbox<ReadJob>>,
+    /// Work for the readers.
+    pub readers: Arc<Jobs<ReadJob>>,
     /// The subscription index.
     pub index: Arc<Index<Subscription>>,
 }

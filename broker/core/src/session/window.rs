@@ -102,6 +102,15 @@ impl<S: Copy> Window<S> {
         self.last_id = self.last_id.max(message.id.get());
     }
 
+    /// Moves a restored message behind those sent since, as the order of their sources has it, and
+    /// gives it its source. True when PUBREC has not come yet: it is to be sent again.
+    pub fn requeue(&mut self, id: PacketId, source: S) -> Result<bool, Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = self.entries.remove(at).ok_or(Unknown)?;
+        self.entries.push_back(Entry { source, ..entry });
+        Ok(entry.state == State::Published)
+    }
+
     /// PUBACK: the QoS 1 exchange is complete. Gives its source.
     pub fn acknowledge(&mut self, id: PacketId) -> Result<S, Unknown> {
         self.finish(id, |e| e.qos == QoS::AtLeastOnce && e.state == State::Published)
