@@ -19,30 +19,26 @@ use crate::settings::{LogFormat, LogLevel, LogSettings};
 /// What the targets of all our packages begin with.
 const OURS: &str = "hoopoe";
 
-/// Why logging could not be set up or changed.
+/// Why logging could not be set up.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// Somebody in this process logs already.
     #[error("logging is set up already")]
     AlreadySet,
-    /// The filter cannot be changed.
-    #[error("the log level cannot be changed: {0}")]
-    Fixed(#[from] reload::Error),
 }
 
 /// Changes what is logged while the broker runs.
 #[derive(Clone, Debug)]
-pub struct LogHandle {
+pub struct Logging {
     filter: reload::Handle<Targets, Registry>,
 }
 
-impl LogHandle {
+impl Logging {
     /// Logs from this level on.
-    ///
-    /// # Errors
-    /// When the filter is gone.
-    pub fn set_level(&self, level: LogLevel) -> Result<(), LogError> {
-        Ok(self.filter.reload(targets(level))?)
+    pub fn set_level(&self, level: LogLevel) {
+        if let Err(error) = self.filter.reload(targets(level)) {
+            tracing::error!(%error, "the log level stays as it was");
+        }
     }
 }
 
@@ -51,7 +47,7 @@ impl LogHandle {
 ///
 /// # Errors
 /// When logging is set up already.
-pub fn init(settings: &LogSettings) -> Result<LogHandle, LogError> {
+pub fn init(settings: &LogSettings) -> Result<Logging, LogError> {
     let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = io::stderr().is_terminal() && !declined;
     let (subscriber, handle) = subscriber(settings, colours, io::stderr);
@@ -63,7 +59,7 @@ fn subscriber<W>(
     settings: &LogSettings,
     colours: bool,
     writer: W,
-) -> (impl Subscriber + Send + Sync, LogHandle)
+) -> (impl Subscriber + Send + Sync, Logging)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -73,7 +69,7 @@ where
         LogFormat::Text => lines.compact().with_ansi(colours).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    (Registry::default().with(filter).with(lines), LogHandle { filter: handle })
+    (Registry::default().with(filter).with(lines), Logging { filter: handle })
 }
 
 /// Libraries are heard from `warn` on: below it they tell of themselves, not of the broker. Only
@@ -116,7 +112,7 @@ mod tests {
 
     impl Page {
         /// What `log` writes with these settings.
-        fn of(format: LogFormat, level: LogLevel, log: impl FnOnce(&LogHandle)) -> String {
+        fn of(format: LogFormat, level: LogLevel, log: impl FnOnce(&Logging)) -> String {
             let page = Page::default();
             let writer = page.clone();
             let settings = LogSettings { format, level };
@@ -176,9 +172,9 @@ mod tests {
         let page = Page::of(LogFormat::Text, LogLevel::Info, |handle| {
             let log = |what: &str| tracing::debug!(target: "hoopoe::connection", "{what}");
             log("unheard");
-            handle.set_level(LogLevel::Debug).unwrap();
+            handle.set_level(LogLevel::Debug);
             log("heard");
-            handle.set_level(LogLevel::Warn).unwrap();
+            handle.set_level(LogLevel::Warn);
             log("unheard");
         });
         assert_eq!(page.matches("heard").count(), 1, "{page}");

@@ -1,5 +1,4 @@
-//! The operators' side of the broker: an HTTP listener with `/health`, `/ready` and `/metrics`,
-//! and word to the service manager.
+//! The operators' side of the broker: an HTTP listener with `/health`, `/ready` and `/metrics`.
 //!
 //! State owned here: the phase of the broker's life, and the HTTP connections. It all runs on the
 //! control runtime, never on a thread that serves MQTT. Deliberately not here: what is counted
@@ -8,13 +7,10 @@
 mod phase;
 mod routes;
 mod server;
-mod service_manager;
 
-pub use phase::{AdminState, Phase};
+pub use crate::telemetry::Gauges;
+pub use phase::{AdminState, NodePhase};
 pub use server::serve;
-pub use service_manager::{
-    notify_ready, notify_reloading, notify_status, notify_stopping, watch, watchdog_interval,
-};
 
 #[cfg(test)]
 mod tests;

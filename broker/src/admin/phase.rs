@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::telemetry::Instruments;
+use crate::telemetry::{Gauges, Instruments, Telemetry};
+use crate::transport::ListenerGate;
 
 /// The phases of the broker's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Phase {
+pub enum NodePhase {
     /// Not all listeners are open yet.
     Starting,
     /// Clients are served.
@@ -17,13 +18,13 @@ pub enum Phase {
     Stopping,
 }
 
-impl Phase {
+impl NodePhase {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Phase::Starting => "starting",
-            Phase::Ready => "ready",
-            Phase::Stopping => "stopping",
+            NodePhase::Starting => "starting",
+            NodePhase::Ready => "ready",
+            NodePhase::Stopping => "stopping",
         }
     }
 }
@@ -36,22 +37,32 @@ pub struct AdminState {
 }
 
 impl AdminState {
-    /// The state of a broker that starts.
-    pub fn new(instruments: Arc<Instruments>) -> AdminState {
-        AdminState { instruments, phase: AtomicU8::new(Phase::Starting as u8) }
+    /// The state of a broker that starts. `gauges` is called for every report and must not block;
+    /// `durability` is the setting's word.
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        listeners: Vec<(String, Arc<ListenerGate>)>,
+        gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+        durability: &'static str,
+    ) -> AdminState {
+        let instruments = Instruments::new(telemetry, listeners, gauges, durability);
+        AdminState {
+            instruments: Arc::new(instruments),
+            phase: AtomicU8::new(NodePhase::Starting as u8),
+        }
     }
 
     /// The broker is in this phase from now on.
-    pub fn enter(&self, phase: Phase) {
+    pub fn set_phase(&self, phase: NodePhase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The present phase.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> NodePhase {
         match self.phase.load(Ordering::Acquire) {
-            phase if phase == Phase::Starting as u8 => Phase::Starting,
-            phase if phase == Phase::Ready as u8 => Phase::Ready,
-            _ => Phase::Stopping,
+            phase if phase == NodePhase::Starting as u8 => NodePhase::Starting,
+            phase if phase == NodePhase::Ready as u8 => NodePhase::Ready,
+            _ => NodePhase::Stopping,
         }
     }
 }

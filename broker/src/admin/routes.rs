@@ -9,7 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::{AdminState, Phase};
+use super::{AdminState, NodePhase};
 use crate::telemetry::metrics;
 
 /// The version of the text format that [`metrics`] writes.
@@ -56,7 +56,7 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, Json<Readin
     let phase = state.phase();
     let shards_not_writable: Vec<usize> = instruments.telemetry.unwritable_shards().collect();
     let mut reasons = Vec::new();
-    if phase != Phase::Ready {
+    if phase != NodePhase::Ready {
         reasons.push(phase.as_str());
     }
     if !shards_not_writable.is_empty() {

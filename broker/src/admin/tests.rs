@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{AdminState, Phase, serve};
-use crate::telemetry::{Gauges, Instruments, Telemetry};
+use super::{AdminState, Gauges, NodePhase, serve};
+use crate::telemetry::Telemetry;
 
 /// A listener on a port of its own, on a thread of its own.
 struct Server {
@@ -36,8 +36,8 @@ impl Answer {
 impl Server {
     fn start() -> Server {
         let telemetry = Arc::new(Telemetry::new(1, 4));
-        let instruments = Instruments::new(telemetry, "memory", Gauges::default);
-        let state = Arc::new(AdminState::new(Arc::new(instruments)));
+        let gauges = Box::new(Gauges::default);
+        let state = Arc::new(AdminState::new(telemetry, Vec::new(), gauges, "memory"));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -75,8 +75,8 @@ impl Server {
 #[test]
 fn health_is_ok_in_every_phase() {
     let server = Server::start();
-    for phase in [Phase::Starting, Phase::Ready, Phase::Stopping] {
-        server.state.enter(phase);
+    for phase in [NodePhase::Starting, NodePhase::Ready, NodePhase::Stopping] {
+        server.state.set_phase(phase);
         assert_eq!(server.state.phase(), phase);
         let answer = server.get("/health");
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
@@ -89,12 +89,12 @@ fn ready_gives_its_reasons() {
     let server = Server::start();
     let shards = &server.state.instruments.telemetry.shards;
     for (phase, unwritable, status, reasons) in [
-        (Phase::Starting, &[][..], 503, json!(["starting"])),
-        (Phase::Ready, &[], 200, json!([])),
-        (Phase::Ready, &[1, 3], 503, json!(["store_not_writable"])),
-        (Phase::Stopping, &[0], 503, json!(["stopping", "store_not_writable"])),
+        (NodePhase::Starting, &[][..], 503, json!(["starting"])),
+        (NodePhase::Ready, &[], 200, json!([])),
+        (NodePhase::Ready, &[1, 3], 503, json!(["store_not_writable"])),
+        (NodePhase::Stopping, &[0], 503, json!(["stopping", "store_not_writable"])),
     ] {
-        server.state.enter(phase);
+        server.state.set_phase(phase);
         for (number, shard) in shards.iter().enumerate() {
             shard.writable.store(!unwritable.contains(&number), Ordering::Release);
         }
@@ -127,7 +127,8 @@ fn other_pages_and_methods_are_refused() {
         let answer = server.get(path);
         assert_eq!((answer.status, answer.json()["error"].clone()), (404, json!("not_found")));
     }
-    let request = "POST /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let request =
+        "POST /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let answer = server.ask(request);
     assert_eq!((answer.status, answer.json()["error"].clone()), (405, json!("method_not_allowed")));
     let answer = server.ask("HEAD /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

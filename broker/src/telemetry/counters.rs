@@ -70,6 +70,8 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// Clients connected.
     pub sessions: Counter,
+    /// Clients connected whose sessions are stored.
+    pub stored_sessions: Counter,
     /// CONNECT packets read.
     pub connects: Counter,
     /// CONNECT packets refused.

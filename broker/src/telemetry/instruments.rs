@@ -1,8 +1,8 @@
 //! Everything a report reads, in one place: counters, listeners, and what is looked up on demand.
 //!
-//! Owns nothing that changes, but for the moment the process began.
+//! Owns the moment the broker started, and nothing that changes.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Telemetry;
@@ -12,9 +12,7 @@ use crate::transport::ListenerGate;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Stored sessions, their clients connected or not.
-    pub sessions_stored: u64,
-    /// Stored sessions whose clients are not connected.
-    pub sessions_away: u64,
+    pub stored_sessions: u64,
     /// Subscriptions.
     pub subscriptions: u64,
     /// Different filters among the subscriptions.
@@ -22,15 +20,17 @@ pub struct Gauges {
     /// Groups of shared subscriptions.
     pub shared_groups: u64,
     /// Retained messages, `$SYS` not included.
-    pub retained: u64,
-    /// Messages that wait in stored queues, once per receiver.
+    pub retained_messages: u64,
+    /// Messages in stored queues, waiting or unacknowledged, once per receiver.
     pub queued_messages: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
     /// Letters in the mailboxes of all workers.
-    pub worker_mail: u64,
+    pub worker_letters: u64,
     /// Commands in the mailboxes of all shards.
-    pub shard_mail: u64,
+    pub shard_letters: u64,
     /// Jobs that wait for a reader.
-    pub reader_mail: u64,
+    pub reader_jobs: u64,
 }
 
 /// What runs.
@@ -56,56 +56,39 @@ impl Build {
     };
 }
 
-/// A listener as reports see it.
-#[derive(Clone, Debug)]
-pub struct ListenerInstrument {
-    /// Its URL as configured: the set of them is bounded.
-    pub url: String,
-    /// Its counts.
-    pub gate: Arc<ListenerGate>,
-}
-
 /// What reports are made from.
 pub struct Instruments {
     /// The counters of workers and shards.
     pub telemetry: Arc<Telemetry>,
+    /// The listeners by URL: a set that the configuration bounds.
+    pub listeners: Vec<(String, Arc<ListenerGate>)>,
     /// What runs.
     pub build: Build,
     /// How durable acknowledgements are: `sync`, `os` or `memory`.
     pub durability: &'static str,
-    listeners: OnceLock<Vec<ListenerInstrument>>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     started: Instant,
     started_at: SystemTime,
 }
 
 impl Instruments {
-    /// Instruments of a process that begins now. `gauges` is called for every report and must not
+    /// Instruments of a broker that starts now. `gauges` is called for every report and must not
     /// block.
     pub fn new(
         telemetry: Arc<Telemetry>,
+        listeners: Vec<(String, Arc<ListenerGate>)>,
+        gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
         durability: &'static str,
-        gauges: impl Fn() -> Gauges + Send + Sync + 'static,
     ) -> Instruments {
         Instruments {
             telemetry,
+            listeners,
             build: Build::THIS,
             durability,
-            listeners: OnceLock::new(),
-            gauges: Box::new(gauges),
+            gauges,
             started: Instant::now(),
             started_at: SystemTime::now(),
         }
-    }
-
-    /// Names the listeners, once they are bound; what is said first holds.
-    pub fn set_listeners(&self, listeners: Vec<ListenerInstrument>) {
-        let _ = self.listeners.set(listeners);
-    }
-
-    /// The listeners; none before they are bound.
-    pub fn listeners(&self) -> &[ListenerInstrument] {
-        self.listeners.get().map_or(&[], Vec::as_slice)
     }
 
     /// The gauges of this moment.
@@ -113,12 +96,19 @@ impl Instruments {
         (self.gauges)()
     }
 
-    /// How long the process has run.
+    /// Stored sessions whose clients are not connected.
+    pub fn sessions_away(&self, gauges: &Gauges) -> u64 {
+        // The two are read one after the other, so the difference may be off for a moment.
+        let connected = self.telemetry.sum(|worker| worker.stored_sessions.get());
+        gauges.stored_sessions.saturating_sub(connected)
+    }
+
+    /// How long the broker has run.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// When the process began, in seconds since the epoch.
+    /// When the broker started, in seconds since the epoch.
     pub fn started_at_secs(&self) -> f64 {
         let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         since.unwrap_or_default().as_secs_f64()

@@ -86,8 +86,12 @@ fn build(out: &mut Exposition, instruments: &Instruments) {
     let labels =
         [("version", build.version), ("revision", build.revision), ("profile", build.profile)];
     out.family("hoopoe_build_info", Kind::Gauge, "What runs; always 1.").sample(&labels, 1);
-    out.family("hoopoe_durability_info", Kind::Gauge, "How durable acknowledgements are; always 1.")
-        .sample(&[("durability", instruments.durability)], 1);
+    out.family(
+        "hoopoe_durability_info",
+        Kind::Gauge,
+        "How durable acknowledgements are; always 1.",
+    )
+    .sample(&[("durability", instruments.durability)], 1);
 }
 
 fn clients(out: &mut Exposition, instruments: &Instruments) {
@@ -101,11 +105,11 @@ fn clients(out: &mut Exposition, instruments: &Instruments) {
     out.gauge("hoopoe_clients_connected", "Clients connected.", connected);
     let gauges = instruments.gauges();
     for (name, help, value) in [
-        ("hoopoe_sessions_stored", "Stored sessions.", gauges.sessions_stored),
+        ("hoopoe_sessions_stored", "Stored sessions.", gauges.stored_sessions),
         (
             "hoopoe_sessions_away",
             "Stored sessions whose clients are not connected.",
-            gauges.sessions_away,
+            instruments.sessions_away(&gauges),
         ),
         ("hoopoe_subscriptions", "Subscriptions.", gauges.subscriptions),
         ("hoopoe_filters", "Different topic filters subscribed to.", gauges.filters),
@@ -139,20 +143,24 @@ fn publications(out: &mut Exposition, telemetry: &Telemetry) {
 
 fn queues(out: &mut Exposition, instruments: &Instruments) {
     let gauges = instruments.gauges();
-    out.gauge("hoopoe_retained_messages", "Retained messages, $SYS aside.", gauges.retained);
-    let help = "Messages in stored queues, once per receiver.";
+    out.gauge(
+        "hoopoe_retained_messages",
+        "Retained messages, $SYS aside.",
+        gauges.retained_messages,
+    );
+    let help = "Messages in stored queues, waiting or unacknowledged, once per receiver.";
     out.gauge("hoopoe_queued_messages", help, gauges.queued_messages);
+    out.gauge("hoopoe_queued_bytes", "Their bytes.", gauges.queued_bytes);
     let help = "Letters between threads that wait for their receivers.";
     let mut family = out.family("hoopoe_mailbox_letters", Kind::Gauge, help);
-    family.sample(&[("receiver", "workers")], gauges.worker_mail);
-    family.sample(&[("receiver", "shards")], gauges.shard_mail);
-    family.sample(&[("receiver", "readers")], gauges.reader_mail);
+    family.sample(&[("receiver", "workers")], gauges.worker_letters);
+    family.sample(&[("receiver", "shards")], gauges.shard_letters);
+    family.sample(&[("receiver", "readers")], gauges.reader_jobs);
 }
 
 fn shards(out: &mut Exposition, telemetry: &Telemetry) {
-    let numbered = || {
-        telemetry.shards.iter().enumerate().map(|(number, shard)| (number.to_string(), shard))
-    };
+    let numbered =
+        || telemetry.shards.iter().enumerate().map(|(number, shard)| (number.to_string(), shard));
     for (name, help, count) in SHARD_COUNTS {
         let mut family = out.family(name, Kind::Counter, help);
         for (number, shard) in numbered() {
@@ -191,36 +199,36 @@ fn scaled<const N: usize>(
 }
 
 fn listeners(out: &mut Exposition, instruments: &Instruments) {
-    let listeners = instruments.listeners();
+    let listeners = &instruments.listeners;
     if listeners.is_empty() {
         return;
     }
     let help = "Connections open at the listener.";
     let mut family = out.family("hoopoe_listener_connections", Kind::Gauge, help);
-    for listener in listeners {
-        family.sample(&[("listener", &listener.url)], listener.gate.open_connections());
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.open_connections());
     }
     let help = "Connections let in.";
     let mut family = out.family("hoopoe_listener_accepted_total", Kind::Counter, help);
-    for listener in listeners {
-        family.sample(&[("listener", &listener.url)], listener.gate.counts().accepted);
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.counts().accepted);
     }
     let help = "Connections not let in.";
     let mut family = out.family("hoopoe_listener_refused_total", Kind::Counter, help);
-    for listener in listeners {
-        let counts = listener.gate.counts();
+    for (url, gate) in listeners {
+        let counts = gate.counts();
         for (reason, count) in [
             ("full", counts.refused_full),
             ("too_often", counts.refused_too_often),
             ("untrusted", counts.refused_untrusted),
         ] {
-            family.sample(&[("listener", &listener.url), ("reason", reason)], count);
+            family.sample(&[("listener", url), ("reason", reason)], count);
         }
     }
     let help = "Errors of the system while accepting.";
     let mut family = out.family("hoopoe_listener_accept_errors_total", Kind::Counter, help);
-    for listener in listeners {
-        family.sample(&[("listener", &listener.url)], listener.gate.counts().accept_errors);
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.counts().accept_errors);
     }
 }
 
@@ -239,7 +247,7 @@ fn process(out: &mut Exposition, instruments: &Instruments) {
     if let Some(fds) = process.max_fds {
         out.gauge("process_max_fds", "File descriptors allowed.", fds);
     }
-    let help = "When the process began, in seconds since the epoch.";
+    let help = "When the broker started, in seconds since the epoch.";
     out.gauge("process_start_time_seconds", help, instruments.started_at_secs());
 }
 

@@ -1,4 +1,5 @@
-//! What the broker counts, and how it tells: the metrics of `/metrics` and the `$SYS` topics.
+//! What the broker counts, and how it tells: the metrics of `/metrics`, the `$SYS`
+//! topics, and word to the service manager.
 //!
 //! Each worker and shard counts into atomics of its own, which nobody else writes: counting costs
 //! a plain addition. Whoever reports adds them up. There is no registry of metrics: the families
@@ -16,10 +17,11 @@ mod metrics;
 mod process;
 mod system_report;
 mod system_topics;
+pub mod systemd;
 
 pub use buckets::{BATCH_COMMANDS, Buckets, COMMIT_MICROS};
 pub use counters::{Counter, Dropped, ShardCounters, Telemetry, WorkerCounters};
-pub use instruments::{Build, Gauges, Instruments, ListenerInstrument};
+pub use instruments::{Build, Gauges, Instruments};
 pub use metrics::metrics;
 pub use system_report::{SystemReport, publish_system};
 pub use system_topics::SystemTopics;

@@ -5,11 +5,8 @@
 //! in [`SystemTopics`] for those who subscribe later. There is no topic for what the broker cannot
 //! know cheaply, such as the size of its heap.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-
-use hoopoe_core::Publication;
 
 use super::load::{Load, SPANS};
 use super::{Gauges, Instruments, SystemTopics, Telemetry};
@@ -55,7 +52,6 @@ struct Totals {
 impl Totals {
     fn read(instruments: &Instruments) -> Totals {
         let telemetry: &Telemetry = &instruments.telemetry;
-        let sockets = instruments.listeners().iter().map(|listener| &listener.gate);
         Totals {
             packets_in: telemetry.sum(|worker| worker.packets_in.get()),
             packets_out: telemetry.packets_out(),
@@ -64,7 +60,7 @@ impl Totals {
             dropped: telemetry.all_drops(),
             bytes_in: telemetry.sum(|worker| worker.bytes_in.get()),
             bytes_out: telemetry.sum(|worker| worker.bytes_out.get()),
-            sockets: sockets.map(|gate| gate.counts().accepted).sum(),
+            sockets: instruments.listeners.iter().map(|(_, gate)| gate.counts().accepted).sum(),
             connects: telemetry.sum(|worker| worker.connects.get()),
         }
     }
@@ -100,7 +96,7 @@ impl SystemReport {
         self.clients_maximum = self.clients_maximum.max(connected);
         let gauges = instruments.gauges();
         for (name, value) in self
-            .client_counts(connected, &gauges)
+            .client_counts(connected, instruments.sessions_away(&gauges))
             .into_iter()
             .chain(traffic(&totals, &instruments.telemetry))
             .chain(held(&gauges))
@@ -118,11 +114,11 @@ impl SystemReport {
         topics
     }
 
-    fn client_counts(&self, connected: u64, gauges: &Gauges) -> [(&'static str, u64); 4] {
+    fn client_counts(&self, connected: u64, away: u64) -> [(&'static str, u64); 4] {
         [
             ("clients/connected", connected),
-            ("clients/disconnected", gauges.sessions_away),
-            ("clients/total", connected + gauges.sessions_away),
+            ("clients/disconnected", away),
+            ("clients/total", connected + away),
             // The most seen at the end of a round: a peak between two rounds is not noticed.
             ("clients/maximum", self.clients_maximum),
         ]
@@ -145,19 +141,19 @@ fn traffic(totals: &Totals, telemetry: &Telemetry) -> [(&'static str, u64); 9] {
 
 fn held(gauges: &Gauges) -> [(&'static str, u64); 5] {
     // As in mosquitto, what is held is what is retained and what waits for clients that are away.
-    let held = gauges.retained + gauges.queued_messages;
+    let held = gauges.retained_messages + gauges.queued_messages;
     [
         ("subscriptions/count", gauges.subscriptions),
         ("shared_subscriptions/count", gauges.shared_groups),
-        ("retained messages/count", gauges.retained),
+        ("retained messages/count", gauges.retained_messages),
         ("store/messages/count", held),
         // The older name of the same number.
         ("messages/stored", held),
     ]
 }
 
-/// Composes `$SYS` every `interval`, beginning at once, until `shutdown` is ready. What changed is
-/// sent through one worker's mailbox.
+/// Composes `$SYS` every `interval`, beginning at once, until it is aborted. What changed is sent
+/// through one worker's mailbox.
 ///
 /// While that worker is so far behind that publishers wait for it, rounds are left out: the next
 /// one sends what has changed since.
@@ -166,29 +162,20 @@ pub async fn publish_system(
     system: Arc<SystemTopics>,
     worker: Arc<Mailbox<Mail>>,
     interval: Duration,
-    shutdown: impl Future<Output = ()>,
 ) {
     let mut report = SystemReport::default();
-    let mut shutdown = pin!(shutdown);
     let mut rounds = tokio::time::interval(interval);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = &mut shutdown => return,
-            _ = rounds.tick() => {}
-        }
+        rounds.tick().await;
         if worker.len() > WORKER_MAIL_HIGH {
             continue;
         }
         let values = report.on_round(instruments.uptime(), &instruments);
         let changed = values.iter().filter_map(|(topic, value)| system.update(topic, value));
-        let mut letters: Vec<Mail> = changed.map(letter).collect();
+        let mut letters: Vec<Mail> = changed.map(Mail::System).collect();
         worker.put_all(&mut letters);
     }
-}
-
-fn letter(publication: Arc<Publication>) -> Mail {
-    Mail::System(publication)
 }
 
 #[cfg(test)]
@@ -229,14 +216,19 @@ mod tests {
         let telemetry = Telemetry::new(2, 1);
         telemetry.workers[0].sessions.add(2);
         telemetry.workers[1].sessions.add(1);
+        telemetry.workers[1].stored_sessions.add(1);
         telemetry.workers[0].packets_in.add(60);
         telemetry.workers[1].packets_out.add(4);
         telemetry.workers[1].publish_out(QoS::AtLeastOnce);
         telemetry.workers[1].payload_bytes_out.add(100);
         telemetry.workers[0].dropped(Dropped::Expired);
-        let gauges =
-            Gauges { sessions_away: 5, retained: 7, queued_messages: 9, ..Gauges::default() };
-        Instruments::new(Arc::new(telemetry), "sync", move || gauges)
+        let gauges = Gauges {
+            stored_sessions: 6,
+            retained_messages: 7,
+            queued_messages: 9,
+            ..Gauges::default()
+        };
+        Instruments::new(Arc::new(telemetry), Vec::new(), Box::new(move || gauges), "sync")
     }
 
     fn round(report: &mut SystemReport, at_secs: u64, from: &Instruments) -> Vec<TopicValue> {
@@ -302,7 +294,13 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        runtime.block_on(publish_system(instruments, system.clone(), worker.clone(), hour, sent));
+        let publishing = publish_system(instruments, system.clone(), worker.clone(), hour);
+        runtime.block_on(async {
+            tokio::select! {
+                () = publishing => panic!("it ended by itself"),
+                () = sent => {}
+            }
+        });
         let mut letters = Vec::new();
         assert!(worker.take(&mut letters));
         assert_eq!(letters.len(), TOPICS.len() + 3 * LOADS.len());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::telemetry::{Gauges, ListenerInstrument};
+use crate::telemetry::Gauges;
 use crate::transport::{GateLimits, ListenerGate};
 
 type Labels = BTreeMap<String, String>;
@@ -92,6 +92,7 @@ fn instruments() -> Instruments {
     worker.publish_in(QoS::AtLeastOnce);
     worker.publish_out(QoS::ExactlyOnce);
     worker.packets_out.add(4);
+    worker.stored_sessions.add(3);
     worker.dropped(Dropped::SlowReceiver);
     let shard = &telemetry.shards[2];
     shard.commits.add(3);
@@ -101,18 +102,14 @@ fn instruments() -> Instruments {
         shard.commit_micros.record(micros);
         shard.batch_commands.record(micros);
     }
-    let gauges = Gauges { sessions_stored: 11, queued_messages: 12, ..Gauges::default() };
-    let instruments = Instruments::new(telemetry, "sync", move || gauges);
+    let gauges = Gauges { stored_sessions: 11, queued_messages: 12, ..Gauges::default() };
     let limits = GateLimits { connections_max: 1, connect_rate: None };
     let gate = ListenerGate::new(&limits, Instant::now());
     let address = IpAddr::from([203, 0, 113, 5]);
     let _gone = gate.admit(address, Instant::now());
-    let listener = |url: &str| ListenerInstrument { url: url.to_owned(), gate: gate.clone() };
-    instruments.set_listeners(vec![
-        listener("tcp://127.0.0.1:1883"),
-        listener("ws://[::1]:8083/a\"b\\c,d={}"),
-    ]);
-    instruments
+    let listeners = ["tcp://127.0.0.1:1883", "ws://[::1]:8083/a\"b\\c,d={}"];
+    let listeners = listeners.map(|url| (url.to_owned(), gate.clone()));
+    Instruments::new(telemetry, listeners.into(), Box::new(move || gauges), "sync")
 }
 
 fn families() -> BTreeMap<String, ParsedFamily> {
@@ -143,8 +140,17 @@ fn no_sample_comes_twice() {
 #[test]
 fn labels_are_a_closed_set() {
     let known = [
-        "durability", "le", "listener", "profile", "qos", "reason", "receiver", "revision",
-        "shard", "version", "worker",
+        "durability",
+        "le",
+        "listener",
+        "profile",
+        "qos",
+        "reason",
+        "receiver",
+        "revision",
+        "shard",
+        "version",
+        "worker",
     ];
     for (name, family) in families() {
         for label in family.samples.iter().flat_map(|(_, labels, _)| labels.keys()) {
@@ -212,6 +218,7 @@ fn values_come_from_the_counters() {
         ("hoopoe_store_writable", &[("shard", "2")], 0.0),
         ("hoopoe_store_writable", &[("shard", "0")], 1.0),
         ("hoopoe_sessions_stored", &[], 11.0),
+        ("hoopoe_sessions_away", &[], 8.0),
         ("hoopoe_queued_messages", &[], 12.0),
         ("hoopoe_listener_accepted_total", &[strange], 1.0),
         ("hoopoe_listener_refused_total", &[strange, ("reason", "full")], 0.0),
@@ -226,7 +233,8 @@ fn values_come_from_the_counters() {
 
 #[test]
 fn without_listeners_there_are_no_listener_families() {
-    let instruments = Instruments::new(Arc::new(Telemetry::new(1, 1)), "os", Gauges::default);
+    let telemetry = Arc::new(Telemetry::new(1, 1));
+    let instruments = Instruments::new(telemetry, Vec::new(), Box::new(Gauges::default), "os");
     let families = parse(&metrics(&instruments));
     assert!(families.keys().all(|name| !name.starts_with("hoopoe_listener_")));
 }
