@@ -230,14 +230,18 @@ impl Stack {
     fn new(carrier: &Carrier) -> Stack {
         let built = match carrier {
             Carrier::Tcp => Ok(Stack::Plain),
-            Carrier::Tls(context) => TlsLayer::new(context).map(|tls| Stack::Tls(Box::new(tls))),
+            Carrier::Tls(certificates) => {
+                TlsLayer::new(certificates).map(|tls| Stack::Tls(Box::new(tls)))
+            }
             Carrier::WebSocket(settings) => {
                 Ok(Stack::WebSocket(Box::new(WebSocketLayer::new(settings.clone()))))
             }
-            Carrier::SecureWebSocket(context, settings) => TlsLayer::new(context).map(|tls| {
-                let websocket = WebSocketLayer::new(settings.clone());
-                Stack::SecureWebSocket(Box::new((tls, websocket)))
-            }),
+            Carrier::SecureWebSocket(certificates, settings) => {
+                TlsLayer::new(certificates).map(|tls| {
+                    let websocket = WebSocketLayer::new(settings.clone());
+                    Stack::SecureWebSocket(Box::new((tls, websocket)))
+                })
+            }
         };
         built.unwrap_or_else(|fault| Stack::Ended(Some(Box::new(fault))))
     }
