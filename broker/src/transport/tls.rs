@@ -1,7 +1,7 @@
 //! The TLS layer of one connection: records in, plaintext out, and back.
 //!
 //! Owns the TLS state and the bytes of a record (or handshake message) that has not come whole. An
-//! idle connection holds no buffers. Certificates are the listener's
+//! idle connection holds no buffers. Which certificate is shown is decided by the listener's
 //! [`Certificates`](super::Certificates).
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
