@@ -16,7 +16,7 @@ use tungstenite::handshake::client::{ClientHandshake, Request};
 use tungstenite::{HandshakeError, Message, WebSocket};
 
 use crate::transport::{
-    ClientCertificates, Flow, LayerFault, Layers, TlsContext, TlsFiles, WebSocketSettings,
+    Certificates, ClientCertificates, Flow, LayerFault, Layers, TlsFiles, WebSocketSettings,
 };
 
 pub(in crate::transport) fn client_address() -> SocketAddr {
@@ -122,9 +122,9 @@ pub(in crate::transport) fn tls_files(folder: &Path, identity: &Identity) -> Tls
 }
 
 /// A listener's TLS with a fresh certificate of this authority.
-pub(in crate::transport) fn tls_context(authority: &Authority) -> Arc<TlsContext> {
+pub(in crate::transport) fn certificates_of(authority: &Authority) -> Arc<Certificates> {
     let folder = tempfile::tempdir().unwrap();
-    TlsContext::load(tls_files(folder.path(), &authority.sign("broker"))).unwrap()
+    Certificates::load(tls_files(folder.path(), &authority.sign("broker"))).unwrap()
 }
 
 /// A TLS client in memory.
