@@ -264,6 +264,7 @@ impl ShardView {
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
         let opened: Vec<Location> = batch.opened().collect();
+        let owed: Vec<u64> = batch.owed().collect();
         match self.log.append(batch) {
             Ok(receipt) => {
                 self.committed(&after);
@@ -274,6 +275,7 @@ impl ShardView {
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
                 self.never_opened.extend(opened);
+                self.outbox.retain(|number| !owed.contains(number));
                 self.deferred.extend(closes);
                 Err(error)
             }
@@ -298,11 +300,6 @@ impl ShardView {
     /// True after a failed commit, until [`recover`](Self::recover) succeeds.
     pub fn is_stale(&self) -> bool {
         matches!(self.health, Health::Stale { .. })
-    }
-
-    /// True while commands that write are taken.
-    pub fn is_writing(&self) -> bool {
-        self.health == Health::Writing
     }
 
     fn advance(&mut self, now_ms: u64) -> u64 {
