@@ -302,6 +302,11 @@ impl ShardView {
         matches!(self.health, Health::Stale { .. })
     }
 
+    /// True while commands that write are taken.
+    pub fn is_writing(&self) -> bool {
+        self.health == Health::Writing
+    }
+
     fn advance(&mut self, now_ms: u64) -> u64 {
         self.now_ms = self.now_ms.max(now_ms);
         self.now_ms
