@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::connect::Connect;
+use crate::broker::Broker;
+use crate::connect::{Connect, Will};
 use crate::wire::properties::Properties;
 use crate::wire::{
     self, Ack, ConnAck, Packet, Publish, SubAck, Version, frame_length, packet_type,
 };
-use crate::{DEADLINE, unique_topic};
+use crate::{DEADLINE, unique_id, unique_topic};
 
 /// How many entries of the conversation are kept for the report of a failure.
 const TRANSCRIPT_ENTRIES: usize = 60;
@@ -208,6 +209,12 @@ impl RawClient {
         }
     }
 
+    /// How many bytes the last packet had that was read.
+    pub fn last_packet_length(&self) -> usize {
+        let read = self.transcript.iter().rev().find(|(direction, _, _)| *direction == '<');
+        read.map_or(0, |(_, length, _)| *length)
+    }
+
     /// The next packet identifier this client uses.
     pub fn packet_id(&mut self) -> u16 {
         let id = self.next_packet_id;
@@ -366,6 +373,16 @@ impl RawClient {
         self.next_matching("PINGRESP", |packet| (*packet == Packet::PingResp).then_some(()));
     }
 
+    /// Sends PINGREQ behind a packet that may be answered, refused or ignored; returns the answer
+    /// that came first, or `None` when there was none or the broker closed.
+    pub fn receive_after_ping(&mut self) -> Option<Packet> {
+        self.send(&wire::PINGREQ);
+        match self.receive() {
+            Received::Packet(Packet::PingResp | Packet::Disconnect(_)) | Received::Closed => None,
+            Received::Packet(packet) => Some(packet),
+        }
+    }
+
     /// Shows that nothing `publisher` sent before is on its way here: a marker of its own, of the
     /// same quality of service, is the next message to arrive.
     pub fn expect_nothing_from(&mut self, publisher: &mut RawClient, qos: u8) {
@@ -451,6 +468,16 @@ impl Drop for RawClient {
             eprintln!("< unread: {:02x?}", self.buffer);
         }
     }
+}
+
+/// Returns once the broker has seen `secs` seconds pass: it publishes a will with that delay.
+pub fn ring_after(broker: &Broker, secs: u32) {
+    let bell = unique_topic("bell");
+    let mut listener = broker.v5();
+    listener.subscribe(&bell, 0);
+    let will = Will::new(&bell, "ring").delay_secs(secs);
+    broker.connect(&Connect::persistent(Version::V5, &unique_id("clock")).will(will)).cut();
+    listener.expect_message(&bell, "ring");
 }
 
 fn frame_length_or_none(buffer: &[u8]) -> Option<usize> {

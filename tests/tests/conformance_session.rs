@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use hoopoe_tests::client::ring_after;
 use hoopoe_tests::wire::{code, packet_type};
 use hoopoe_tests::{
     Connect, Packet, Properties, Property, Publish, RawClient, Version, Will, shared_broker,
@@ -77,14 +78,7 @@ fn session_is_not_discarded_while_connected() {
         let topic = unique_topic("open");
         let mut client = shared_broker().client(version);
         client.subscribe(&topic, 1);
-        // A will with a delay of a second, of another client, is the clock.
-        let bell = unique_topic("bell");
-        let mut clock = shared_broker().v5();
-        clock.subscribe(&bell, 0);
-        let ringing = Connect::persistent(Version::V5, &unique_id("clock"))
-            .will(Will::new(&bell, "ring").delay_secs(1));
-        shared_broker().connect(&ringing).cut();
-        clock.expect_message(&bell, "ring");
+        ring_after(shared_broker(), 1);
         shared_broker().client(version).publish(Publish::new(&topic, "still").qos(1));
         client.expect_message(&topic, "still");
     }
@@ -181,13 +175,8 @@ fn nothing_is_resent_on_a_connection_that_goes_on() {
         let mut publisher = shared_broker().client(version);
         publisher.publish(Publish::new(&topic, "open").qos(1));
         let open = client.expect_publish();
-        // A will with a delay of a second is the clock.
-        let bell = unique_topic("bell");
-        client.subscribe(&bell, 0);
-        let ringing = Connect::persistent(Version::V5, &unique_id("clock"))
-            .will(Will::new(&bell, "ring").delay_secs(1));
-        shared_broker().connect(&ringing).cut();
-        client.expect_message(&bell, "ring");
+        ring_after(shared_broker(), 1);
+        client.ping();
         client.complete(&open);
     }
 }
