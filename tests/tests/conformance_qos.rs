@@ -1,8 +1,9 @@
 //! The delivery protocols of QoS 1 and 2, and the order of messages.
 
+use hoopoe_tests::client::ring_after;
 use hoopoe_tests::wire::{code, packet_type};
 use hoopoe_tests::{
-    Connect, Packet, Publish, Version, shared_broker, unique_id, unique_topic,
+    Connect, Packet, Property, Publish, Version, shared_broker, unique_id, unique_topic,
 };
 
 #[test]
@@ -217,4 +218,30 @@ fn duplicate_qos_2_identifier_in_flight_is_not_a_new_message() {
         watcher.expect_message(&topic, "first");
         watcher.expect_nothing_from(&mut client, 2);
     }
+}
+
+#[test]
+fn refused_qos_2_identifier_is_free_at_once() {
+    let topic = unique_topic("free");
+    let mut watcher = shared_broker().v5();
+    watcher.subscribe(&topic, 2);
+    let mut client = shared_broker().v5();
+    let refused = client.try_publish(Publish::new("$SYS/refused", "x").qos(2).id(5));
+    assert!(refused >= 0x80, "PUBREC {refused:#04x}: nobody may publish below $SYS");
+    client.publish(Publish::new(&topic, "new").qos(2).id(5));
+    watcher.expect_message(&topic, "new");
+}
+
+#[test]
+fn expired_qos_2_message_still_finishes_its_handshake() {
+    let topic = unique_topic("expired");
+    let mut watcher = shared_broker().v5();
+    watcher.subscribe(&topic, 2);
+    let mut client = shared_broker().v5();
+    let expiring = Publish::new(&topic, "x").qos(2).with(Property::MessageExpiryInterval(1));
+    let id = client.send_publish(expiring);
+    client.expect_ack(packet_type::PUBREC, id);
+    ring_after(shared_broker(), 2);
+    client.send_ack(packet_type::PUBREL, id);
+    assert_eq!(client.expect_ack(packet_type::PUBCOMP, id).code, code::SUCCESS);
 }
