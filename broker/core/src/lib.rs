@@ -1,1 +1,14 @@
-//! Sans-IO MQTT: ids, the session step, the subscription index, effects.
+//! Sans-IO MQTT: ids, publications, routes, the subscription index and the session step.
+//!
+//! Nothing here knows sockets, threads, clocks or randomness: time and identifiers come in as
+//! arguments, effects go out as values.
+
+pub mod id;
+pub mod index;
+pub mod publication;
+pub mod route;
+pub mod session;
+
+pub use id::{Location, PacketIdent, SLOTS, SessionId, SessionKey, Slot};
+pub use publication::{Publication, PublicationParts};
+pub use route::{Route, Subscription};

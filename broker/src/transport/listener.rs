@@ -1,0 +1,67 @@
+//! What a listener puts between TCP and MQTT, fixed when the listener is opened.
+//!
+//! Owns the choice of layers and their settings; certificates behind it may be reloaded. Addresses,
+//! limits and the socket are not here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::network::Networks;
+use super::peer::TransportKind;
+use super::tls_context::TlsContext;
+use super::websocket::WebSocketSettings;
+
+/// The layers that carry MQTT on a listener.
+#[derive(Debug, Clone)]
+pub enum Carrier {
+    /// MQTT directly on TCP.
+    Tcp,
+    /// MQTT in TLS.
+    Tls(Arc<TlsContext>),
+    /// MQTT in WebSocket frames.
+    WebSocket(Arc<WebSocketSettings>),
+    /// MQTT in WebSocket frames in TLS.
+    SecureWebSocket(Arc<TlsContext>, Arc<WebSocketSettings>),
+}
+
+/// Everything [`Layers`](super::Layers) must know about the listener a connection came in on.
+#[derive(Debug, Clone)]
+pub struct ListenerTransport {
+    /// The layers that carry MQTT.
+    pub carrier: Carrier,
+    /// When set, every connection must come from one of these addresses and begin with a PROXY
+    /// protocol header (v1 or v2). The protocol forbids guessing whether a header is there, so
+    /// there is no mode that takes both.
+    pub proxies: Option<Networks>,
+}
+
+impl ListenerTransport {
+    /// A listener without PROXY protocol.
+    pub fn new(carrier: Carrier) -> Self {
+        ListenerTransport { carrier, proxies: None }
+    }
+
+    /// The kind of transport, for logs and metrics.
+    pub fn kind(&self) -> TransportKind {
+        match self.carrier {
+            Carrier::Tcp => TransportKind::Tcp,
+            Carrier::Tls(_) => TransportKind::Tls,
+            Carrier::WebSocket(_) => TransportKind::WebSocket,
+            Carrier::SecureWebSocket(..) => TransportKind::SecureWebSocket,
+        }
+    }
+
+    /// The certificates of the listener, to be reloaded.
+    pub fn tls(&self) -> Option<&Arc<TlsContext>> {
+        match &self.carrier {
+            Carrier::Tls(tls) | Carrier::SecureWebSocket(tls, _) => Some(tls),
+            Carrier::Tcp | Carrier::WebSocket(_) => None,
+        }
+    }
+
+    /// Whether connections from this socket address are admitted at all: a listener behind proxies
+    /// takes them only from its proxies.
+    pub fn admits_source(&self, address: IpAddr) -> bool {
+        self.proxies.as_ref().is_none_or(|proxies| proxies.contains(address))
+    }
+}
