@@ -459,7 +459,10 @@ impl Drop for RawClient {
         if !std::thread::panicking() {
             return;
         }
-        eprintln!("--- {:?} client {:?}: > sent, < received, | closed", self.version, self.client_id);
+        eprintln!(
+            "--- {:?} client {:?}: > sent, < received, | closed",
+            self.version, self.client_id
+        );
         for (direction, length, bytes) in &self.transcript {
             let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             eprintln!("{direction} {length:>6} bytes: {}", hex.join(" "));

@@ -101,8 +101,11 @@ impl Program {
             }
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{} printed nothing for {PROGRAM_DEADLINE:?}; so far:\n{}", self.name,
-                    self.seen.join("\n"))
+                panic!(
+                    "{} printed nothing for {PROGRAM_DEADLINE:?}; so far:\n{}",
+                    self.name,
+                    self.seen.join("\n")
+                )
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The lists of normative statements in `conformance/`, and the tests the sources define.
 //!
-//! Reads files only; what the lists must contain is judged by `tests/conformance_list.rs`.
+//! Reads files only; what the lists must contain is judged by `tests/conformance/list.rs`.
 
 use std::path::Path;
 
@@ -48,15 +48,15 @@ pub fn read_list(file: &str) -> Vec<Statement> {
     list.statement
 }
 
-/// The names of all `#[test]` functions in `tests/conformance_*.rs`, with their files.
+/// The names of all `#[test]` functions in `tests/conformance/*.rs`, with their files.
 pub fn conformance_tests() -> Vec<(String, String)> {
-    let folder = crate::program::package_file("tests");
+    let folder = crate::program::package_file("tests/conformance");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder).expect("the tests folder can be listed") {
         let path = entry.expect("the tests folder can be listed").path();
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let file = file.unwrap_or_default();
-        if file.starts_with("conformance_") && file.ends_with(".rs") {
+        if file.ends_with(".rs") {
             found.extend(test_functions(&path).into_iter().map(|name| (name, file.clone())));
         }
     }

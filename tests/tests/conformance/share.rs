@@ -42,8 +42,18 @@ fn take_from_any(members: &mut [RawClient], publisher: &mut RawClient) -> Option
 #[test]
 fn share_name_and_filter_must_be_well_formed() {
     let filters = [
-        "$share/", "$share//t", "$share/g", "$share/g/", "$share/a+b/t", "$share/a#/t",
-        "$share/+/t", "$share/#/t", "$share/#", "$share/+", "$share/g/a#", "$share/g/#/b",
+        "$share/",
+        "$share//t",
+        "$share/g",
+        "$share/g/",
+        "$share/a+b/t",
+        "$share/a#/t",
+        "$share/+/t",
+        "$share/#/t",
+        "$share/#",
+        "$share/+",
+        "$share/g/a#",
+        "$share/g/#/b",
     ];
     for filter in filters {
         let mut client = shared_broker().v5();

@@ -276,7 +276,9 @@ fn connack_comes_before_any_other_packet() {
         let mut client = shared_broker().open(version);
         client.send(&bytes);
         match client.next_packet() {
-            Packet::ConnAck(connack) => assert_eq!((connack.code, connack.session_present), (0, true)),
+            Packet::ConnAck(connack) => {
+                assert_eq!((connack.code, connack.session_present), (0, true))
+            }
             other => panic!("CONNACK must come first, got {other:?}"),
         }
         let mut rest = [client.next_packet(), client.next_packet()];

@@ -6,8 +6,7 @@ use hoopoe_tests::{
     Connect, Packet, Property, Publish, Version, shared_broker, unique_id, unique_topic,
 };
 
-const MALFORMED: [u8; 3] =
-    [code::MALFORMED_PACKET, code::PROTOCOL_ERROR, code::TOPIC_NAME_INVALID];
+const MALFORMED: [u8; 3] = [code::MALFORMED_PACKET, code::PROTOCOL_ERROR, code::TOPIC_NAME_INVALID];
 
 #[test]
 fn message_reaches_every_matching_subscriber_unchanged() {
@@ -62,8 +61,8 @@ fn empty_topic_name_closes_the_connection() {
 fn response_topic_with_a_wildcard_closes_the_connection() {
     for topic in ["answers/#", "answers/+"] {
         let mut client = shared_broker().v5();
-        let publish = Publish::new(&unique_topic("ask"), "?")
-            .with(Property::ResponseTopic(topic.to_owned()));
+        let publish =
+            Publish::new(&unique_topic("ask"), "?").with(Property::ResponseTopic(topic.to_owned()));
         client.send_publish(publish);
         client.expect_closed_with(&MALFORMED);
     }
@@ -368,9 +367,8 @@ fn message_in_delivery_does_not_expire() {
     let mut subscriber = shared_broker().connect(&connect);
     subscriber.subscribe(&topic, 2);
     let mut publisher = shared_broker().v5();
-    publisher.publish(
-        Publish::new(&topic, "begun").qos(2).with(Property::MessageExpiryInterval(1)),
-    );
+    publisher
+        .publish(Publish::new(&topic, "begun").qos(2).with(Property::MessageExpiryInterval(1)));
     let first = subscriber.expect_publish();
     subscriber.cut();
     ring_after(shared_broker(), 2);

@@ -2,8 +2,7 @@
 
 use hoopoe_tests::wire::PINGREQ;
 use hoopoe_tests::{
-    Connect, Packet, Publish, RawClient, Version, shared_broker, unique_id, unique_topic,
-    websocket,
+    Connect, Packet, Publish, RawClient, Version, shared_broker, unique_id, unique_topic, websocket,
 };
 use tungstenite::Message;
 

@@ -23,7 +23,11 @@ fn subscriptions_and_messages_survive_a_disconnect() {
     for version in Version::BOTH {
         for farewell in [true, false] {
             let (connect, client, topic) = subscriber(version);
-            if farewell { client.disconnect() } else { client.cut() }
+            if farewell {
+                client.disconnect()
+            } else {
+                client.cut()
+            }
             let mut publisher = shared_broker().client(version);
             for number in 0..20 {
                 let publish = Publish::new(&topic, format!("{number}")).qos(1 + number % 2);

@@ -188,7 +188,8 @@ fn message_of_exactly_the_maximum_packet_size_is_delivered() {
     let topic = unique_topic("exact");
     let publish = Publish::new(&topic, [b'x'; 150]);
     let length = publish.encode(Version::V5).len();
-    let maximum = |length: usize| Property::MaximumPacketSize(u32::try_from(length).expect("small"));
+    let maximum =
+        |length: usize| Property::MaximumPacketSize(u32::try_from(length).expect("small"));
     let mut fits = v5_with(maximum(length));
     let mut short = v5_with(maximum(length - 1));
     fits.subscribe(&topic, 0);
