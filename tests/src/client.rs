@@ -282,6 +282,11 @@ impl RawClient {
     pub fn try_publish(&mut self, publish: Publish) -> u8 {
         let qos = publish.qos;
         let id = self.send_publish(publish);
+        self.finish_publish(qos, id)
+    }
+
+    /// Completes the handshake of a PUBLISH already sent; returns the first reason code.
+    pub fn finish_publish(&mut self, qos: u8, id: u16) -> u8 {
         match qos {
             0 => 0,
             1 => self.expect_ack(packet_type::PUBACK, id).code,

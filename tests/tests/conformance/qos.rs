@@ -141,6 +141,9 @@ fn messages_of_a_topic_arrive_in_the_order_they_were_sent() {
                 bytes.extend(publish.encode(version));
             }
             publisher.send(&bytes);
+            for id in 1..=100 {
+                publisher.finish_publish(qos, id);
+            }
             for subscriber in &mut subscribers {
                 for number in 0..100 {
                     subscriber.expect_message(&topic, format!("{number}"));
@@ -186,6 +189,9 @@ fn mixed_qos_of_a_publisher_keeps_its_order_for_each_qos() {
             bytes.extend(publish.encode(version));
         }
         publisher.send(&bytes);
+        for number in 0..60u8 {
+            publisher.finish_publish(number % 3, u16::from(number) + 1);
+        }
         let mut last = [None; 3];
         for _ in 0..60 {
             let publish = subscriber.take_publish();
