@@ -2,11 +2,15 @@
 
 use hoopoe_codec::ReasonCode::ProtocolError as PROTOCOL;
 use hoopoe_codec::Version::{V5, V311};
-use hoopoe_codec::{Fault, Packet, Receiver, Version, decode, decode_connect, frame_length};
+use hoopoe_codec::{
+    AckKind, Fault, Packet, Receiver, Version, decode, decode_connect, frame_length,
+};
 
 mod table;
 
-use table::{Invalid, SERVER, V5_INVALID, V5_VALID, V311_INVALID, V311_VALID, Valid, packet};
+use table::{
+    CLIENT, Invalid, SERVER, V5_INVALID, V5_VALID, V311_INVALID, V311_VALID, Valid, packet,
+};
 
 /// What the receiver makes of the bytes, as a connection would ask: first where the packet ends,
 /// then what it is. CONNECT finds its version itself.
@@ -114,4 +118,16 @@ fn fields_arrive_where_they_belong() {
     assert_eq!(subscribe.subscription_id, Some(7));
     let seen: Vec<_> = subscribe.filters.iter().map(|(f, o)| (*f, o.to_byte())).collect();
     assert_eq!(seen, [("a/#", 0x1E), ("b", 0x21)]);
+}
+
+#[test]
+fn user_properties_are_found_between_others() {
+    let bytes = packet("40 | 00 0A 10 {26 <k> <1> 1F <why> 26 <k> <2> 26 <l> <3>}");
+    let Ok(Packet::PubAck(ack)) = decode(V5, CLIENT, &bytes) else { panic!("a PUBACK") };
+    assert_eq!(ack.properties.reason_string, Some("why"));
+    let pairs = [("k", "1"), ("k", "2"), ("l", "3")];
+    assert!(ack.properties.user_properties.iter().eq(pairs));
+    let mut again = Vec::new();
+    ack.encode(AckKind::PubAck, V5, &mut again);
+    assert_eq!(again, packet("40 | 00 0A 10 {1F <why> 26 <k> <1> 26 <k> <2> 26 <l> <3>}"));
 }

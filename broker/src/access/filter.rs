@@ -188,13 +188,14 @@ mod tests {
 
     fn any_filter() -> impl Strategy<Value = String> {
         let words = select(vec!["a", "b", "", "+", "+", "$s"]);
-        (proptest::collection::vec(words, 0..4), any::<bool>()).prop_map(|(mut words, rest)| {
-            if rest || words.is_empty() {
-                words.push("#");
-            }
-            words.join("/")
-        })
-        .prop_filter("not empty", |filter| !filter.is_empty())
+        (proptest::collection::vec(words, 0..4), any::<bool>())
+            .prop_map(|(mut words, rest)| {
+                if rest || words.is_empty() {
+                    words.push("#");
+                }
+                words.join("/")
+            })
+            .prop_filter("not empty", |filter| !filter.is_empty())
     }
 
     proptest! {

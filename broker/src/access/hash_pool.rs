@@ -4,6 +4,7 @@
 //! already connected, and a queue with an end, beyond which a login is told to come again later.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -37,17 +38,20 @@ impl std::fmt::Debug for HashPool {
 
 impl HashPool {
     /// A pool whose queue holds up to `capacity` pieces of work beside those being done.
-    pub fn new(threads: usize, capacity: usize) -> HashPool {
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn new(threads: usize, capacity: usize) -> io::Result<HashPool> {
         let queue = Queue { jobs: VecDeque::new(), capacity, closed: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), news: Condvar::new() });
+        // Dropped on an error, it ends the threads there are.
+        let pool = HashPool { shared };
         for index in 0..threads {
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(&pool.shared);
             let named = thread::Builder::new().name(format!("password-{index}"));
-            if let Err(error) = named.spawn(move || work(&shared)) {
-                tracing::error!(%error, "no thread to check passwords");
-            }
+            named.spawn(move || work(&shared))?;
         }
-        HashPool { shared }
+        Ok(pool)
     }
 
     /// Puts work at the end of the queue. Given back when the queue is full.
@@ -109,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_queue_has_an_end_and_work_goes_on_after_a_panic() {
-        let pool = HashPool::new(1, 2);
+        let pool = HashPool::new(1, 2).unwrap();
         let (started, has_started) = mpsc::channel();
         let (go, may_go) = mpsc::channel::<()>();
         let blocker = Box::new(move || {
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn work_that_waits_is_dropped_with_the_pool() {
         let (sender, receiver) = mpsc::channel::<()>();
-        let pool = HashPool::new(0, 1);
+        let pool = HashPool::new(0, 1).unwrap();
         assert!(pool.submit(Box::new(move || drop(sender))).is_ok());
         drop(pool);
         assert!(receiver.recv().is_err(), "the sender is gone");

@@ -18,8 +18,9 @@ pub enum LoginMethod {
     Development,
 }
 
-/// The owner of sessions: whoever connects as the same tenant and user may take them over.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Who a client is. Sessions belong to tenant and user: whoever connects as the same two may take
+/// them over, however it logged in. An identity is therefore not compared as a whole.
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// The tenant.
     pub tenant: Arc<str>,
@@ -27,12 +28,15 @@ pub struct Identity {
     pub user: Arc<str>,
     /// How the user was established.
     pub method: LoginMethod,
+    /// Stands for the password that was good; another number after the password changed. It tells
+    /// nothing about the password.
+    pub(super) password_mark: u64,
 }
 
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
-        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method }
+        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method, password_mark: 0 }
     }
 
     /// A client that is nobody.
@@ -43,5 +47,26 @@ impl Identity {
     /// Whether the client is nobody.
     pub fn is_anonymous(&self) -> bool {
         self.user.is_empty()
+    }
+
+    /// Whether sessions of one are sessions of the other.
+    pub fn same_owner(&self, other: &Identity) -> bool {
+        self.tenant == other.tenant && self.user == other.user
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_the_same_however_they_logged_in() {
+        let password = Identity::new("alice", LoginMethod::Password);
+        let certificate = Identity::new("alice", LoginMethod::Certificate);
+        assert!(password.same_owner(&certificate));
+        assert!(!password.same_owner(&Identity::new("bob", LoginMethod::Password)));
+        assert!(!password.same_owner(&Identity::anonymous()));
+        let elsewhere = Identity { tenant: "other".into(), ..password.clone() };
+        assert!(!password.same_owner(&elsewhere));
     }
 }

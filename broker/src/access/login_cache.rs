@@ -57,6 +57,12 @@ impl LoginCache {
         mac
     }
 
+    /// A number that changes when the user's stored hash does.
+    pub(super) fn mark(&self, user: &str, hash: &str) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.mac(user, hash, b"");
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// Whether the login was good before. What the comparison's time could tell about a MAC is of
     /// no use to anyone without the key.
     pub(super) fn contains(&self, mac: &LoginMac) -> bool {

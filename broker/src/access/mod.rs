@@ -22,11 +22,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-pub use authenticator::{Authenticator, Credentials, Login, LoginDone, PasswordJob, PasswordTicket};
+pub use authenticator::{
+    Authenticator, Credentials, Login, LoginDone, PasswordJob, PasswordTicket,
+};
 pub use hash_pool::HashPool;
 pub use identity::{DEFAULT_TENANT, Identity, LoginMethod};
 pub use rules::{Action, RuleError, RuleFault, Rules};
-pub use users::{UserNameFault, Users, UsersError, check_user_name, hash_password, edit_users_file};
+pub use users::{
+    UserNameFault, Users, UsersError, check_user_name, edit_users_file, hash_password,
+};
 
 use crate::settings::AccessSettings;
 
@@ -37,12 +41,12 @@ pub enum AccessError {
     #[error(transparent)]
     Users(#[from] UsersError),
     /// The rules file cannot be read.
-    #[error("{}: cannot read the rules: {source}", file.display())]
+    #[error("{}: cannot read the rules: {cause}", file.display())]
     ReadRules {
         /// The file.
         file: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A line of the rules file.
     #[error(transparent)]
@@ -50,6 +54,9 @@ pub enum AccessError {
     /// The system gives no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Random(getrandom::Error),
+    /// The system gives no threads.
+    #[error("no thread to check passwords: {0}")]
+    Threads(std::io::Error),
 }
 
 /// The users and rules in force.
@@ -66,9 +73,9 @@ impl Access {
     /// # Errors
     /// When a file cannot be read or a line of it is wrong, with file and line.
     pub fn open(settings: &AccessSettings) -> Result<Access, AccessError> {
-        let (users, rules) = read_files(settings)?;
+        let (users, rules) = (read_users(settings)?, read_rules(settings)?);
         Ok(Access {
-            authenticator: Authenticator::new(users, settings).map_err(AccessError::Random)?,
+            authenticator: Authenticator::new(users, settings)?,
             rules: ArcSwap::from_pointee(rules),
             generation: AtomicU64::new(0),
         })
@@ -79,7 +86,7 @@ impl Access {
     /// # Errors
     /// As [`Access::open`].
     pub fn reload(&self, settings: &AccessSettings) -> Result<(), AccessError> {
-        let (users, rules) = read_files(settings)?;
+        let (users, rules) = (read_users(settings)?, read_rules(settings)?);
         self.authenticator.exchange_users(users);
         self.rules.store(Arc::new(rules));
         self.generation.fetch_add(1, Ordering::Release);
@@ -109,22 +116,28 @@ impl Access {
     }
 }
 
-/// Users, if a file names them, and the rules that go with them. Used by `hoopoe check` as well.
+/// The users of the users file, if the settings name one.
 ///
 /// # Errors
-/// When a file cannot be read or a line of it is wrong.
-pub fn read_files(settings: &AccessSettings) -> Result<(Option<Users>, Rules), AccessError> {
-    let users = settings.users_file.as_deref().map(Users::read).transpose()?;
-    let rules = match &settings.rules_file {
+/// When the file cannot be read or a line of it is wrong.
+pub fn read_users(settings: &AccessSettings) -> Result<Option<Users>, AccessError> {
+    Ok(settings.users_file.as_deref().map(Users::read).transpose()?)
+}
+
+/// The rules of the rules file, or those that hold without one.
+///
+/// # Errors
+/// As [`read_users`].
+pub fn read_rules(settings: &AccessSettings) -> Result<Rules, AccessError> {
+    match &settings.rules_file {
         Some(file) => {
             let text = std::fs::read_to_string(file)
-                .map_err(|source| AccessError::ReadRules { file: file.clone(), source })?;
-            Rules::parse(&text, file)?
+                .map_err(|cause| AccessError::ReadRules { file: file.clone(), cause })?;
+            Ok(Rules::parse(&text, file)?)
         }
-        None if users.is_some() => Rules::deny_all(),
-        None => Rules::allow_all(),
-    };
-    Ok((users, rules))
+        None if settings.users_file.is_some() => Ok(Rules::deny_all()),
+        None => Ok(Rules::allow_all()),
+    }
 }
 
 #[cfg(test)]
@@ -164,16 +177,17 @@ mod tests {
 
     #[test]
     fn without_files_everything_is_allowed_and_with_users_alone_nothing() {
-        let (users, rules) = read_files(&AccessSettings::default()).unwrap();
-        assert!(users.is_none());
+        let settings = AccessSettings::default();
+        assert!(read_users(&settings).unwrap().is_none());
+        let rules = read_rules(&settings).unwrap();
         let someone = Identity::new("someone", LoginMethod::Development);
         assert!(rules.allows(&someone, "c", Action::Publish, "any/topic"));
 
         let file = tempfile::NamedTempFile::new().unwrap();
         let users_file = Some(file.path().to_owned());
-        let (users, rules) =
-            read_files(&AccessSettings { users_file, ..AccessSettings::default() }).unwrap();
-        assert!(users.is_some());
+        let settings = AccessSettings { users_file, ..settings };
+        assert!(read_users(&settings).unwrap().is_some());
+        let rules = read_rules(&settings).unwrap();
         assert!(!rules.allows(&someone, "c", Action::Publish, "any/topic"));
     }
 }

@@ -27,20 +27,20 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug, Error)]
 pub enum UsersError {
     /// The file cannot be read.
-    #[error("{}: cannot read the users: {source}", file.display())]
+    #[error("{}: cannot read the users: {cause}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be written.
-    #[error("{}: cannot write the users: {source}", file.display())]
+    #[error("{}: cannot write the users: {cause}", file.display())]
     Write {
         /// The file.
         file: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A line is wrong.
     #[error("{}:{line}: {what}", file.display())]
@@ -130,7 +130,7 @@ impl Users {
     /// When it cannot be read or a line is wrong.
     pub fn read(file: &Path) -> Result<Users, UsersError> {
         let text = fs::read_to_string(file)
-            .map_err(|source| UsersError::Read { file: file.to_owned(), source })?;
+            .map_err(|cause| UsersError::Read { file: file.to_owned(), cause })?;
         Users::parse(&text, file)
     }
 
@@ -239,9 +239,8 @@ pub fn hash_password(password: &[u8]) -> Result<String, argon2::password_hash::E
 /// # Errors
 /// When the name is unfit, the user to remove is missing, or the file cannot be read or written.
 pub fn edit_users_file(file: &Path, name: &str, hash: Option<&str>) -> Result<bool, UsersError> {
-    check_user_name(name)
-        .map_err(|fault| UsersError::Name { name: name.to_owned(), fault })?;
-    let write_error = |source| UsersError::Write { file: file.to_owned(), source };
+    check_user_name(name).map_err(|fault| UsersError::Name { name: name.to_owned(), fault })?;
+    let write_error = |cause| UsersError::Write { file: file.to_owned(), cause };
     // A link keeps pointing where it points; what it points at is replaced.
     let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let folder = match target.parent() {
@@ -255,7 +254,7 @@ pub fn edit_users_file(file: &Path, name: &str, hash: Option<&str>) -> Result<bo
     let old = match fs::read_to_string(&target) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && hash.is_some() => String::new(),
-        Err(source) => return Err(UsersError::Read { file: file.to_owned(), source }),
+        Err(cause) => return Err(UsersError::Read { file: file.to_owned(), cause }),
     };
     // Before a file is replaced it should be one: not the certificate named by mistake.
     Users::parse(&old, file)?;
@@ -293,12 +292,8 @@ fn replace(target: &Path, folder: &Path, text: &str) -> io::Result<()> {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = folder.join(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(&beside)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&beside)?;
     let written = (|| {
         // One that was left over by a crash may have had another mode.
         file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hoopoe_codec::{Disconnect, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
-use hoopoe_core::session::Answers;
 use hoopoe_store::Command;
 use hoopoe_store::command::{Close, CloseCause, GroupCommand};
 
@@ -70,6 +69,7 @@ impl Worker {
     /// Takes the session off the connection: routes, will, and the way back to the shard.
     fn detach(&mut self, location: Location, mut session: Session, cause: Cause) {
         self.counters.sessions.sub(1);
+        self.counters.stored_sessions.sub(u64::from(session.route.session.is_some()));
         session.route.leave(location);
         self.leave_groups(location, &session);
         if session.route.session.is_none() {

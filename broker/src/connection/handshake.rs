@@ -11,7 +11,8 @@ use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, win
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
-    GroupCommand, InFlight, Member, Open, Phase as Exchange, ReplyTo, Source, StoredWill,
+    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress,
+    ReplyTo, Source, StoredWill,
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
@@ -168,6 +169,7 @@ impl Worker {
         connection.phase = Phase::Active(Box::new(session));
         let keep_alive_secs = connection.keep_alive_secs;
         self.counters.sessions.add(1);
+        self.counters.stored_sessions.add(u64::from(opened.session.is_some()));
         self.connack(location, &newcomer, opened.session_present, &limits);
         if keep_alive_secs > 0 {
             let at = self.now_secs + keep_alive_limit(keep_alive_secs);
@@ -184,10 +186,24 @@ impl Worker {
         if opened.code.is_error() {
             return;
         }
-        if let Some(close) = opened.returned() {
-            let slot = close.key.slot();
-            self.command(slot, Command::Close(Box::new(close)));
-        }
+        let stored = opened.session.as_ref();
+        let close = Close {
+            key: opened.key.clone(),
+            location: opened.reply.location,
+            epoch: opened.epoch,
+            cause: CloseCause::Abnormal,
+            expiry_secs: None,
+            progress: stored.map(|stored| Progress {
+                session: stored.id,
+                epoch: opened.epoch,
+                acknowledged: stored.acknowledged,
+                weight: stored.weight,
+                sent: stored.sent,
+            }),
+            window: stored.map(|stored| stored.window.clone()).unwrap_or_default(),
+        };
+        let slot = close.key.slot();
+        self.command(slot, Command::Close(Box::new(close)));
     }
 
     fn connack(
@@ -206,7 +222,7 @@ impl Worker {
             wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
             shared_subscription_available: (!limits.shared_available).then_some(false),
             maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
-            assigned_client_identifier: newcomer.assigned_id.then_some(&*newcomer.client_id),
+            assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
             topic_alias_maximum: Some(limits.topic_alias_maximum),
             server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs)
                 .then_some(keep_alive),
@@ -219,6 +235,7 @@ impl Worker {
 
     /// Brings a stored session's delivery back to where it stood.
     fn restore(&mut self, location: Location, stored: StoredSession) {
+        let env = self.env.clone();
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         let (version, route) = (session.version, session.route.clone());
         let mut released = Vec::new();
@@ -253,7 +270,7 @@ impl Worker {
                 options: subscription.options,
                 identifier: subscription.identifier,
             });
-            if let Some(group) = self.env.groups.get(&*subscription.filter) {
+            if let Some(group) = env.groups.get(&*subscription.filter) {
                 let member = Member {
                     subscriber: route.subscriber,
                     session: route.session,

@@ -206,8 +206,6 @@ pub struct Stored {
     pub feed: Feed,
     /// Entries read and not sent yet.
     pub page: VecDeque<QueueEntry>,
-    /// Last entry weight that was complete.
-    pub weight: u64,
     /// Identifiers of entries below `resend_end` that are to be sent again.
     pub resend: VecDeque<(u64, PacketId)>,
     /// Entries below were given out over an earlier connection.

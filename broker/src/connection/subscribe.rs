@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{
     AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
-    SubscribeOptions, Unsubscribe, Version, check_filter, topic_matches,
+    SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
 use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::{Location, Publication, Subscription};
@@ -16,7 +16,7 @@ use hoopoe_store::Command;
 use hoopoe_store::command::{
     GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription,
 };
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::Connection;
 use super::closing::{Cause, group_slot, leave_command};
@@ -302,18 +302,14 @@ impl Worker {
         let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
         scan.reading = true;
         session.fresh.get_or_insert_default();
-        if scan.filter.starts_with('$') {
-            let messages = self.env.system.matching(&scan.filter.clone());
+        let (filter, after) = (scan.filter.clone(), scan.after.clone());
+        if filter.starts_with('$') {
+            let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
             self.retained_page(location, RetainedPage { messages, next: None });
             return;
         }
-        let job = ReadJob::Retained {
-            location,
-            filter: scan.filter.clone(),
-            after: scan.after.clone(),
-            limit: PAGE_MESSAGES,
-        };
+        let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
         self.turn.to_readers.push(job);
     }
 
@@ -411,18 +407,13 @@ fn owed_retained(grant: &Accepted<'_>) -> bool {
         }
 }
 
-/// Reason codes of one SUBACK, for tests and for the packets that answer a whole list alike.
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn granted_codes_are_the_standards() {
-        let codes: SmallVec<[u8; 3]> =
-            smallvec![QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
-                .into_iter()
-                .map(|qos: QoS| granted(qos) as u8)
-                .collect();
-        assert_eq!(codes.as_slice(), [0, 1, 2]);
+        let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        assert_eq!(all.map(|qos| granted(qos) as u8), [0, 1, 2]);
     }
 }

@@ -302,10 +302,19 @@ impl Worker {
             return;
         }
         let Some(socket) = &mut connection.socket else { return };
+        if socket.layers().is_none() {
+            self.consume(location, raw);
+        } else {
+            self.layered_bytes_arrived(location, raw);
+        }
+    }
+
+    fn layered_bytes_arrived(&mut self, location: Location, raw: &mut [u8]) {
         let mut plain = std::mem::take(&mut self.plain);
+        let Some(connection) = self.connections.get_mut(location.place()) else { return };
+        let Some(socket) = &mut connection.socket else { return };
         let unwrapped = socket.unwrap(raw, &mut plain);
-        let speaks = socket.wants_write();
-        if speaks && let Some(connection) = self.connections.get_mut(location.place()) {
+        if socket.wants_write() {
             mark_dirty(&mut self.turn, connection, location.place());
         }
         match unwrapped {

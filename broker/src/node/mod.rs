@@ -161,16 +161,20 @@ impl Node {
     }
 
     fn admin_state(&self, settings: &Settings, open: &[OpenListener]) -> Arc<AdminState> {
-        let (reader, index) = (self.store.reader(), self.env.fabric.index.clone());
+        let (reader, env) = (self.store.reader(), self.env.clone());
         let gauges = move || {
-            let counts = reader.counts();
+            let (counts, fabric) = (reader.counts(), &env.fabric);
             Gauges {
                 stored_sessions: counts.sessions,
-                subscriptions: index.subscriptions(),
-                filters: index.filters(),
+                subscriptions: fabric.index.subscriptions(),
+                filters: fabric.index.filters(),
+                shared_groups: env.groups.len() as u64,
                 retained_messages: counts.retained,
                 queued_messages: counts.queued_messages,
                 queued_bytes: counts.queued_bytes,
+                worker_letters: fabric.workers.iter().map(|mailbox| mailbox.len() as u64).sum(),
+                shard_letters: fabric.shards.iter().map(|mailbox| mailbox.len() as u64).sum(),
+                reader_jobs: fabric.readers.len() as u64,
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
@@ -204,8 +208,12 @@ impl Node {
         }
         let interval = Duration::from_secs(u64::from(settings.mqtt.sys_interval_secs));
         if !interval.is_zero() {
-            let (env, admin) = (self.env.clone(), admin);
-            tasks.push(tokio::spawn(crate::telemetry::publish_system(env, admin, interval)));
+            tasks.push(tokio::spawn(crate::telemetry::publish_system(
+                admin.instruments.clone(),
+                self.env.system.clone(),
+                self.env.fabric.workers[0].clone(),
+                interval,
+            )));
         }
         let store = self.store.clone();
         tasks.push(tokio::spawn(async move {

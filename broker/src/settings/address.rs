@@ -318,7 +318,8 @@ mod tests {
     #[test]
     fn what_is_no_url_is_refused_with_its_fault() {
         use AddressError::*;
-        let cases: [(&str, fn(String) -> AddressError, &str); 14] = [
+        type Fault = fn(String) -> AddressError;
+        let cases: [(&str, Fault, &str); 14] = [
             ("127.0.0.1:1883", NoScheme, "127.0.0.1:1883"),
             ("mqtt://127.0.0.1:1883", UnknownScheme, "mqtt://127.0.0.1:1883"),
             ("tcp://127.0.0.1", NoPort, "127.0.0.1"),

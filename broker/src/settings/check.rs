@@ -143,8 +143,13 @@ impl Settings {
             ("limits.write_buffer_bytes", u64::from(self.limits.write_buffer_bytes)),
         ] {
             if bytes < u64::from(largest) {
-                found.add(key, format!("{bytes} cannot hold one packet of {largest} bytes, which \
-                    max_packet_bytes allows"));
+                found.add(
+                    key,
+                    format!(
+                        "{bytes} cannot hold one packet of {largest} bytes, which \
+                    max_packet_bytes allows"
+                    ),
+                );
             }
         }
     }
@@ -190,12 +195,7 @@ impl Settings {
 
     fn check_listener(&self, key: &str, listener: &Listener, found: &mut Found) {
         let url = &listener.url;
-        found.range(
-            &format!("{key}.connect_timeout_secs"),
-            listener.connect_timeout_secs,
-            1,
-            600,
-        );
+        found.range(&format!("{key}.connect_timeout_secs"), listener.connect_timeout_secs, 1, 600);
         if let Some(bytes) = listener.limits.max_packet_bytes {
             let key = format!("{key}.limits.max_packet_bytes");
             found.range(&key, bytes, PACKET_BYTES_MIN, PACKET_BYTES_MAX);
@@ -215,11 +215,11 @@ impl Settings {
         let said = listener.anonymous.or(self.access.anonymous);
         let logins = self.users_configured() || names_users_by_certificate(listener);
         if said.is_none() && !logins && !listener.is_local() {
-            let how = if url.address.is_loopback() { "through its proxy" } else { "directly" };
+            let how = if url.address.is_loopback() { " through its proxy" } else { "" };
             found.add(
                 format!("{key}.url"),
                 format!(
-                    "other machines reach {url} {how} and no users are configured: set \
+                    "other machines reach {url}{how} and no users are configured: set \
                      access.users_file (hoopoe passwd writes it), or permit anonymous clients by \
                      the flag --anonymous or by `anonymous = true` in this listener or in [access]"
                 ),

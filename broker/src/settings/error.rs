@@ -12,12 +12,12 @@ use super::Problem;
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// The file cannot be read.
-    #[error("{}: cannot read the settings: {source}", file.display())]
+    #[error("{}: cannot read the settings: {cause}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is no TOML, or holds an unknown key or a value of the wrong type.
     #[error("{}:{line}:{column}: {}{message}", file.display(), prefix(key))]

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use figment::error::Kind;
 use figment::providers::Serialized;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -98,7 +99,8 @@ impl Settings {
                 .or_else(|| read.as_ref().and_then(|read| read.place(key)))
                 .unwrap_or_else(|| "default".to_owned())
         };
-        let located = |problem: super::Problem| LocatedProblem { place: place(&problem.key), problem };
+        let located =
+            |problem: super::Problem| LocatedProblem { place: place(&problem.key), problem };
         let problems: Vec<LocatedProblem> = settings.validate().into_iter().map(located).collect();
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Invalid(problems)) }
     }
@@ -114,7 +116,7 @@ struct SettingsFile<'a> {
 impl<'a> SettingsFile<'a> {
     fn read(path: &'a Path) -> Result<SettingsFile<'a>, SettingsError> {
         let text = fs::read_to_string(path)
-            .map_err(|source| SettingsError::Read { file: path.to_owned(), source })?;
+            .map_err(|cause| SettingsError::Read { file: path.to_owned(), cause })?;
         let places = Places::of(&text);
         Ok(SettingsFile { path, text, places })
     }
@@ -150,7 +152,7 @@ impl Variable {
     /// The variable, unless it is none of the broker's.
     fn of(name: &str, text: &str) -> Option<Variable> {
         let rest = name.strip_prefix(PREFIX)?;
-        if NOT_SETTINGS.contains(&name) || is_service_link(rest) {
+        if NOT_SETTINGS.contains(&name) || is_service_link(rest, text) {
             return None;
         }
         let key = rest.to_ascii_lowercase().replace("__", ".");
@@ -170,13 +172,16 @@ impl Variable {
 }
 
 /// Whether Kubernetes made up the variable. In a cluster with a service called `hoopoe` every
-/// container gets `HOOPOE_PORT=tcp://…`, `HOOPOE_SERVICE_HOST` and more of that kind.
-fn is_service_link(rest: &str) -> bool {
-    let linked = |part: &str| part == "PORT" || part.starts_with("PORT_");
-    !rest.contains("__")
-        && (linked(rest)
-            || rest.split_once("_PORT").is_some_and(|(_, end)| end.is_empty() || end.starts_with('_'))
-            || rest.ends_with("SERVICE_HOST"))
+/// container gets `HOOPOE_PORT=tcp://…`, `HOOPOE_PORT_1883_TCP_ADDR`, `HOOPOE_SERVICE_HOST` and
+/// more of that kind.
+fn is_service_link(rest: &str, text: &str) -> bool {
+    let numbered = |(_, after): (usize, &str)| {
+        after.as_bytes().get("PORT_".len()).is_some_and(u8::is_ascii_digit)
+    };
+    rest.ends_with("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT")
+        || (rest.ends_with("PORT") && text.contains("://"))
+        || rest.match_indices("PORT_").map(|(at, _)| (at, &rest[at..])).any(numbered)
 }
 
 /// Lays the environment over the settings.
@@ -200,9 +205,24 @@ fn lay_over(settings: Settings, variables: &[Variable]) -> Result<Settings, Sett
         SettingsError::Environment {
             variable: named.unwrap_or_else(|| PREFIX.to_owned() + "…"),
             key,
-            message: error.kind.to_string(),
+            message: message_of(&error.kind),
         }
     })
+}
+
+/// As the errors of the file say it.
+fn message_of(kind: &Kind) -> String {
+    match kind {
+        Kind::UnknownField(name, expected) => {
+            let expected: Vec<String> = expected.iter().map(|key| format!("`{key}`")).collect();
+            format!("unknown field `{name}`, expected one of {}", expected.join(", "))
+        }
+        Kind::UnknownVariant(name, expected) => {
+            let expected: Vec<String> = expected.iter().map(|word| format!("`{word}`")).collect();
+            format!("unknown variant `{name}`, expected one of {}", expected.join(", "))
+        }
+        kind => kind.to_string(),
+    }
 }
 
 /// One variable as figment wants it: a table that holds one value, and whose it is.

@@ -1,8 +1,8 @@
 //! The settings of a broker: what they are, what they default to, where they come from.
 //!
 //! A value is taken from the defaults, then the file, then the environment, then the flags; the
-//! last one wins. The result is checked as a whole before anything else starts. `config/hoopoe.toml`
-//! is the manual of every key and a test holds it equal to the defaults here.
+//! last one wins. The result is checked as a whole before anything else starts.
+//! `config/hoopoe.toml` is the manual of every key and a test holds it equal to the defaults here.
 //!
 //! Not here: what the settings do. Nothing in this folder opens a socket, and nothing reads the
 //! certificates, users or rules the settings name.
@@ -20,7 +20,9 @@ mod sections;
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
-pub use listener::{ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings};
+pub use listener::{
+    ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,
+};
 pub use load::{Flags, SettingsSource};
 pub use network::Network;
 pub use reload::Changes;

@@ -17,7 +17,10 @@ pub struct Network {
 
 /// Why a text is no [`Network`].
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{text}` is no address range: expected an address such as 10.0.0.7 or a range such as 10.0.0.0/8")]
+#[error(
+    "`{text}` is no address range: expected an address such as 10.0.0.7 or a range such as \
+     10.0.0.0/8"
+)]
 pub struct NetworkError {
     text: String,
 }

@@ -37,7 +37,13 @@ impl Places {
         }
     }
 
-    fn add_value(&mut self, key: String, name: Range<usize>, span: Range<usize>, value: &DeValue<'_>) {
+    fn add_value(
+        &mut self,
+        key: String,
+        name: Range<usize>,
+        span: Range<usize>,
+        value: &DeValue<'_>,
+    ) {
         match value {
             DeValue::Table(table) => self.add_table(&key, table),
             DeValue::Array(items) => {
@@ -65,8 +71,7 @@ impl Places {
     /// The innermost key whose name or value covers the byte.
     pub(super) fn key_at(&self, offset: usize) -> Option<&str> {
         let covers = |range: &Range<usize>| range.contains(&offset);
-        let covering =
-            self.keys.iter().filter(|place| covers(&place.name) || covers(&place.value));
+        let covering = self.keys.iter().filter(|place| covers(&place.name) || covers(&place.value));
         covering.max_by_key(|place| place.key.len()).map(|place| place.key.as_str())
     }
 }

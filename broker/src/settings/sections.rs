@@ -22,6 +22,17 @@ pub enum Durability {
     Memory,
 }
 
+impl Durability {
+    /// The word that settings use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::Sync => "sync",
+            Durability::Os => "os",
+            Durability::Memory => "memory",
+        }
+    }
+}
+
 /// `[broker]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -25,7 +25,8 @@ fn uncommented(with_examples: bool) -> String {
 /// `key = value`, `[section]` or `[[section]]`; not prose, nor the samples indented under it.
 fn is_setting(line: &str) -> bool {
     let key = line.split(" = ").next().unwrap_or("");
-    let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte));
+    let is_key =
+        key.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte));
     (line.contains(" = ") && is_key) || (line.starts_with('[') && line.ends_with(']'))
 }
 
@@ -218,11 +219,20 @@ fn what_is_wrong_in_the_file_is_named_with_line_and_key() {
 fn what_is_wrong_in_the_environment_is_named_with_its_variable() {
     let cases = [
         ("HOOPOE_MQTT__MAX_QOS", "x", "HOOPOE_MQTT__MAX_QOS: mqtt.max_qos: "),
-        ("HOOPOE_MQTT__MAX_PAKCET", "1", "HOOPOE_MQTT__MAX_PAKCET: mqtt.max_pakcet: unknown field"),
+        (
+            "HOOPOE_MQTT__MAX_PAKCET",
+            "1",
+            "HOOPOE_MQTT__MAX_PAKCET: mqtt.max_pakcet: unknown field `",
+        ),
         ("HOOPOE_MQTTT__MAX_QOS", "1", "HOOPOE_MQTTT__MAX_QOS: mqttt: unknown field"),
         ("HOOPOE_DATA", "x", "HOOPOE_DATA: data: unknown field"),
-        ("HOOPOE_HTTP__ADDRESS", "8080", "HOOPOE_HTTP__ADDRESS: http.address: `8080` names no port"),
-        ("HOOPOE_BROKER__DURABILITY", "x", "HOOPOE_BROKER__DURABILITY: broker.durability: "),
+        ("HOOPOE_MQTT_PORT", "1884", "HOOPOE_MQTT_PORT: mqtt_port: unknown field"),
+        (
+            "HOOPOE_HTTP__ADDRESS",
+            "8080",
+            "HOOPOE_HTTP__ADDRESS: http.address: `8080` names no port",
+        ),
+        ("HOOPOE_BROKER__DURABILITY", "x", "HOOPOE_BROKER__DURABILITY: broker.durability: unknown"),
     ];
     for (name, value, expected) in cases {
         let error = load("", &[(name, value)], &Flags::default()).unwrap_err();
@@ -324,7 +334,9 @@ fn every_contradiction_is_found() {
     .chain([
         (format!("[[listener]]\nurl = 'tcp://127.0.0.1:1'\n{tls} }}"), "listener[0].tls"),
         (
-            format!("[[listener]]\nurl = 'tls://127.0.0.1:1'\n{tls}, require_client_cert = true }}"),
+            format!(
+                "[[listener]]\nurl = 'tls://127.0.0.1:1'\n{tls}, require_client_cert = true }}"
+            ),
             "listener[0].tls.require_client_cert",
         ),
         (
@@ -371,8 +383,8 @@ fn doubtful_settings_are_noted() {
 
 /// Settings that differ from the defaults in every key, and have the same listener.
 fn all_changed() -> (Settings, Settings) {
-    let mut old = Settings::default();
-    old.listener = vec![Listener::at("wss://127.0.0.1:1".parse().unwrap())];
+    let listener = vec![Listener::at("wss://127.0.0.1:1".parse().unwrap())];
+    let old = Settings { listener, ..Settings::default() };
     let new = toml::from_str(
         "
         [broker]

@@ -1,7 +1,8 @@
 //! The layers of one connection, between its socket's bytes and MQTT's.
 //!
 //! Owns the state of the layers (PROXY header, TLS, WebSocket) and what they learned about the
-//! peer. Pure: no socket, no clock. Not here: the deadline for handshakes, which is the CONNECT timeout.
+//! peer. Pure: no socket, no clock. Not here: the deadline for handshakes, which is the CONNECT
+//! timeout.
 //!
 //! Memory: `receive` holds back at most one unfinished piece per layer (a header, an upgrade
 //! request, a TLS record), each bounded by a named constant, and appends no more MQTT bytes than it
@@ -84,7 +85,7 @@ enum Stack {
     WebSocket(Box<WebSocketLayer>),
     SecureWebSocket(Box<(TlsLayer, WebSocketLayer)>),
     /// After a fault, or when the connection must not begin: this fault comes first.
-    Ended(Option<LayerFault>),
+    Ended(Option<Box<LayerFault>>),
 }
 
 impl Layers {
@@ -93,7 +94,7 @@ impl Layers {
         let stack = if listener.admits_source(peer.ip()) {
             Stack::new(&listener.carrier)
         } else {
-            Stack::Ended(Some(LayerFault::Proxy(ProxyFault::Untrusted)))
+            Stack::Ended(Some(Box::new(ProxyFault::Untrusted.into())))
         };
         let proxy = listener.proxies.is_some().then(Box::default);
         let peer = Peer {
@@ -131,7 +132,7 @@ impl Layers {
         raw_out: &mut Vec<u8>,
     ) -> Result<Flow, LayerFault> {
         if let Stack::Ended(fault) = &mut self.stack {
-            return fault.take().map_or(Ok(Flow::Closed), Err);
+            return fault.take().map_or(Ok(Flow::Closed), |fault| Err(*fault));
         }
         let outcome = self.pass_proxy(raw).and_then(|consumed| match consumed {
             None => Ok(Flow::Open),
@@ -229,16 +230,20 @@ impl Stack {
     fn new(carrier: &Carrier) -> Stack {
         let built = match carrier {
             Carrier::Tcp => Ok(Stack::Plain),
-            Carrier::Tls(context) => TlsLayer::new(context).map(|tls| Stack::Tls(Box::new(tls))),
+            Carrier::Tls(certificates) => {
+                TlsLayer::new(certificates).map(|tls| Stack::Tls(Box::new(tls)))
+            }
             Carrier::WebSocket(settings) => {
                 Ok(Stack::WebSocket(Box::new(WebSocketLayer::new(settings.clone()))))
             }
-            Carrier::SecureWebSocket(context, settings) => TlsLayer::new(context).map(|tls| {
-                let websocket = WebSocketLayer::new(settings.clone());
-                Stack::SecureWebSocket(Box::new((tls, websocket)))
-            }),
+            Carrier::SecureWebSocket(certificates, settings) => {
+                TlsLayer::new(certificates).map(|tls| {
+                    let websocket = WebSocketLayer::new(settings.clone());
+                    Stack::SecureWebSocket(Box::new((tls, websocket)))
+                })
+            }
         };
-        built.unwrap_or_else(|fault| Stack::Ended(Some(fault)))
+        built.unwrap_or_else(|fault| Stack::Ended(Some(Box::new(fault))))
     }
 
     fn receive(
@@ -296,5 +301,14 @@ fn receive_secure(
 fn end_secure(tls: &mut TlsLayer, frames: &[u8], raw_out: &mut Vec<u8>) {
     if tls.send(frames, raw_out).is_ok() {
         tls.close(raw_out);
+    }
+}
+
+#[cfg(test)]
+mod size {
+    /// Every connection has layers, idle ones too: they must stay a small part of its memory.
+    #[test]
+    fn layers_of_a_plain_connection_are_small() {
+        assert!(size_of::<super::Layers>() <= 80, "{}", size_of::<super::Layers>());
     }
 }

@@ -6,10 +6,28 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::certificates::Certificates;
 use super::network::Networks;
 use super::peer::TransportKind;
-use super::tls_context::TlsContext;
 use super::websocket::WebSocketSettings;
+use crate::settings::Network;
+
+/// Several address ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+impl Networks {
+    /// Whether the address lies in any of the ranges.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromIterator<Network> for Networks {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        Networks(networks.into_iter().collect())
+    }
+}
 
 /// The layers that carry MQTT on a listener.
 #[derive(Debug, Clone)]
@@ -17,11 +35,11 @@ pub enum Carrier {
     /// MQTT directly on TCP.
     Tcp,
     /// MQTT in TLS.
-    Tls(Arc<TlsContext>),
+    Tls(Arc<Certificates>),
     /// MQTT in WebSocket frames.
     WebSocket(Arc<WebSocketSettings>),
     /// MQTT in WebSocket frames in TLS.
-    SecureWebSocket(Arc<TlsContext>, Arc<WebSocketSettings>),
+    SecureWebSocket(Arc<Certificates>, Arc<WebSocketSettings>),
 }
 
 /// Everything [`Layers`](super::Layers) must know about the listener a connection came in on.
@@ -52,7 +70,7 @@ impl ListenerTransport {
     }
 
     /// The certificates of the listener, to be reloaded.
-    pub fn tls(&self) -> Option<&Arc<TlsContext>> {
+    pub fn tls(&self) -> Option<&Arc<Certificates>> {
         match &self.carrier {
             Carrier::Tls(tls) | Carrier::SecureWebSocket(tls, _) => Some(tls),
             Carrier::Tcp | Carrier::WebSocket(_) => None,

@@ -5,7 +5,7 @@
 //!   within the limits of its [`ListenerGate`]; [`WorkerSeats`] says which worker gets each.
 //! - [`Layers`] turns the bytes of one connection into MQTT bytes and back. It is pure: bytes in,
 //!   bytes out. The worker that owns the socket reads and writes it.
-//! - [`TlsContext`] holds the certificates of a listener and swaps them on reload.
+//! - [`Certificates`] holds the certificates of a listener and swaps them on reload.
 //!
 //! State owned here: per listener its gate (open connections, connect rates, counts) and its
 //! certificates; per connection its layers. Deliberately not here: MQTT packets, timers (the
@@ -13,16 +13,15 @@
 
 mod accept;
 mod bind;
+mod certificates;
 mod connect_rate;
 mod gate;
 mod layers;
 mod listener;
-mod network;
 mod peer;
 mod proxy;
 mod seats;
 mod tls;
-mod tls_context;
 mod websocket;
 
 #[cfg(test)]
@@ -33,15 +32,14 @@ pub use bind::{
     BACKLOG_DEFAULT, BindError, BindOptions, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES,
     USER_TIMEOUT, bind, resolve,
 };
+pub use certificates::{
+    Certificates, ClientCertificates, TlsError, TlsFiles, install_crypto_provider,
+};
 pub use connect_rate::{ConnectRate, ConnectRates};
 pub use gate::{ConnectionPermit, GateCounts, GateLimits, ListenerGate, Refusal};
 pub use layers::{Flow, LayerFault, Layers};
-pub use listener::{Carrier, ListenerTransport};
-pub use network::{Network, NetworkError, Networks};
+pub use listener::{Carrier, ListenerTransport, Networks};
 pub use peer::{Peer, TransportKind};
 pub use proxy::ProxyFault;
 pub use seats::{WorkerSeat, WorkerSeats};
-pub use tls_context::{
-    ClientCertificates, TlsContext, TlsError, TlsFiles, install_crypto_provider,
-};
 pub use websocket::{FrameFault, UpgradeFault, WebSocketSettings};

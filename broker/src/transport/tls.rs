@@ -1,8 +1,8 @@
 //! The TLS layer of one connection: records in, plaintext out, and back.
 //!
 //! Owns the TLS state and the bytes of a record (or handshake message) that has not come whole. An
-//! idle connection holds no buffers. Certificates are the listener's
-//! [`TlsContext`](super::TlsContext).
+//! idle connection holds no buffers. Which certificate is shown is decided by the listener's
+//! [`Certificates`](super::Certificates).
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -10,8 +10,8 @@ use rustls::unbuffered::{
     UnbufferedStatus, WriteTraffic,
 };
 
+use super::certificates::{Certificates, subject_common_name};
 use super::layers::{Flow, LayerFault};
-use super::tls_context::{TlsContext, subject_common_name};
 
 /// Most bytes held for a message that has not come whole: rustls takes handshake messages up to
 /// 64 KiB, which end with a record of up to 16 KiB and its overhead.
@@ -28,9 +28,9 @@ pub(super) struct TlsLayer {
 }
 
 impl TlsLayer {
-    pub(super) fn new(context: &TlsContext) -> Result<Self, LayerFault> {
+    pub(super) fn new(certificates: &Certificates) -> Result<Self, LayerFault> {
         let connection =
-            UnbufferedServerConnection::new(context.current()).map_err(LayerFault::Tls)?;
+            UnbufferedServerConnection::new(certificates.current()).map_err(LayerFault::Tls)?;
         Ok(TlsLayer { connection, held: Vec::new(), closed: false })
     }
 

@@ -232,6 +232,11 @@ pub const V5_VALID: &[Valid] = &[
         "34 | <a/b> 00 0A {01 01  02 00 00 00 3C  23 00 01  08 <r/t>  09 00 02 00 FF  03 <text>  \
          26 <k> <v>  26 <k> <v>} 'hi'",
     ),
+    (
+        "publish, user properties between others",
+        SERVER,
+        "30 | <a> {26 <k> <1>  03 <t>  26 <k> <2>  02 00 00 00 09  26 <l> <3>  01 00} 'hi'",
+    ),
     ("publish, alias instead of topic", SERVER, "30 | <> {23 00 05} 'hi'"),
     ("publish, empty user property", SERVER, "30 | <a> {26 <> <>}"),
     ("publish, two subscription identifiers", CLIENT, "30 | <a> {0B 01  0B 80 01} 'hi'"),

@@ -14,7 +14,7 @@ use hoopoe_codec::ReasonCode;
 
 use super::hash_pool::HashPool;
 use super::login_cache::LoginCache;
-use super::{Identity, LoginMethod, Users};
+use super::{AccessError, Identity, LoginMethod, Users};
 use crate::settings::{AccessSettings, Door};
 
 /// What a client says about itself in CONNECT, and what its transport established.
@@ -65,6 +65,14 @@ struct Shared {
     cache: LoginCache,
 }
 
+impl Shared {
+    /// The user whose password was good.
+    fn identity_of(&self, user: &str, hash: &str) -> Identity {
+        let password_mark = self.cache.mark(user, hash);
+        Identity { password_mark, ..Identity::new(user, LoginMethod::Password) }
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Shared").field("users", &self.users.load()).finish_non_exhaustive()
@@ -76,10 +84,12 @@ impl Authenticator {
     pub(super) fn new(
         users: Option<Users>,
         settings: &AccessSettings,
-    ) -> Result<Authenticator, getrandom::Error> {
+    ) -> Result<Authenticator, AccessError> {
         let threads = usize::from(settings.hash_threads);
-        let pool = HashPool::new(threads, settings.hash_queue as usize);
+        let pool =
+            HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
         Authenticator::with_pool(users, settings.login_cache as usize, pool)
+            .map_err(AccessError::Random)
     }
 
     fn with_pool(
@@ -138,7 +148,7 @@ impl Authenticator {
         if let Some(hash) = known
             && self.shared.cache.contains(&self.shared.cache.mac(user, hash, password))
         {
-            return Login::Accepted(Identity::new(user, LoginMethod::Password));
+            return Login::Accepted(self.shared.identity_of(user, hash));
         }
         let check = PasswordCheck {
             user: user.into(),
@@ -150,13 +160,15 @@ impl Authenticator {
         Login::Pending(PasswordJob { check, pool: Arc::clone(&self.pool) })
     }
 
-    /// Whether a client that is connected may stay after a reload: its user is still there. Who
-    /// came without a password is judged by the door of its listener.
+    /// Whether a client that is connected may stay after a reload: its user is still there and has
+    /// the same password. Who came without a password is judged by the door of its listener.
     pub fn still_good(&self, identity: &Identity, door: Door) -> bool {
         let users = self.shared.users.load();
         match identity.method {
             LoginMethod::Password => {
-                users.as_ref().is_some_and(|users| users.hash_of(&identity.user).is_some())
+                let hash = users.as_ref().and_then(|users| users.hash_of(&identity.user));
+                let mark = |hash| self.shared.cache.mark(&identity.user, hash);
+                hash.is_some_and(|hash| mark(hash) == identity.password_mark)
             }
             LoginMethod::Certificate => true,
             LoginMethod::Development => users.is_none() && door.development,
@@ -166,11 +178,7 @@ impl Authenticator {
 }
 
 fn anonymous(door: Door, otherwise: ReasonCode) -> Login {
-    if door.anonymous {
-        Login::Accepted(Identity::anonymous())
-    } else {
-        Login::Refused(otherwise)
-    }
+    if door.anonymous { Login::Accepted(Identity::anonymous()) } else { Login::Refused(otherwise) }
 }
 
 /// A password that has to be hashed.
@@ -240,7 +248,7 @@ impl PasswordCheck {
         }
         let cache = &self.shared.cache;
         cache.insert(cache.mac(&self.user, &self.hash, &self.password));
-        Ok(Identity::new(&self.user, LoginMethod::Password))
+        Ok(self.shared.identity_of(&self.user, &self.hash))
     }
 }
 

@@ -24,15 +24,23 @@ fn users(pairs: &[(&str, &str)]) -> Option<Users> {
 }
 
 fn authenticator(users: Option<Users>) -> Authenticator {
-    Authenticator::with_pool(users, 10, HashPool::new(1, 10)).unwrap()
+    Authenticator::with_pool(users, 10, HashPool::new(1, 10).unwrap()).unwrap()
 }
 
 fn says<'a>(user: &'a str, password: &'a str) -> Credentials<'a> {
     Credentials { user: Some(user), password: Some(password.as_bytes()), certificate_user: None }
 }
 
+/// Who was let in and how, or why not.
+type Answer = Result<(String, LoginMethod), ReasonCode>;
+
 /// The answer, waited for, and whether a password was hashed for it.
-fn answer(login: Login) -> (Result<Identity, ReasonCode>, bool) {
+fn answer(login: Login) -> (Answer, bool) {
+    let (identity, hashed) = identity(login);
+    (identity.map(|identity| (identity.user.to_string(), identity.method)), hashed)
+}
+
+fn identity(login: Login) -> (Result<Identity, ReasonCode>, bool) {
     match login {
         Login::Accepted(identity) => (Ok(identity), false),
         Login::Refused(code) => (Err(code), false),
@@ -50,8 +58,8 @@ fn without_users_the_door_decides() {
     let nobody = Credentials::default();
     let empty = Credentials { user: Some(""), ..nobody };
     let only_password = Credentials { password: Some(b"x"), ..nobody };
-    let alice = || Ok(Identity::new("alice", LoginMethod::Development));
-    let anonymous = || Ok(Identity::anonymous());
+    let alice = || Ok(("alice".to_owned(), LoginMethod::Development));
+    let anonymous = || Ok((String::new(), LoginMethod::Anonymous));
     let cases = [
         (nobody, OPEN, anonymous()),
         (empty, OPEN, anonymous()),
@@ -74,7 +82,7 @@ fn without_users_the_door_decides() {
 fn with_users_the_password_decides_and_a_good_one_is_hashed_once() {
     let authenticator = authenticator(users(&[("alice", "secret"), ("bob", "other")]));
     let refused = Err(ReasonCode::BadUserNameOrPassword);
-    let alice = Ok(Identity::new("alice", LoginMethod::Password));
+    let alice = Ok(("alice".to_owned(), LoginMethod::Password));
     for door in [OPEN, NETWORK, SHUT] {
         let check = |credentials| answer(authenticator.check(credentials, door));
         assert_eq!(check(says("alice", "wrong")), (refused.clone(), true));
@@ -93,7 +101,7 @@ fn with_users_the_password_decides_and_a_good_one_is_hashed_once() {
 fn a_certificate_decides_alone() {
     let authenticator = authenticator(users(&[("alice", "secret")]));
     let refused = Err(ReasonCode::BadUserNameOrPassword);
-    let device = Ok(Identity::new("device", LoginMethod::Certificate));
+    let device = Ok(("device".to_owned(), LoginMethod::Certificate));
     let cases = [
         (None, "device", device.clone()),
         (Some(""), "device", device.clone()),
@@ -111,22 +119,36 @@ fn a_certificate_decides_alone() {
 #[test]
 fn a_reload_forgets_logins_and_judges_those_under_way() {
     let authenticator = authenticator(users(&[("alice", "secret"), ("bob", "other")]));
-    let check = |user, password| answer(authenticator.check(says(user, password), SHUT));
-    assert!(check("alice", "secret").0.is_ok());
-    let Login::Pending(under_way) = authenticator.check(says("bob", "other"), SHUT) else {
-        panic!("bob was never seen before");
+    let check = |user, password| identity(authenticator.check(says(user, password), SHUT));
+    let alice = check("alice", "secret").0.unwrap();
+    let bob = check("bob", "other").0.unwrap();
+    let cached = check("alice", "secret").0.unwrap();
+    let Login::Pending(under_way) = authenticator.check(says("alice", "new"), SHUT) else {
+        panic!("this password was never seen before");
     };
-    let alice = Identity::new("alice", LoginMethod::Password);
-    let bob = Identity::new("bob", LoginMethod::Password);
-    assert!(authenticator.still_good(&bob, SHUT));
+    let everybody = [&alice, &bob, &cached];
+    assert!(everybody.iter().all(|who| authenticator.still_good(who, SHUT)));
 
-    authenticator.exchange_users(users(&[("alice", "changed")]));
-    let refused = Err(ReasonCode::BadUserNameOrPassword);
-    assert_eq!(answer(Login::Pending(under_way)).0, refused);
-    assert_eq!(check("alice", "secret"), (refused, true));
-    assert_eq!(check("alice", "changed"), (Ok(alice.clone()), true));
+    // The password that is being checked becomes the right one, but the check began before.
+    authenticator.exchange_users(users(&[("alice", "new"), ("carol", "secret")]));
+    let refused = ReasonCode::BadUserNameOrPassword;
+    assert_eq!(identity(Login::Pending(under_way)).0.unwrap_err(), refused);
+    assert_eq!(check("alice", "secret").0.unwrap_err(), refused);
+    assert!(everybody.iter().all(|who| !authenticator.still_good(who, SHUT)));
+    let (changed, hashed) = check("alice", "new");
+    assert!(hashed && authenticator.still_good(&changed.unwrap(), SHUT));
+}
+
+/// As when only the rules were changed: the users file is the same, and nobody has to leave.
+#[test]
+fn the_same_users_stay_over_a_reload() {
+    let line = format!("alice:{}", hash("secret"));
+    let users = || Some(Users::parse(&line, Path::new("users")).unwrap());
+    let authenticator = authenticator(users());
+    let alice = identity(authenticator.check(says("alice", "secret"), SHUT)).0.unwrap();
+    authenticator.exchange_users(users());
     assert!(authenticator.still_good(&alice, SHUT));
-    assert!(!authenticator.still_good(&bob, SHUT));
+    assert!(answer(authenticator.check(says("alice", "secret"), SHUT)).1, "hashed again");
 }
 
 #[test]
@@ -146,7 +168,8 @@ fn who_came_without_a_password_stays_as_long_as_the_door_is_open() {
 #[test]
 fn a_full_queue_says_come_again() {
     let users = users(&[("alice", "secret")]);
-    let authenticator = Authenticator::with_pool(users, 10, HashPool::new(0, 1)).unwrap();
+    let pool = HashPool::new(0, 1).unwrap();
+    let authenticator = Authenticator::with_pool(users, 10, pool).unwrap();
     let submit = || match authenticator.check(says("alice", "secret"), SHUT) {
         Login::Pending(job) => job.submit(Box::new(|_| ())),
         other => panic!("{other:?}"),

@@ -1,9 +1,9 @@
 //! Who may publish and subscribe where: the rules file.
 //!
 //! ```text
-//! # Lines from the first that fits; what fits none is denied.
-//! user *                          # heading: every user who logged in
-//!   allow both      inbox/%u/#    # %u is the user, %c the client identifier
+//! # every user who logged in: %u is the user, %c the client identifier
+//! user *
+//!   allow both      inbox/%u/#
 //!   deny  publish   news/#
 //! user alice
 //!   allow publish   news/#
@@ -12,7 +12,8 @@
 //! ```
 //!
 //! The file is read from top to bottom. Of the lines under headings that fit the client, the first
-//! that fits action and topic decides. (A comment has a line of its own: `#` is a wildcard too.)
+//! that fits action and topic decides; what fits none is denied. (A comment has a line of its own:
+//! `#` is a wildcard too.)
 //!
 //! **Subscribing.** A filter is allowed when one `allow` covers all of it and no `deny` before that
 //! line touches any of it. That is stricter than judging each topic: a filter that several
@@ -73,8 +74,10 @@ pub enum RuleFault {
     #[error("`{0}` is no topic filter")]
     Filter(String),
     /// A shared subscription.
-    #[error("write the filter without $share and group: a shared subscription needs the same \
-             permission as a plain one")]
+    #[error(
+        "write the filter without $share and group: a shared subscription needs the same \
+             permission as a plain one"
+    )]
     Shared,
     /// `%u` or `%c` beside other text.
     #[error("%u and %c stand for a whole level, found `{0}`")]
@@ -148,8 +151,7 @@ impl Rules {
         let mut heading = None;
         let mut lines: Vec<(Heading, Rule)> = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let fault =
-                |fault| RuleError { file: file.to_owned(), line: index + 1, fault };
+            let fault = |fault| RuleError { file: file.to_owned(), line: index + 1, fault };
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

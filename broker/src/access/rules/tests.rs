@@ -129,3 +129,25 @@ fn user_names_may_hold_blanks() {
     assert!(rules.allows(&user("bob smith"), "c", Action::Publish, "my files/a"));
     assert!(!rules.allows(&user("bob"), "c", Action::Publish, "my files/a"));
 }
+
+#[test]
+fn the_example_does_what_it_says() {
+    use Action::{Publish, Subscribe};
+    let rules = rules(include_str!("../../../../config/rules.example"));
+    let cases = [
+        ("alice", Publish, "inbox/bob", true),
+        ("alice", Subscribe, "inbox/alice", true),
+        ("alice", Subscribe, "inbox/+", false),
+        ("alice", Publish, "home/alice/lamp", true),
+        ("alice", Publish, "home/bob/lamp", false),
+        ("alice", Publish, "news/today", false),
+        ("editor", Publish, "news/today", true),
+        ("editor", Publish, "home/editor/lamp", true),
+        ("", Subscribe, "news/#", true),
+        ("", Publish, "inbox/bob", false),
+    ];
+    for (name, action, topic, allowed) in cases {
+        let who = if name.is_empty() { Identity::anonymous() } else { user(name) };
+        assert_eq!(rules.allows(&who, "c", action, topic), allowed, "{name} {topic}");
+    }
+}

@@ -10,13 +10,13 @@ use crate::transport::{Carrier, Layers, ListenerTransport, Networks};
 const REFUSAL_BYTES_MAX: usize = 512;
 
 fn listeners() -> Vec<ListenerTransport> {
-    let context = tls_context(&Authority::new("authority"));
+    let certificates = certificates_of(&Authority::new("authority"));
     let settings = web_settings(&[]);
     let carriers = [
         Carrier::Tcp,
-        Carrier::Tls(context.clone()),
+        Carrier::Tls(certificates.clone()),
         Carrier::WebSocket(settings.clone()),
-        Carrier::SecureWebSocket(context, settings),
+        Carrier::SecureWebSocket(certificates, settings),
     ];
     let everyone: Networks = ["0.0.0.0/0".parse().unwrap()].into_iter().collect();
     let mut listeners = Vec::new();
@@ -67,7 +67,7 @@ proptest! {
         piece in 1_usize..64,
     ) {
         let authority = Authority::new("authority");
-        let listener = ListenerTransport::new(Carrier::Tls(tls_context(&authority)));
+        let listener = ListenerTransport::new(Carrier::Tls(certificates_of(&authority)));
         let mut layers = Layers::new(&listener, client_address());
         let mut client = TlsClient::new(&authority, &[&TLS13], None);
         client.handshake(&mut layers, usize::MAX);

@@ -68,7 +68,7 @@ fn a_trusted_proxy_must_send_the_header() {
 #[test]
 fn the_header_comes_before_tls() {
     let authority = Authority::new("authority");
-    let listener = behind("198.51.100.7", Carrier::Tls(tls_context(&authority)));
+    let listener = behind("198.51.100.7", Carrier::Tls(certificates_of(&authority)));
     for piece in [1, usize::MAX] {
         let mut layers = Layers::new(&listener, client_address());
         let mut client = TlsClient::new(&authority, &[&rustls::version::TLS13], None);

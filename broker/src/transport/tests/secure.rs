@@ -7,11 +7,11 @@ use tungstenite::Message;
 
 use super::wire::*;
 use crate::transport::{
-    Carrier, Flow, FrameFault, LayerFault, Layers, ListenerTransport, TlsContext,
+    Carrier, Certificates, Flow, FrameFault, LayerFault, Layers, ListenerTransport,
 };
 
-fn layers(context: &Arc<TlsContext>) -> Layers {
-    let carrier = Carrier::SecureWebSocket(context.clone(), web_settings(&[]));
+fn layers(certificates: &Arc<Certificates>) -> Layers {
+    let carrier = Carrier::SecureWebSocket(certificates.clone(), web_settings(&[]));
     Layers::new(&ListenerTransport::new(carrier), client_address())
 }
 
@@ -33,10 +33,10 @@ fn connect(authority: &Authority, layers: &mut Layers, piece: usize) -> (TlsClie
 #[test]
 fn frames_pass_both_ways() {
     let authority = Authority::new("authority");
-    let context = tls_context(&authority);
+    let certificates = certificates_of(&authority);
     let words: Vec<u8> = (0..70_000_u32).map(|n| n as u8).collect();
     for piece in [1, 100, usize::MAX] {
-        let mut layers = layers(&context);
+        let mut layers = layers(&certificates);
         let (mut tls, mut web) = connect(&authority, &mut layers, piece);
         let frames = web.say(Message::binary(words.clone()));
         let fed = feed(&mut layers, &tls.say(&frames), piece);
@@ -62,7 +62,7 @@ fn frames_pass_both_ways() {
 #[test]
 fn a_refusal_reaches_the_client_through_tls() {
     let authority = Authority::new("authority");
-    let mut layers = layers(&tls_context(&authority));
+    let mut layers = layers(&certificates_of(&authority));
     let mut tls = TlsClient::new(&authority, &[&TLS13], None);
     tls.handshake(&mut layers, usize::MAX);
     let request = web_request_bytes(web_request("/elsewhere", Some("mqtt"), None));
@@ -76,7 +76,7 @@ fn a_refusal_reaches_the_client_through_tls() {
 #[test]
 fn a_faulty_frame_ends_both_layers() {
     let authority = Authority::new("authority");
-    let mut layers = layers(&tls_context(&authority));
+    let mut layers = layers(&certificates_of(&authority));
     let (mut tls, mut web) = connect(&authority, &mut layers, usize::MAX);
     let frames = web.say(Message::text("not MQTT"));
     let fed = feed(&mut layers, &tls.say(&frames), usize::MAX);
@@ -88,7 +88,7 @@ fn a_faulty_frame_ends_both_layers() {
 #[test]
 fn a_clean_end_is_answered_in_both_layers() {
     let authority = Authority::new("authority");
-    let mut layers = layers(&tls_context(&authority));
+    let mut layers = layers(&certificates_of(&authority));
     let (mut tls, mut web) = connect(&authority, &mut layers, usize::MAX);
     let mut frames = web.say(Message::binary(b"DISCONNECT".to_vec()));
     frames.extend(web.say(Message::Close(None)));

@@ -3,24 +3,25 @@ use rustls::version::{TLS12, TLS13};
 
 use super::wire::*;
 use crate::transport::{
-    Carrier, ClientCertificates, Flow, LayerFault, Layers, ListenerTransport, TlsContext, TlsError,
+    Carrier, Certificates, ClientCertificates, Flow, LayerFault, Layers, ListenerTransport,
+    TlsError,
 };
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 const PIECES: [usize; 4] = [1, 7, 1000, usize::MAX];
 
-fn layers(context: &std::sync::Arc<TlsContext>) -> Layers {
-    Layers::new(&ListenerTransport::new(Carrier::Tls(context.clone())), client_address())
+fn layers(certificates: &std::sync::Arc<Certificates>) -> Layers {
+    Layers::new(&ListenerTransport::new(Carrier::Tls(certificates.clone())), client_address())
 }
 
 #[test]
 fn bytes_pass_both_ways_in_both_versions_cut_anywhere() {
     let authority = Authority::new("authority");
-    let context = tls_context(&authority);
+    let certificates = certificates_of(&authority);
     let words: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
     for version in VERSIONS {
         for piece in PIECES {
-            let mut layers = layers(&context);
+            let mut layers = layers(&certificates);
             let mut client = TlsClient::new(&authority, &[version], None);
             assert!(!layers.peer().ready && !layers.is_transparent());
             client.handshake(&mut layers, piece);
@@ -44,9 +45,9 @@ fn bytes_pass_both_ways_in_both_versions_cut_anywhere() {
 #[test]
 fn sending_works_while_a_record_is_half_received() {
     let authority = Authority::new("authority");
-    let context = tls_context(&authority);
+    let certificates = certificates_of(&authority);
     for version in VERSIONS {
-        let mut layers = layers(&context);
+        let mut layers = layers(&certificates);
         let mut client = TlsClient::new(&authority, &[version], None);
         client.handshake(&mut layers, usize::MAX);
         let raw = client.say(b"a packet that comes in two pieces");
@@ -63,7 +64,7 @@ fn sending_works_while_a_record_is_half_received() {
 #[test]
 fn a_client_that_renews_its_keys_goes_on() {
     let authority = Authority::new("authority");
-    let mut layers = layers(&tls_context(&authority));
+    let mut layers = layers(&certificates_of(&authority));
     let mut client = TlsClient::new(&authority, &[&TLS13], None);
     client.handshake(&mut layers, usize::MAX);
     for round in 0..5_u8 {
@@ -80,9 +81,9 @@ fn a_client_that_renews_its_keys_goes_on() {
 #[test]
 fn a_clean_end_follows_what_came_before_it() {
     let authority = Authority::new("authority");
-    let context = tls_context(&authority);
+    let certificates = certificates_of(&authority);
     for version in VERSIONS {
-        let mut layers = layers(&context);
+        let mut layers = layers(&certificates);
         let mut client = TlsClient::new(&authority, &[version], None);
         client.handshake(&mut layers, usize::MAX);
         let mut raw = client.say(b"DISCONNECT");
@@ -101,11 +102,11 @@ fn sessions_resume_until_the_certificates_are_reloaded() {
     let authority = Authority::new("authority");
     let folder = tempfile::tempdir().unwrap();
     let files = tls_files(folder.path(), &authority.sign("broker"));
-    let context = TlsContext::load(files).unwrap();
+    let certificates = Certificates::load(files).unwrap();
     for version in VERSIONS {
         let config = client_config(&authority, &[version], None);
         let connect = || {
-            let mut layers = layers(&context);
+            let mut layers = layers(&certificates);
             let mut client = TlsClient::with(config.clone());
             client.handshake(&mut layers, usize::MAX);
             assert!(layers.peer().ready);
@@ -113,7 +114,7 @@ fn sessions_resume_until_the_certificates_are_reloaded() {
         };
         assert_eq!(connect(), rustls::HandshakeKind::Full);
         assert_eq!(connect(), rustls::HandshakeKind::Resumed);
-        context.reload().unwrap();
+        certificates.reload().unwrap();
         assert_eq!(connect(), rustls::HandshakeKind::Full);
     }
 }
@@ -133,14 +134,14 @@ fn a_client_certificate_gives_its_common_name() {
             } else {
                 ClientCertificates::Optional(authorities.clone())
             };
-            let context = TlsContext::load(files).unwrap();
+            let certificates = Certificates::load(files).unwrap();
             let cases = [
                 (Some(&alice), Some(Some("alice"))),
                 (Some(&mallory), None),
                 (None, if required { None } else { Some(None) }),
             ];
             for (identity, expected) in cases {
-                let mut layers = layers(&context);
+                let mut layers = layers(&certificates);
                 let mut client = TlsClient::new(&servers, &[version], identity);
                 let fed = client.settle(&mut layers, 11);
                 assert_eq!(fed.flow.is_ok(), expected.is_some(), "{version:?} {required}");
@@ -156,7 +157,7 @@ fn a_client_certificate_gives_its_common_name() {
 
 #[test]
 fn what_is_no_tls_is_answered_with_an_alert() {
-    let context = tls_context(&Authority::new("authority"));
+    let certificates = certificates_of(&Authority::new("authority"));
     let cases: [&[u8]; 4] = [
         b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n",
         b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00",
@@ -164,7 +165,7 @@ fn what_is_no_tls_is_answered_with_an_alert() {
         &[0x17; 64],
     ];
     for raw in cases {
-        let mut layers = layers(&context);
+        let mut layers = layers(&certificates);
         let fed = feed(&mut layers, raw, usize::MAX);
         assert!(matches!(fed.flow, Err(LayerFault::Tls(_))), "{raw:?}");
         assert_eq!(fed.raw_out.first(), Some(&21), "no alert for {raw:?}");
@@ -176,8 +177,8 @@ fn what_is_no_tls_is_answered_with_an_alert() {
 
 #[test]
 fn an_endless_handshake_message_is_refused() {
-    let context = tls_context(&Authority::new("authority"));
-    let mut layers = layers(&context);
+    let certificates = certificates_of(&Authority::new("authority"));
+    let mut layers = layers(&certificates);
     // A client hello that claims 16 MiB, in records of 1 KiB.
     let mut raw = Vec::new();
     for record in 0..200 {
@@ -194,7 +195,7 @@ fn an_endless_handshake_message_is_refused() {
 
 #[test]
 fn sending_before_the_handshake_is_refused() {
-    let mut layers = layers(&tls_context(&Authority::new("authority")));
+    let mut layers = layers(&certificates_of(&Authority::new("authority")));
     let mut out = Vec::new();
     assert!(matches!(layers.send(b"early", &mut out), Err(LayerFault::NotReady)));
     layers.close(&mut out);
@@ -205,23 +206,23 @@ fn sending_before_the_handshake_is_refused() {
 fn reloading_serves_new_connections_and_leaves_open_ones() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let folder = tempfile::tempdir().unwrap();
-    let context = TlsContext::load(tls_files(folder.path(), &old.sign("broker"))).unwrap();
-    let mut open = layers(&context);
+    let certificates = Certificates::load(tls_files(folder.path(), &old.sign("broker"))).unwrap();
+    let mut open = layers(&certificates);
     let mut open_client = TlsClient::new(&old, &[&TLS13], None);
     open_client.handshake(&mut open, usize::MAX);
 
     tls_files(folder.path(), &new.sign("broker"));
-    context.reload().unwrap();
+    certificates.reload().unwrap();
     let fed = feed(&mut open, &open_client.say(b"still here"), usize::MAX);
     assert_eq!(fed.plain, b"still here");
-    let mut fresh = layers(&context);
+    let mut fresh = layers(&certificates);
     let mut client = TlsClient::new(&new, &[&TLS13], None);
     client.handshake(&mut fresh, usize::MAX);
     assert!(fresh.peer().ready);
 
-    std::fs::write(&context.files().certificate, "nothing").unwrap();
-    assert!(matches!(context.reload(), Err(TlsError::NoCertificate { .. })));
-    let mut after = layers(&context);
+    std::fs::write(&certificates.files().certificate, "nothing").unwrap();
+    assert!(matches!(certificates.reload(), Err(TlsError::NoCertificate { .. })));
+    let mut after = layers(&certificates);
     let mut client = TlsClient::new(&new, &[&TLS13], None);
     client.handshake(&mut after, usize::MAX);
     assert!(after.peer().ready, "a failed reload must leave the certificates in use");
@@ -262,15 +263,15 @@ fn faulty_files_are_named() {
             std::fs::write(&file, content).unwrap();
             files.clients = ClientCertificates::Required(file);
         }
-        let fault = TlsContext::load(files).unwrap_err().to_string();
+        let fault = Certificates::load(files).unwrap_err().to_string();
         assert!(expected.iter().all(|part| fault.contains(part)), "{fault}");
         assert!(!fault.contains("PRIVATE KEY-----\n"), "{fault}");
     }
 }
 
 #[test]
-fn the_context_does_not_show_its_key() {
+fn certificates_do_not_show_their_key() {
     let authority = Authority::new("authority");
-    let shown = format!("{:?}", tls_context(&authority));
-    assert!(shown.starts_with("TlsContext") && !shown.contains("cert_resolver"), "{shown}");
+    let shown = format!("{:?}", certificates_of(&authority));
+    assert!(shown.starts_with("Certificates") && !shown.contains("cert_resolver"), "{shown}");
 }

@@ -16,16 +16,18 @@ use tungstenite::handshake::client::{ClientHandshake, Request};
 use tungstenite::{HandshakeError, Message, WebSocket};
 
 use crate::transport::{
-    ClientCertificates, Flow, LayerFault, Layers, TlsContext, TlsFiles, WebSocketSettings,
+    Certificates, ClientCertificates, Flow, LayerFault, Layers, TlsFiles, WebSocketSettings,
 };
 
 pub(in crate::transport) fn client_address() -> SocketAddr {
     "198.51.100.7:50000".parse().unwrap()
 }
 
-pub(in crate::transport) fn web_settings(origins: &[&str]) -> Arc<WebSocketSettings> {
+pub(in crate::transport) fn web_settings(local_pages_only: false,
+        origins: &[&str]) -> Arc<WebSocketSettings> {
     Arc::new(WebSocketSettings {
         path: "/mqtt".to_owned(),
+        local_pages_only: false,
         origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
     })
 }
@@ -120,9 +122,9 @@ pub(in crate::transport) fn tls_files(folder: &Path, identity: &Identity) -> Tls
 }
 
 /// A listener's TLS with a fresh certificate of this authority.
-pub(in crate::transport) fn tls_context(authority: &Authority) -> Arc<TlsContext> {
+pub(in crate::transport) fn certificates_of(authority: &Authority) -> Arc<Certificates> {
     let folder = tempfile::tempdir().unwrap();
-    TlsContext::load(tls_files(folder.path(), &authority.sign("broker"))).unwrap()
+    Certificates::load(tls_files(folder.path(), &authority.sign("broker"))).unwrap()
 }
 
 /// A TLS client in memory.

@@ -12,6 +12,8 @@ use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
 use tungstenite::http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 
+use crate::settings::is_local_origin;
+
 /// Longest upgrade request taken, cookies included.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
 const REQUEST_PREFIX: &[u8] = b"GET ";
@@ -27,6 +29,10 @@ pub struct WebSocketSettings {
     /// The web origins (`https://chat.example.org`) whose pages may connect; empty: all. Clients
     /// outside browsers send no origin and are not concerned.
     pub origins: Vec<String>,
+    /// With no origins named: only pages served by this machine may connect. A listener that only
+    /// this machine reaches may let clients in without a password, and any page open in a browser
+    /// could use it.
+    pub local_pages_only: bool,
 }
 
 /// Why an upgrade was refused.
@@ -166,11 +172,14 @@ impl Upgrade {
     }
 
     fn check_origin(&self, request: &Request) -> Result<(), UpgradeFault> {
-        let origins = &self.settings.origins;
-        let allowed = origins.is_empty()
-            || request.headers().get_all(ORIGIN).iter().all(|origin| {
-                origins.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
-            });
+        let WebSocketSettings { origins, local_pages_only, .. } = &*self.settings;
+        let allowed = request.headers().get_all(ORIGIN).iter().all(|origin| {
+            if origins.is_empty() {
+                return !local_pages_only || origin.to_str().is_ok_and(is_local_origin);
+            }
+            let same = |own: &String| own.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
+            origins.iter().any(|own| own == "*" || same(own))
+        });
         if allowed { Ok(()) } else { Err(UpgradeFault::Origin) }
     }
 }

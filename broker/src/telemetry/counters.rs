@@ -1,15 +1,14 @@
-//! What the broker counts, and `$SYS`, which tells it to clients.
+//! The counters: atomics that one thread changes and all may read.
 //!
-//! Each worker and shard counts into atomics of its own, which nobody else writes: counting costs
-//! a plain addition. Whoever reports (metrics, `$SYS`, `/ready`) adds them up.
+//! Owned by the worker or shard that counts. What they are called outside, and when they are read,
+//! is decided in the modules beside this one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use hoopoe_codec::{QoS, topic_matches};
-use hoopoe_core::Publication;
-use parking_lot::RwLock;
+use hoopoe_codec::QoS;
+
+use super::buckets::{BATCH_COMMANDS, Buckets, COMMIT_MICROS};
 
 /// A number that one thread changes and all may read.
 #[derive(Debug, Default)]
@@ -71,6 +70,8 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// Clients connected.
     pub sessions: Counter,
+    /// Clients connected whose sessions are stored.
+    pub stored_sessions: Counter,
     /// CONNECT packets read.
     pub connects: Counter,
     /// CONNECT packets refused.
@@ -91,6 +92,10 @@ pub struct WorkerCounters {
     pub bytes_in: Counter,
     /// MQTT bytes given to sockets.
     pub bytes_out: Counter,
+    /// Payload bytes of the PUBLISH packets read.
+    pub payload_bytes_in: Counter,
+    /// Payload bytes of the PUBLISH packets written.
+    pub payload_bytes_out: Counter,
     publications_in: [Counter; 3],
     publications_out: [Counter; 3],
     dropped: [Counter; Dropped::ALL.len()],
@@ -125,52 +130,6 @@ impl WorkerCounters {
     /// Copies not sent, by reason.
     pub fn drops(&self, reason: Dropped) -> u64 {
         self.dropped[reason as usize].get()
-    }
-}
-
-/// Upper bounds of the commit-latency buckets, in microseconds.
-pub const COMMIT_MICROS: [u64; 10] =
-    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 1_000_000];
-/// Upper bounds of the batch-size buckets, in commands.
-pub const BATCH_COMMANDS: [u64; 8] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384];
-
-/// How often values fell into which bucket; the last bucket takes what is above all bounds.
-#[derive(Debug)]
-pub struct Buckets<const N: usize> {
-    bounds: &'static [u64; N],
-    counts: [Counter; N],
-    above: Counter,
-    sum: Counter,
-}
-
-impl<const N: usize> Buckets<N> {
-    fn new(bounds: &'static [u64; N]) -> Buckets<N> {
-        Buckets {
-            bounds,
-            counts: std::array::from_fn(|_| Counter::default()),
-            above: Counter::default(),
-            sum: Counter::default(),
-        }
-    }
-
-    /// Counts one value; only the owning thread may.
-    pub fn record(&self, value: u64) {
-        self.sum.add(value);
-        match self.bounds.iter().position(|bound| value <= *bound) {
-            Some(at) => self.counts[at].add(1),
-            None => self.above.add(1),
-        }
-    }
-
-    /// Bounds with the number of values at or below each, then the total and the sum.
-    pub fn cumulative(&self) -> (Vec<(u64, u64)>, u64, u64) {
-        let mut total = 0;
-        let counted = self.bounds.iter().zip(&self.counts).map(|(bound, count)| {
-            total += count.get();
-            (*bound, total)
-        });
-        let counted = counted.collect();
-        (counted, total + self.above.get(), self.sum.get())
     }
 }
 
@@ -230,29 +189,45 @@ impl Telemetry {
         self.workers.iter().map(|worker| counter(worker)).fold(0, u64::wrapping_add)
     }
 
+    /// PUBLISH packets read, all QoS.
+    pub fn publications_in(&self) -> u64 {
+        self.sum(|worker| worker.publications_in.iter().map(Counter::get).sum())
+    }
+
+    /// PUBLISH packets written, all QoS.
+    pub fn publications_out(&self) -> u64 {
+        self.sum(|worker| worker.publications_out.iter().map(Counter::get).sum())
+    }
+
+    /// Packets written, PUBLISH included.
+    pub fn packets_out(&self) -> u64 {
+        self.sum(|worker| worker.packets_out.get()) + self.publications_out()
+    }
+
+    /// Copies not sent, by reason; what shards dropped from stored queues included.
+    pub fn drops(&self, reason: Dropped) -> u64 {
+        let overflowed = match reason {
+            Dropped::QueueFull => self.shards.iter().map(|shard| shard.overflowed.get()).sum(),
+            _ => 0,
+        };
+        self.sum(|worker| worker.drops(reason)) + overflowed
+    }
+
+    /// Copies not sent, for whatever reason.
+    pub fn all_drops(&self) -> u64 {
+        Dropped::ALL.iter().map(|(reason, _)| self.drops(*reason)).sum()
+    }
+
     /// True while every shard's store takes writes.
     pub fn writable(&self) -> bool {
-        self.shards.iter().all(|shard| shard.writable.load(Ordering::Acquire))
-    }
-}
-
-/// The values of `$SYS`, retained in memory only.
-#[derive(Debug, Default)]
-pub struct SystemTopics {
-    values: RwLock<BTreeMap<Box<str>, Arc<Publication>>>,
-}
-
-impl SystemTopics {
-    /// Replaces a value.
-    pub fn put(&self, publication: Arc<Publication>) {
-        self.values.write().insert(publication.topic().into(), publication);
+        self.unwritable_shards().next().is_none()
     }
 
-    /// The values that a filter matches.
-    pub fn matching(&self, filter: &str) -> Vec<Arc<Publication>> {
-        let values = self.values.read();
-        let matching = values.iter().filter(|(topic, _)| topic_matches(filter, topic));
-        matching.map(|(_, publication)| publication.clone()).collect()
+    /// The numbers of the shards whose store takes no writes.
+    pub fn unwritable_shards(&self) -> impl Iterator<Item = usize> {
+        let writable = |shard: &ShardCounters| shard.writable.load(Ordering::Acquire);
+        let shards = self.shards.iter().enumerate();
+        shards.filter(move |(_, shard)| !writable(shard)).map(|(number, _)| number)
     }
 }
 
@@ -261,20 +236,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_count_up_to_and_including_their_bound() {
-        let buckets = Buckets::new(&[1, 10]);
-        for value in [1, 2, 10, 11] {
-            buckets.record(value);
-        }
-        assert_eq!(buckets.cumulative(), (vec![(1, 1), (10, 3)], 4, 24));
-    }
-
-    #[test]
     fn drops_are_counted_by_reason() {
         let counters = WorkerCounters::default();
         counters.dropped(Dropped::TooLarge);
         for (reason, word) in Dropped::ALL {
             assert_eq!(counters.drops(reason), u64::from(word == "too_large"));
         }
+    }
+
+    #[test]
+    fn full_queues_are_counted_by_shards() {
+        let telemetry = Telemetry::new(2, 2);
+        telemetry.shards[1].overflowed.add(3);
+        telemetry.workers[0].dropped(Dropped::QueueFull);
+        telemetry.workers[1].dropped(Dropped::Expired);
+        assert_eq!(telemetry.drops(Dropped::QueueFull), 4);
+        assert_eq!(telemetry.all_drops(), 5);
+    }
+
+    #[test]
+    fn shards_that_take_no_writes_are_named() {
+        let telemetry = Telemetry::new(1, 4);
+        assert!(telemetry.writable());
+        telemetry.shards[2].writable.store(false, Ordering::Release);
+        assert!(!telemetry.writable());
+        assert_eq!(telemetry.unwritable_shards().collect::<Vec<_>>(), [2]);
     }
 }

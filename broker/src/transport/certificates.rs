@@ -102,19 +102,19 @@ pub enum TlsError {
 }
 
 /// The certificates of one listener, reloadable.
-pub struct TlsContext {
+pub struct Certificates {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
 }
 
-impl TlsContext {
+impl Certificates {
     /// Loads and checks the files.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
         let config = ArcSwap::from_pointee(server_config(&files)?);
-        Ok(Arc::new(TlsContext { files, config }))
+        Ok(Arc::new(Certificates { files, config }))
     }
 
     /// Reads the files again. Connections that are open go on with what they began with; new ones
@@ -127,7 +127,7 @@ impl TlsContext {
         Ok(())
     }
 
-    /// The files this context is loaded from.
+    /// The files these were loaded from.
     pub fn files(&self) -> &TlsFiles {
         &self.files
     }
@@ -138,10 +138,10 @@ impl TlsContext {
     }
 }
 
-impl fmt::Debug for TlsContext {
+impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the configuration: it holds the private key.
-        f.debug_struct("TlsContext").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
