@@ -1,6 +1,6 @@
 # Building, starting and checking Hoopoe. `make` alone lists what there is.
 #
-# Nothing is written into this folder: build products go to CARGO_TARGET_DIR, by default a cache
+# Building writes nothing into this folder: its products go to CARGO_TARGET_DIR, by default a cache
 # folder of the user's (HOOPOE_CACHE), beside RocksDB's library, which is built once per machine.
 #
 #   ARGS=…          is passed on: make run ARGS='--config my.toml', make test ARGS=retained
@@ -10,6 +10,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help run build test check bench fmt packages test-packages rocksdb
 

@@ -282,6 +282,7 @@ fn write_to(
     let output = output.get_or_insert_with(|| pool.pop().unwrap_or_default());
     if encode(session, message, copy, id, output) {
         counters.publish_out(copy.qos);
+        counters.payload_bytes_out.add(message.parts.payload.len() as u64);
     } else {
         counters.dropped(Dropped::TooLarge);
         skip(connection, copy.qos, id);

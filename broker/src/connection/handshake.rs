@@ -321,10 +321,10 @@ impl Worker {
     /// A first packet that could not be read. The version is unknown or not to be trusted: only
     /// an unsupported protocol level is answered ([MQTT-3.1.2-2]), in the form all versions know.
     pub(super) fn refuse_unread(&mut self, location: Location, fault: Fault) {
-        self.counters.refused_connects.add(1);
         if fault.reason == ReasonCode::UnsupportedProtocolVersion {
             self.refuse(location, Version::V311, fault.reason);
         } else {
+            self.counters.refused_connects.add(1);
             self.socket_ended(location, Some(fault.into()));
         }
     }

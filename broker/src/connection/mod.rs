@@ -183,7 +183,7 @@ struct Connection {
     location: Location,
     listener: Arc<Listener>,
     limits: Arc<Limits>,
-    _seats: Seats,
+    seats: Seats,
     peer: SocketAddr,
     /// `None` once closed; the rest may wait for commits.
     socket: Option<Socket>,
@@ -218,6 +218,18 @@ impl Connection {
 
     fn output_len(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
+    }
+
+    /// Takes over the address that a PROXY header named, and charges it for the connection; false
+    /// when it connects too often. The acceptor has charged direct clients.
+    fn charge_proxied(&mut self) -> bool {
+        let Some(layers) = self.socket.as_ref().and_then(|socket| socket.layers()) else {
+            return true;
+        };
+        let proxied = self.listener.transport.proxies.is_some();
+        self.peer = layers.peer().address;
+        let now = std::time::Instant::now();
+        !proxied || self.seats.permit.gate().charge(self.peer.ip(), now).is_ok()
     }
 
     /// The user that the client's certificate names, where the listener goes by it.

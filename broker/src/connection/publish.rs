@@ -55,6 +55,7 @@ impl Worker {
         publish: &Publish<'_>,
     ) -> Result<(), Fault> {
         self.counters.publish_in(publish.qos);
+        self.counters.payload_bytes_in.add(publish.payload.len() as u64);
         let now_ms = self.now_ms;
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());

@@ -67,6 +67,11 @@ impl Socket {
         self.layers.as_ref().map(|layered| &layered.layers)
     }
 
+    /// True once every handshake below MQTT is done.
+    pub fn is_ready(&self) -> bool {
+        self.layers().is_none_or(|layers| layers.peer().ready)
+    }
+
     /// Reads once into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         loop {

@@ -246,7 +246,7 @@ impl Worker {
             location,
             limits: listener.limits.load_full(),
             listener,
-            _seats: seats,
+            seats,
             peer,
             socket: Some(socket),
             phase: Phase::Greeting,
@@ -313,7 +313,14 @@ impl Worker {
         let mut plain = std::mem::take(&mut self.plain);
         let Some(connection) = self.connections.get_mut(location.place()) else { return };
         let Some(socket) = &mut connection.socket else { return };
-        let unwrapped = socket.unwrap(raw, &mut plain);
+        let was_ready = socket.is_ready();
+        let mut unwrapped = socket.unwrap(raw, &mut plain);
+        if !was_ready && socket.is_ready() && !connection.charge_proxied() {
+            // The address that the PROXY header named connects too often.
+            plain.clear();
+            unwrapped = Ok(Some(Flow::Closed));
+        }
+        let Some(socket) = &mut connection.socket else { return };
         if socket.wants_write() {
             mark_dirty(&mut self.turn, connection, location.place());
         }

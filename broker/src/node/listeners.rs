@@ -13,8 +13,8 @@ use crate::connection::{Limits, Listener, Seats};
 use crate::fabric::Mail;
 use crate::settings::{self, HttpAddress, Scheme, Settings};
 use crate::transport::{
-    Acceptor, BindOptions, Carrier, ClientCertificates, ConnectRate, GateLimits, ListenerGate,
-    ListenerTransport, TlsContext, TlsFiles, WebSocketSettings, bind,
+    Acceptor, BindOptions, Carrier, Certificates, ClientCertificates, ConnectRate, GateLimits, ListenerGate,
+    ListenerTransport, TlsFiles, WebSocketSettings, bind,
 };
 
 /// Messages that may wait for room in the window of a session that is not stored.
@@ -79,13 +79,25 @@ pub(super) fn open(
 
 impl OpenListener {
     /// Accepts connections and deals them out to the workers.
-    pub(super) fn accept(&self, node: &Node) -> impl Future<Output = ()> + use<> {
+    pub(super) fn accept(
+        &self,
+        node: &Node,
+        settings: &Settings,
+    ) -> impl Future<Output = ()> + use<> {
         let socket = self.socket.try_clone();
         let (transport, gate) = (self.transport.clone(), self.gate.clone());
         let (listener, seats, env) =
             (self.listener.clone(), node.seats.clone(), node.env.clone());
+        let most = match settings.limits.max_connections {
+            0 => u64::MAX,
+            most => u64::from(most),
+        };
         async move {
             let hand_out = |accepted: crate::transport::Accepted| {
+                if env.telemetry.sum(|worker| worker.connections.get()) >= most {
+                    // Dropped, and closed with that: the broker is full.
+                    return;
+                }
                 let seat = seats.take();
                 env.fabric.workers[seat.worker()].put(Mail::Accepted {
                     stream: accepted.stream,
@@ -124,7 +136,7 @@ pub(super) fn open_http(settings: &Settings) -> anyhow::Result<OpenHttp> {
 
 fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTransport> {
     let url = &configured.url;
-    let tls = || -> anyhow::Result<Arc<TlsContext>> {
+    let tls = || -> anyhow::Result<Arc<Certificates>> {
         let tls = configured.tls.as_ref();
         let tls = tls.with_context(|| format!("listener {url} has no certificate"))?;
         let clients = match &tls.client_ca {
@@ -136,7 +148,7 @@ fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTranspor
         };
         let files =
             TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone(), clients };
-        TlsContext::load(files).with_context(|| format!("listener {url}"))
+        Certificates::load(files).with_context(|| format!("listener {url}"))
     };
     let websocket = || {
         Arc::new(WebSocketSettings {

@@ -62,14 +62,19 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
-    let tasks = node.start_tasks(&settings, &open, http.listener, admin.clone());
+    let tasks = node.start_tasks(&settings, &open, admin.clone());
+    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
     banner::print(&settings, &open, http.address);
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
     let mut reloader = reload::Reloader { settings, source, logging };
     loop {
         match signals.next().await {
-            Told::Reload => reloader.reload(&node, &open),
+            Told::Reload => {
+                crate::telemetry::systemd::reloading();
+                reloader.reload(&node, &open);
+                crate::telemetry::systemd::ready();
+            }
             Told::Stop => break,
         }
     }
@@ -81,6 +86,10 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     }
     let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
     node.stop(threads, grace, &mut signals).await?;
+    if let Some(task) = http_task {
+        // To the last it has told who asked that the broker stops.
+        task.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -191,21 +200,10 @@ impl Node {
         &self,
         settings: &Settings,
         open: &[OpenListener],
-        http: Option<std::net::TcpListener>,
         admin: Arc<AdminState>,
     ) -> Vec<tokio::task::JoinHandle<()>> {
         let mut tasks: Vec<_> =
-            open.iter().map(|open| tokio::spawn(open.accept(self))).collect();
-        if let Some(http) = http {
-            let admin = admin.clone();
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) =
-                    crate::admin::serve(http, admin, std::future::pending()).await
-                {
-                    tracing::error!(%error, "the HTTP listener has ended");
-                }
-            }));
-        }
+            open.iter().map(|open| tokio::spawn(open.accept(self, settings))).collect();
         let interval = Duration::from_secs(u64::from(settings.mqtt.sys_interval_secs));
         if !interval.is_zero() {
             tasks.push(tokio::spawn(crate::telemetry::publish_system(
@@ -254,6 +252,12 @@ impl Node {
         }
         tell(true);
         ending.await.context("the threads did not end")?
+    }
+}
+
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
+    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+        tracing::error!(%error, "the HTTP listener has ended");
     }
 }
 

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::certificates::Certificates;
-use super::network::Networks;
 use super::peer::TransportKind;
 use super::websocket::WebSocketSettings;
 use crate::settings::Network;

@@ -14,8 +14,8 @@ const FILE_LINES_WITH_TESTS: usize = 1000;
 const FUNCTION_LINES: usize = 100;
 /// Files in Rust in one folder.
 const FOLDER_FILES: usize = 16;
-/// Characters in a line. rustfmt keeps to it except in comments, macros and long literals.
-const LINE_CHARS: usize = 100;
+/// Characters in a line. rustfmt keeps code to 100 and leaves comments and macros alone.
+const LINE_CHARS: usize = 110;
 
 pub(crate) const RULES: &[Rule] = &[
     Rule {
@@ -52,11 +52,11 @@ pub(crate) const RULES: &[Rule] = &[
         ],
     },
     Rule {
-        demand: "a line has at most 100 characters, unless a literal or an address needs more",
+        demand: "a line has at most 110 characters, unless a literal or an address needs more",
         faults: long_lines,
         breach: &[(
             "broker/src/a.rs",
-            "// A comment that is quite a bit longer than anybody wants to read in one go, whatever it may \
+            "// A comment that is quite a bit longer than anybody wants to read in one go, at whatever time of day it may \
              have to say here.\n",
         )],
     },
