@@ -85,10 +85,11 @@ pub(crate) fn gather<D: Driver>(
     let wait = Duration::from_millis(20);
     while (next < who.end || !lobby.coming.is_empty()) && !run.stopping() {
         let now = now_ns();
-        let allowed = run.shape.ramp.map_or(u64::MAX, |ramp| {
-            1 + (ns_to_secs(now - began) * ramp) as u64
-        });
-        while next < who.end && lobby.coming.len() < pending && u64::from(next - who.start) < allowed
+        let allowed =
+            run.shape.ramp.map_or(u64::MAX, |ramp| 1 + (ns_to_secs(now - began) * ramp) as u64);
+        while next < who.end
+            && lobby.coming.len() < pending
+            && u64::from(next - who.start) < allowed
         {
             lobby.coming.insert(next, Coming { began_ns: now_ns(), subscriptions: 0 });
             roster.greet(net, &mut lobby, &run.settings, next);

@@ -367,7 +367,12 @@ impl Run {
             faults: outcome.faults,
             notes: outcome.notes,
             cost,
-            generator: GeneratorCost { cpu_secs: outcome.cpu_secs, threads, busy, is_the_limit: false },
+            generator: GeneratorCost {
+                cpu_secs: outcome.cpu_secs,
+                threads,
+                busy,
+                is_the_limit: false,
+            },
             figures: outcome.figures,
             samples: std::mem::take(&mut *lock(&self.samples)),
         };

@@ -89,7 +89,8 @@ impl Sealer {
     #[inline]
     pub(crate) fn read(&self, payload: &[u8]) -> Result<Stamp, Foreign> {
         let Some(head) = payload.first_chunk::<STAMP_LEN>() else { return Err(Foreign::Stranger) };
-        let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let u32_at =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let stamp = Stamp {
             run: u32_at(0),
             channel: u32_at(4),

@@ -25,6 +25,15 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Address, wire and version, for people.
+    pub(crate) fn describe(&self) -> String {
+        let version = match self.version {
+            Version::V311 => "3.1.1",
+            Version::V5 => "5.0",
+        };
+        format!("{} over {}, MQTT {version}", self.address, self.wire)
+    }
+
     /// Begins to connect; the socket is ready when epoll says so.
     pub(super) fn open(&self, client: u32) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
@@ -62,7 +71,9 @@ pub(crate) fn explain_connect(error: &io::Error, target: &Target, open: u64) -> 
              full; start the broker, check --host and --port, or lower --pending",
             target.address
         ),
-        Some(Errno::TIMEDOUT) => format!("no answer from {}: is a firewall between?", target.address),
+        Some(Errno::TIMEDOUT) => {
+            format!("no answer from {}: is a firewall between?", target.address)
+        }
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {
             format!("{} cannot be reached from here", target.address)
         }

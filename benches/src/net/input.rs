@@ -3,9 +3,7 @@
 
 use std::io::{self, Read};
 
-use hoopoe_codec::{
-    Fault, Packet, QoS, ReasonCode, Receiver, Version, decode, frame_length,
-};
+use hoopoe_codec::{Fault, Packet, QoS, ReasonCode, Receiver, Version, decode, frame_length};
 
 use super::{Down, Driver, Incoming, MAX_PACKET, Net, State};
 use crate::clock::now_ns;

@@ -28,7 +28,7 @@ use rustix::time::{
 pub(crate) use address::{Target, explain_connect};
 pub(crate) use client::{Down, Greeting, State};
 pub(crate) use output::Template;
-pub(crate) use transport::{Security, Wire};
+pub(crate) use transport::Wire;
 
 use client::Client;
 
@@ -230,9 +230,7 @@ impl Net {
         }
         if self.clients[client as usize].state == State::Connecting {
             self.finish_connect(driver, client, flags);
-        } else if flags.contains(EventFlags::OUT)
-            && self.clients[client as usize].blocked
-        {
+        } else if flags.contains(EventFlags::OUT) && self.clients[client as usize].blocked {
             self.clients[client as usize].blocked = false;
             self.mark_dirty(client);
         }

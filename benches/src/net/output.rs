@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use hoopoe_codec::{
-    Connect, ConnectProperties, Disconnect, PacketId, PublishHead, QoS, ReasonCode,
-    RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, Version,
+    Connect, ConnectProperties, Disconnect, PacketId, PublishHead, QoS, ReasonCode, RetainHandling,
+    Subscribe, SubscribeOptions, Unsubscribe, Version,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 

@@ -12,12 +12,12 @@ pub(crate) enum Wire {
     Tcp,
 }
 
-/// Whether and how the wire is encrypted.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Security {
-    /// Not encrypted.
-    #[default]
-    Plain,
+impl std::fmt::Display for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Wire::Tcp => "TCP",
+        })
+    }
 }
 
 /// TLS, WebSocket or both on top of each other.
@@ -27,7 +27,11 @@ impl Layers {
     pub(super) fn new(_target: &Target) -> Result<Option<Box<Layers>>, String> {
         Ok(None)
     }
-    pub(super) fn write(&mut self, _stream: &mut TcpStream, _out: &mut Vec<u8>) -> io::Result<bool> {
+    pub(super) fn write(
+        &mut self,
+        _stream: &mut TcpStream,
+        _out: &mut Vec<u8>,
+    ) -> io::Result<bool> {
         Ok(true)
     }
     pub(super) fn read(&mut self, _bytes: &[u8]) -> Result<Vec<u8>, String> {

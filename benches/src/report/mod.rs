@@ -16,6 +16,9 @@ use crate::ledger::Checks;
 use crate::machine::Machine;
 use crate::shape::Shape;
 
+/// From this share of its time on, the generator may be what limits the result.
+const GENERATOR_BUSY: f64 = 0.93;
+
 /// Latencies of one kind of message, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Latency {
@@ -50,7 +53,9 @@ impl Latency {
         let at = |quantile: f64| h.value_at_quantile(quantile) as f64 / 1e6;
         let curve = h
             .iter_quantiles(4)
-            .map(|step| (step.quantile_iterated_to() * 100.0, step.value_iterated_to() as f64 / 1e6))
+            .map(|step| {
+                (step.quantile_iterated_to() * 100.0, step.value_iterated_to() as f64 / 1e6)
+            })
             .collect();
         Some(Latency {
             what: what.to_owned(),
@@ -208,6 +213,29 @@ impl Report {
         let messages = self.published + self.delivered;
         let cpu = self.cost.as_ref()?.cpu_secs();
         (messages > 0).then(|| cpu * 1e6 / messages as f64)
+    }
+
+    /// Warns when the broker had time to spare while the generator had none.
+    pub(crate) fn warn_of_generator(&mut self) {
+        let g = &mut self.generator;
+        let broker_busy = self.cost.as_ref().map(|cost| cost.cores_busy);
+        // A broker's busiest thread may be one of several: a whole core counts as its limit.
+        let broker_is_limit = broker_busy.is_some_and(|busy| busy >= 0.93);
+        g.is_the_limit = g.busy >= GENERATOR_BUSY && !broker_is_limit;
+        if g.is_the_limit {
+            self.notes.push(format!(
+                "THE GENERATOR IS THE LIMIT: it was busy for {:.0} % of the time; what the broker can \
+                 do is more than this. Use --threads, another machine, or fewer cores for the broker. \
+                 Figures per broker CPU second still hold",
+                g.busy * 100.0
+            ));
+        } else if g.busy >= GENERATOR_BUSY {
+            self.notes.push(format!(
+                "generator and broker were both at their limit ({:.0} % busy): figures per broker CPU \
+                 second hold, those per second depend on both",
+                g.busy * 100.0
+            ));
+        }
     }
 
     /// Says in words what the checks found.

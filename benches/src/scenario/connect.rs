@@ -48,11 +48,7 @@ pub(super) fn storm(run: &Run) -> Result<Outcome> {
     let again = Roster { filters: &|_| Vec::new(), name: name.clone(), ..first };
     run.mark_begin();
     let meter = Meter::begin(net.totals());
-    let roster = if run.shape.resume {
-        again
-    } else {
-        Roster { filters: &subscribe, ..again }
-    };
+    let roster = if run.shape.resume { again } else { Roster { filters: &subscribe, ..again } };
     let gathered = gather(run, &mut net, &mut Idle, &roster, everybody.clone())?;
     meter.end(net.totals(), &mut outcome);
     run.mark_end();

@@ -48,7 +48,10 @@ fn kill_and_restart(run: &Run, outcome: &mut Outcome) -> Result<()> {
     let until = began + RESTART_PATIENCE.as_nanos() as u64;
     while TcpStream::connect(run.target.address).is_err() {
         if now_ns() > until || run.stopping() {
-            bail!("the broker does not listen again, {} s after its restart", RESTART_PATIENCE.as_secs());
+            bail!(
+                "the broker does not listen again, {} s after its restart",
+                RESTART_PATIENCE.as_secs()
+            );
         }
         std::thread::sleep(RESTART_POLL);
     }

@@ -221,7 +221,9 @@ impl Talk {
             if flight.heard == 1 {
                 flight.first_ns = at;
             }
-            if flight.heard == members && members > 1 && flight.due_ns >= self.from_ns
+            if flight.heard == members
+                && members > 1
+                && flight.due_ns >= self.from_ns
                 && flight.due_ns < self.to_ns
             {
                 let sort = &mut self.sorts[sort];
@@ -290,10 +292,9 @@ impl Driver for Talk {
         let feed = match feeds {
             [one] if one.channel == stamp.channel => Some(one),
             many if many.len() <= 8 => many.iter().find(|f| f.channel == stamp.channel),
-            many => many
-                .binary_search_by_key(&stamp.channel, |f| f.channel)
-                .ok()
-                .map(|at| &many[at]),
+            many => {
+                many.binary_search_by_key(&stamp.channel, |f| f.channel).ok().map(|at| &many[at])
+            }
         };
         let Some(feed) = feed else {
             self.ledger.checks.misrouted += 1;

@@ -57,8 +57,16 @@ impl World {
         };
         let mut world = World::empty(clients, vec![Sort::new(name, shape.qos > 0)]);
         for (topic, members, speakers) in plans {
-            let plan =
-                Plan { topic, members, speakers, sort: 0, qos, retain: false, size: shape.size, window };
+            let plan = Plan {
+                topic,
+                members,
+                speakers,
+                sort: 0,
+                qos,
+                retain: false,
+                size: shape.size,
+                window,
+            };
             world.add(version, plan);
         }
         world
