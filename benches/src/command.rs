@@ -122,7 +122,8 @@ pub(crate) struct VersusArgs {
     /// Names of scenarios or scenario files
     #[arg(required = true)]
     pub scenarios: Vec<String>,
-    /// A broker: name=command; {port} is replaced by a free port, {dir} by a fresh directory
+    /// A broker: name=command for the shell, where {port} stands for a free port and {dir} for a
+    /// fresh directory; or one of the names `relay` and `mosquitto`
     #[arg(long = "with", required = true, value_name = "NAME=COMMAND")]
     pub with: Vec<String>,
     /// Rounds; each plays every broker once, in turn
@@ -181,6 +182,7 @@ impl CommonArgs {
         Settings {
             threads: self.threads.into(),
             broker: broker.to_owned(),
+            round: 0,
             broker_pids: broker_pids.to_vec(),
             username: self.username.clone(),
             password: self.password.clone(),

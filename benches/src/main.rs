@@ -10,6 +10,7 @@
     reason = "a command-line program: results and errors are for the terminal"
 )]
 
+mod broker;
 mod clock;
 mod command;
 mod cost;
@@ -19,12 +20,15 @@ mod lobby;
 mod machine;
 mod net;
 mod progress;
+mod relay;
 mod report;
 mod run;
 mod scenario;
+mod scenario_file;
 mod shape;
 mod stamp;
 mod talk;
+mod versus;
 
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -37,7 +41,7 @@ use clap::Parser;
 use command::{Action, Cli, OutputArgs, RunArgs};
 use report::Report;
 use run::{Lever, Run};
-use shape::{PRESETS, Shape};
+use shape::PRESETS;
 
 /// Exit code when the scenarios ran but a check found faults.
 const FAULTS_FOUND: u8 = 3;
@@ -55,6 +59,10 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
+    if let Some([a, b]) = cli.compare.as_deref() {
+        print!("{}", report::compare::compare(a, b)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     match cli.action {
         None => bail!("say what to do: see hoopoe-bench --help"),
         Some(Action::List) => {
@@ -67,7 +75,21 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             stop_on_signal(&stop)?;
             run_all(&args, &stop)
         }
-        Some(Action::Compare { .. } | Action::Versus(_) | Action::Relay(_)) => bail!("soon"),
+        Some(Action::Relay(args)) => {
+            stop_on_signal(&stop)?;
+            limits::allow_connections(0)?;
+            relay::run(args.listen, &stop)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Action::Versus(args)) => {
+            stop_on_signal(&stop)?;
+            let reports = versus::play(&args, &stop)?;
+            finish(&reports, &args.output)
+        }
+        Some(Action::Compare { a, b }) => {
+            print!("{}", report::compare::compare(&a, &b)?);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -89,14 +111,11 @@ fn stop_on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
 
 fn run_all(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
     let mut reports = Vec::new();
-    for name in &args.scenarios {
-        let mut shape = Shape::preset(name)?;
-        args.shape.apply(&mut shape);
+    for shape in scenario_file::shapes(&args.scenarios, &args.shape)? {
         let target = Arc::new(args.common.target(&args.host, args.port, shape.mqtt)?);
         let lever = shell_lever(args);
         let mut settings = args.common.settings(&args.name, &args.broker_pid, lever);
         settings.threads = settings.threads.min(shape.max_threads());
-        shape.check()?;
         limits::allow_connections(shape.connections())?;
         let run = Run::new(shape, settings, target, Arc::clone(stop))?;
         let report = play(&run, args.output.quiet)?;
@@ -131,7 +150,8 @@ fn finish(reports: &[Report], output: &OutputArgs) -> Result<ExitCode> {
         std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(path) = &output.html {
-        let _ = path;
+        let page = report::html::page(reports);
+        std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
     let faulty = reports.iter().any(|report| !report.faults.is_empty());
     Ok(if faulty { ExitCode::from(FAULTS_FOUND) } else { ExitCode::SUCCESS })

@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub threads: usize,
     /// Name of the broker in results.
     pub broker: String,
+    /// Which round of several this is.
+    pub round: u32,
     /// Processes of the broker.
     pub broker_pids: Vec<u32>,
     /// User name; `{n}` stands for the client's number.
@@ -351,6 +353,7 @@ impl Run {
         let mut report = Report {
             shape: self.shape.clone(),
             broker: self.settings.broker.clone(),
+            round: self.settings.round,
             target: self.target.describe(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command: command_line(),

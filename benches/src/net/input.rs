@@ -275,11 +275,18 @@ impl Net {
 const SHORT_ACK: Down =
     Down::Fault(Fault { reason: ReasonCode::MalformedPacket, what: "acknowledgement: cut short" });
 
-struct Cut<'a> {
-    qos: QoS,
-    id: u16,
-    topic: &'a [u8],
-    payload: &'a [u8],
+/// The parts of a PUBLISH.
+pub(crate) struct Cut<'a> {
+    /// Quality of service.
+    pub qos: QoS,
+    /// Packet identifier; 0 at QoS 0.
+    pub id: u16,
+    /// Where the packet identifier is, or would be.
+    pub id_at: usize,
+    /// Topic as bytes; not checked.
+    pub topic: &'a [u8],
+    /// Application bytes.
+    pub payload: &'a [u8],
 }
 
 /// Bytes of the fixed header: type and remaining length.
@@ -289,16 +296,18 @@ fn header_len(frame: &[u8]) -> usize {
 
 /// Finds topic, identifier and payload of a PUBLISH; properties are stepped over.
 #[inline]
-fn cut_publish(version: Version, frame: &[u8]) -> Option<Cut<'_>> {
+pub(crate) fn cut_publish(version: Version, frame: &[u8]) -> Option<Cut<'_>> {
     let qos = match frame[0] >> 1 & 3 {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,
         2 => QoS::ExactlyOnce,
         _ => return None,
     };
-    let body = frame.get(header_len(frame)..)?;
+    let header = header_len(frame);
+    let body = frame.get(header..)?;
     let (len, rest) = body.split_first_chunk::<2>()?;
     let (topic, mut rest) = rest.split_at_checked(u16::from_be_bytes(*len).into())?;
+    let id_at = header + 2 + topic.len();
     let mut id = 0;
     if qos != QoS::AtMostOnce {
         let (bytes, after) = rest.split_first_chunk::<2>()?;
@@ -317,12 +326,12 @@ fn cut_publish(version: Version, frame: &[u8]) -> Option<Cut<'_>> {
         }
         rest = rest.get(properties..)?;
     }
-    Some(Cut { qos, id, topic, payload: rest })
+    Some(Cut { qos, id, id_at, topic, payload: rest })
 }
 
 /// Identifier and reason of PUBACK, PUBREC, PUBREL and PUBCOMP.
 #[inline]
-fn cut_ack(frame: &[u8]) -> Option<(u16, ReasonCode)> {
+pub(crate) fn cut_ack(frame: &[u8]) -> Option<(u16, ReasonCode)> {
     let id = u16::from_be_bytes([*frame.get(2)?, *frame.get(3)?]);
     let code = match frame.get(4) {
         None => ReasonCode::Success,

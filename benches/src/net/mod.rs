@@ -27,6 +27,7 @@ use rustix::time::{
 
 pub(crate) use address::{Target, explain_connect};
 pub(crate) use client::{Down, Greeting, State};
+pub(crate) use input::{cut_ack, cut_publish};
 pub(crate) use output::Template;
 pub(crate) use transport::Wire;
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod html;
+pub(crate) mod summary;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -150,6 +151,9 @@ pub(crate) struct Report {
     pub shape: Shape,
     /// Name of the broker, where one was given.
     pub broker: String,
+    /// Which round of several.
+    #[serde(default)]
+    pub round: u32,
     /// Address, wire and protocol version.
     pub target: String,
     /// Version of this program.
@@ -258,5 +262,69 @@ impl Report {
         say(c.misrouted, "delivered to the wrong client");
         say(c.damaged, "damaged");
         say(c.refused, "refused");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A report with this much work in one second and one broker CPU second.
+    pub(crate) fn sample_report(scenario: &str, broker: &str, work: u64) -> Report {
+        Report {
+            shape: Shape { name: scenario.to_owned(), ..Shape::preset("pairs1").unwrap() },
+            broker: broker.to_owned(),
+            round: 0,
+            target: "127.0.0.1:1883 over TCP, MQTT 3.1.1".to_owned(),
+            version: "0".to_owned(),
+            command: "hoopoe-bench".to_owned(),
+            started_unix: 1,
+            machine: Machine::default(),
+            interrupted: false,
+            secs: 1.0,
+            published: work,
+            delivered: work,
+            unit: "deliveries".to_owned(),
+            work,
+            latencies: Vec::new(),
+            checks: Checks::default(),
+            faults: Vec::new(),
+            notes: Vec::new(),
+            cost: Some(BrokerCost { user_secs: 1.0, cores_busy: 1.0, ..BrokerCost::default() }),
+            generator: GeneratorCost { cpu_secs: 0.5, threads: 1, busy: 0.5, is_the_limit: false },
+            figures: BTreeMap::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_generator_admits_to_being_the_limit() {
+        // (generator busy, broker cores busy, is the limit, some note)
+        for (busy, broker, limit, note) in [
+            (0.5, Some(0.2), false, false),
+            (0.99, Some(0.4), true, true),
+            (0.99, Some(1.0), false, true),
+            (0.99, None, true, true),
+        ] {
+            let mut report = sample_report("pairs1", "x", 10);
+            report.generator.busy = busy;
+            report.cost = broker.map(|cores_busy| BrokerCost { cores_busy, ..Default::default() });
+            report.warn_of_generator();
+            assert_eq!(report.generator.is_the_limit, limit, "{busy} {broker:?}");
+            assert_eq!(!report.notes.is_empty(), note, "{busy} {broker:?}");
+        }
+    }
+
+    #[test]
+    fn faults_depend_on_what_the_qos_promises() {
+        let checks = Checks { lost: 3, redelivered: 2, doubled: 1, ..Checks::default() };
+        for (lossless, exactly_once, count) in
+            [(false, false, 1), (true, false, 2), (true, true, 3)]
+        {
+            let mut report = sample_report("pairs1", "x", 10);
+            report.checks = checks;
+            report.judge(lossless, exactly_once);
+            assert_eq!(report.faults.len(), count, "{:?}", report.faults);
+        }
     }
 }
