@@ -79,8 +79,8 @@ impl Broker {
         cores: &[usize],
         generator_cores: &[usize],
     ) -> Result<Broker> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let port = free_port(number)?;
         let dir = std::env::temp_dir().join(format!(
             "hoopoe-bench-{}-{number}-{}",
             std::process::id(),
@@ -158,6 +158,25 @@ impl Broker {
         Ok(())
     }
 }
+
+/// A port below those that the system gives to outgoing connections: the generator's own, of the
+/// round before, must not be found on it.
+fn free_port(number: u32) -> Result<u16> {
+    for step in 0..PORTS.end - PORTS.start {
+        let spread = std::process::id()
+            .wrapping_mul(101)
+            .wrapping_add(number.wrapping_mul(13))
+            .wrapping_add(step.into());
+        let port = PORTS.start + (spread % u32::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
+}
+
+/// Where brokers are made to listen.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Output of the broker, in its directory.
 const OUTPUT: &str = "output.log";

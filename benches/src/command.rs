@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use hoopoe_codec::Version;
 
-use crate::net::{Target, Wire};
+use crate::net::{Target, Tls, TlsOptions, WebSocketAt, Wire};
 use crate::run::{Lever, Settings};
 use crate::shape::{Mqtt, Overrides};
 
@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     /// Host name or address of the broker
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port of the broker
+    /// Port of the broker; default: 1883, 8883 (TLS), 8083 (WebSocket), 8084 (both)
     #[arg(long, short)]
     pub port: Option<u16>,
     /// Name of the broker in results
@@ -82,6 +82,33 @@ pub(crate) struct CommonArgs {
     /// Local addresses to connect from, in turn, such as 127.0.0.2,127.0.0.3
     #[arg(long, value_delimiter = ',')]
     pub bind: Vec<IpAddr>,
+    /// Encrypt with TLS
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificates to trust (PEM)
+    #[arg(long, requires = "tls")]
+    pub ca: Option<PathBuf>,
+    /// Believe any certificate
+    #[arg(long, requires = "tls")]
+    pub insecure: bool,
+    /// Name the broker's certificate must be for; default: the host
+    #[arg(long, requires = "tls")]
+    pub server_name: Option<String>,
+    /// Certificate to show to the broker (PEM)
+    #[arg(long, requires = "tls")]
+    pub cert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, requires = "tls")]
+    pub key: Option<PathBuf>,
+    /// Return with the TLS session tickets of earlier connections
+    #[arg(long, requires = "tls")]
+    pub tls_resume: bool,
+    /// Speak MQTT in WebSocket frames
+    #[arg(long)]
+    pub ws: bool,
+    /// Path of the WebSocket
+    #[arg(long, default_value = "/mqtt")]
+    pub ws_path: String,
     /// Generator threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
@@ -153,7 +180,12 @@ pub(crate) struct RelayArgs {
 impl CommonArgs {
     /// The target at this address.
     pub(crate) fn target(&self, host: &str, port: Option<u16>, mqtt: Mqtt) -> Result<Target> {
-        let port = port.unwrap_or(1883);
+        let port = port.unwrap_or(match (self.tls, self.ws) {
+            (false, false) => 1883,
+            (true, false) => 8883,
+            (false, true) => 8083,
+            (true, true) => 8084,
+        });
         let address = (host, port)
             .to_socket_addrs()
             .with_context(|| format!("looking up {host}"))?
@@ -167,8 +199,24 @@ impl CommonArgs {
             address,
             binds: self.bind.clone(),
             version,
-            wire: Wire::Tcp,
+            wire: self.wire(host)?,
             keep_alive_secs: self.keep_alive_secs,
+        })
+    }
+
+    fn wire(&self, host: &str) -> Result<Wire> {
+        let tls = TlsOptions {
+            ca: self.ca.clone(),
+            insecure: self.insecure,
+            server_name: self.server_name.clone().unwrap_or_else(|| host.to_owned()),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            resume: self.tls_resume,
+        };
+        let websocket = WebSocketAt { host: host.to_owned(), path: self.ws_path.clone() };
+        Ok(Wire {
+            tls: self.tls.then(|| Tls::new(&tls)).transpose()?,
+            websocket: self.ws.then_some(websocket),
         })
     }
 

@@ -95,11 +95,11 @@ pub(crate) fn gather<D: Driver>(
             roster.greet(net, &mut lobby, &run.settings, next);
             next += 1;
         }
-        if let Some(failure) = lobby.failure.take() {
-            bail!("client {} of {}: {failure}", next, who.end);
-        }
         let ramp_ns = run.shape.ramp.map(|ramp| now + (1e9 / ramp) as u64);
         net.turn(&mut lobby, wait, ramp_ns)?;
+        if let Some(failure) = lobby.failure.take() {
+            bail!("after {} of {} clients: {failure}", next - who.start, who.len());
+        }
         lobby.check_patience(now)?;
         run.show(net);
     }

@@ -91,7 +91,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 1883)),
             binds: Vec::new(),
             version: Version::V311,
-            wire: Wire::Tcp,
+            wire: Wire::default(),
             keep_alive_secs: 0,
         };
         for (errno, remedy) in [

@@ -12,8 +12,9 @@ use crate::clock::now_ns;
 const MAX_READS: usize = 8;
 
 impl Net {
-    /// Reads what the socket has, up to a bound, and handles the packets in it.
-    pub(super) fn read<D: Driver>(&mut self, driver: &mut D, client: u32) {
+    /// Reads what the socket has, up to a bound, and handles the packets in it. `ended`: the peer has
+    /// closed, and no other event will tell of it.
+    pub(super) fn read<D: Driver>(&mut self, driver: &mut D, client: u32, ended: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut reads = 0;
         loop {
@@ -29,7 +30,7 @@ impl Net {
                     self.totals.bytes_in += n as u64;
                     self.on_bytes(driver, client, &scratch[..n]);
                     // A short read has emptied the socket: epoll will tell of what comes later.
-                    if n < scratch.len() {
+                    if n < scratch.len() && !ended {
                         break;
                     }
                 }

@@ -29,7 +29,7 @@ pub(crate) use address::{Target, explain_connect};
 pub(crate) use client::{Down, Greeting, State};
 pub(crate) use input::{cut_ack, cut_publish};
 pub(crate) use output::Template;
-pub(crate) use transport::Wire;
+pub(crate) use transport::{Tls, TlsOptions, WebSocketAt, Wire};
 
 use client::Client;
 
@@ -235,9 +235,10 @@ impl Net {
             self.clients[client as usize].blocked = false;
             self.mark_dirty(client);
         }
-        let readable = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        if flags.intersects(readable) && self.clients[client as usize].stream.is_some() {
-            self.read(driver, client);
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let readable = ended || flags.contains(EventFlags::IN);
+        if readable && self.clients[client as usize].stream.is_some() {
+            self.read(driver, client, ended);
         }
     }
 

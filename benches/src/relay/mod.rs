@@ -151,8 +151,8 @@ impl Relay {
             c.blocked = false;
             mark(c, index, &mut self.dirty);
         }
-        let readable = EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        if !flags.intersects(readable) {
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        if !ended && !flags.contains(EventFlags::IN) {
             return;
         }
         loop {
@@ -163,7 +163,7 @@ impl Relay {
                     if self.on_bytes(index, &scratch[..n]).is_none() {
                         return self.close(index);
                     }
-                    if n < scratch.len() {
+                    if n < scratch.len() && !ended {
                         return;
                     }
                 }
