@@ -1,3 +1,53 @@
-//! An MQTT broker for instant messaging.
+//! The program `hoopoe`.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use hoopoe::cli::{Cli, Command, SettingsArgs};
+use hoopoe::{commands, node};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let mut out = io::stdout().lock();
+    let done = match Cli::parse().command {
+        Command::Serve(args) => {
+            // The log writes to the standard output as well.
+            drop(out);
+            return finish(serve(args));
+        }
+        Command::Check(args) => commands::check(&args.into_source(), &mut out),
+        Command::Config(args) => commands::config(&args.into_source(), &mut out),
+        Command::Passwd(args) => commands::passwd(&args, &mut out),
+        Command::Completions { shell } => commands::completions(shell, &mut out),
+    };
+    finish(done.and_then(|code| out.flush().map(|()| code).map_err(Into::into)))
+}
+
+fn serve(args: SettingsArgs) -> anyhow::Result<ExitCode> {
+    let source = args.into_source();
+    let settings = source.load()?;
+    node::serve(settings, source)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong, unless nobody listens any more: `hoopoe config | head` is no mistake.
+fn finish(done: anyhow::Result<ExitCode>) -> ExitCode {
+    match done {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where this cannot be written either, the exit code still tells.
+            let _ = writeln!(io::stderr(), "hoopoe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -9,11 +9,14 @@
 //! code to answer with and the place that was wrong. What needs knowledge of a connection or a
 //! session (quotas, topic aliases, packet identifiers in use, rights) is not decided here.
 //!
-//! One packet, one file. The shared parts: [`reader`](self) walks bytes, `wire` writes them,
-//! `property` knows the 27 properties of MQTT 5, `topic` the syntax of names and filters.
+//! One packet, one file. The shared parts: `reader` walks bytes and `wire` writes them, `frame`
+//! knows the fixed header, `property` the properties of MQTT 5 and `selection` where some of them
+//! lie, `topic` the syntax of names and filters.
 //!
-//! Two limits hold for everything encoded: text and binary fields carry at most 65 535 bytes
-//! (longer values are cut, text at a character), and a packet at most [`MAX_PACKET_LEN`].
+//! What is encoded is what the standard can carry: text and binary fields have at most 65 535 bytes
+//! (longer values are cut, text at a character), and packets at most [`MAX_PACKET_LEN`], which is
+//! for the caller to see to, as is the smaller limit of a client ([`PublishHead::packet_len`],
+//! [`Packet::encode_within`]).
 //!
 //! ```
 //! use hoopoe_codec::{Packet, Receiver, Version, decode, frame_length};
@@ -44,6 +47,7 @@ mod publish_properties;
 mod qos;
 mod reader;
 mod reason;
+mod selection;
 mod suback;
 mod subscribe;
 mod topic;

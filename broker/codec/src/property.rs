@@ -138,6 +138,7 @@ pub(crate) struct PropertyReader<'a> {
 
 impl<'a> PropertyReader<'a> {
     /// Takes a property length and the block it announces.
+    #[inline]
     pub(crate) fn open(packet: &mut Reader<'a>) -> Result<PropertyReader<'a>, Fault> {
         const PLACE: &Place = place!("property length");
         let len = packet.varint(PLACE)?;
@@ -156,6 +157,7 @@ impl<'a> PropertyReader<'a> {
     }
 
     /// The identifier of the next property; `None` at the end of the block.
+    #[inline]
     pub(crate) fn advance(&mut self) -> Result<Option<PropertyId>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -186,11 +188,6 @@ impl<'a> PropertyReader<'a> {
     /// Where reading stands in the block: after a value was read, the end of the property.
     pub(crate) const fn offset(&self) -> usize {
         self.block.len() - self.rest.rest().len()
-    }
-
-    /// The block from the current property on.
-    pub(crate) fn onwards(&self) -> &'a [u8] {
-        &self.block[self.start..]
     }
 
     fn place(&self) -> &'static Place {

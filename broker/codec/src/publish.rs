@@ -68,10 +68,10 @@ impl<'a> Publish<'a> {
             QoS::AtMostOnce => None,
             _ => Some(packet_id(&mut body, place!("PUBLISH: packet identifier"))?),
         };
-        let properties = match version {
-            Version::V311 => PublishProperties::default(),
-            Version::V5 => read_properties(receiver, &mut body)?,
-        };
+        let mut properties = PublishProperties::default();
+        if version == Version::V5 {
+            read_properties(receiver, &mut body, &mut properties)?;
+        }
         if topic.is_empty() {
             check_alias(version, &properties)?;
         }
@@ -108,12 +108,15 @@ fn check_alias(version: Version, properties: &PublishProperties<'_>) -> Result<(
     }
 }
 
+/// Fills in the properties where they are to stay; they are too large to be handed around.
+#[inline]
 fn read_properties<'a>(
     receiver: Receiver,
     body: &mut Reader<'a>,
-) -> Result<PublishProperties<'a>, Fault> {
+    properties: &mut PublishProperties<'a>,
+) -> Result<(), Fault> {
     let mut block = PropertyReader::open(body)?;
-    let mut properties = PublishProperties::over(&block);
+    *properties = PublishProperties::received();
     while let Some(id) = block.advance()? {
         match id {
             PropertyId::TopicAlias => {
@@ -142,7 +145,7 @@ fn read_properties<'a>(
             shared => properties.take(shared, &mut block)?,
         }
     }
-    Ok(properties)
+    Ok(())
 }
 
 impl Wire for Publish<'_> {

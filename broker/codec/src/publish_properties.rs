@@ -9,6 +9,7 @@ use std::fmt;
 
 use crate::fault::Fault;
 use crate::property::{PropertyId, PropertyReader, PropertySink};
+use crate::selection::Selection;
 use crate::topic::has_wildcard;
 use crate::user_properties::UserProperties;
 use crate::version::Version;
@@ -33,34 +34,14 @@ pub struct PublishProperties<'a> {
     pub user_properties: UserProperties<'a>,
     /// The subscriptions that matched; from a server only.
     pub subscription_ids: SubscriptionIds<'a>,
-    raw: Raw<'a>,
-}
-
-/// The decoded block and the part of it to be passed on.
-#[derive(Clone, Copy, Default)]
-struct Raw<'a> {
-    block: &'a [u8],
-    /// From the first property to be passed on to the end of the last one.
-    span: (usize, usize),
-    /// How many bytes in the span are to be passed on; less than all when another lies between.
-    kept: usize,
-}
-
-impl<'a> Raw<'a> {
-    /// Notes that the property just read is to be passed on.
-    fn keep(&mut self, block: &PropertyReader<'a>) {
-        if self.kept == 0 {
-            self.span.0 = block.start();
-        }
-        self.span.1 = block.offset();
-        self.kept += block.offset() - block.start();
-    }
+    /// What is to be passed on, for properties that came in a packet.
+    received: Option<Selection<'a>>,
 }
 
 impl<'a> PublishProperties<'a> {
-    pub(crate) fn over(block: &PropertyReader<'a>) -> PublishProperties<'a> {
-        let raw = Raw { block: block.block(), ..Raw::default() };
-        PublishProperties { raw, ..PublishProperties::default() }
+    /// Properties about to be read from a packet.
+    pub(crate) fn received() -> PublishProperties<'a> {
+        PublishProperties { received: Some(Selection::NONE), ..PublishProperties::default() }
     }
 
     /// Reads one of the properties that a PUBLISH and a will have in common.
@@ -83,7 +64,9 @@ impl<'a> PublishProperties<'a> {
             PropertyId::UserProperty => self.user_properties.take(block)?,
             other => return Err(other.misplaced()),
         }
-        self.raw.keep(block);
+        if let Some(received) = &mut self.received {
+            received.add(block);
+        }
         Ok(())
     }
 
@@ -94,46 +77,22 @@ impl<'a> PublishProperties<'a> {
     /// since; borrowed unless one of the others lies in between. For properties set up by hand
     /// they are written from the fields.
     pub fn forwardable(&self) -> Cow<'a, [u8]> {
-        let (start, end) = self.raw.span;
-        if self.raw.block.is_empty() {
-            let mut bytes = Vec::new();
-            self.write_forwardable(&mut bytes);
-            Cow::Owned(bytes)
-        } else if end - start == self.raw.kept {
-            Cow::Borrowed(&self.raw.block[start..end])
-        } else {
-            Cow::Owned(self.without_the_rest())
+        if let Some(bytes) = self.received.and_then(|received| received.in_one_piece()) {
+            return Cow::Borrowed(bytes);
         }
-    }
-
-    /// Copies the properties to be passed on when others lie between them.
-    fn without_the_rest(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.raw.kept);
-        let mut block = PropertyReader::over(self.raw.block);
-        while let Ok(Some(id)) = block.advance() {
-            if block.skip().is_err() {
-                break;
-            }
-            let forwarded = matches!(
-                id,
-                PropertyId::PayloadFormatIndicator
-                    | PropertyId::ContentType
-                    | PropertyId::ResponseTopic
-                    | PropertyId::CorrelationData
-                    | PropertyId::UserProperty
-            );
-            if forwarded {
-                bytes.extend_from_slice(&self.raw.block[block.start()..block.offset()]);
-            }
+        let mut bytes = Vec::new();
+        match self.received {
+            Some(received) => received.write(is_forwarded, &mut bytes),
+            None => self.write_forwardable(&mut bytes),
         }
-        bytes
+        if bytes.is_empty() { Cow::Borrowed(&[]) } else { Cow::Owned(bytes) }
     }
 
     /// Reads a block made by [`forwardable`](PublishProperties::forwardable) and kept since. The
     /// bytes are trusted: should they be damaged, what follows the damage is missing.
     pub fn from_forwardable(raw: &'a [u8]) -> PublishProperties<'a> {
         let mut block = PropertyReader::over(raw);
-        let mut properties = PublishProperties::over(&block);
+        let mut properties = PublishProperties::received();
         while let Ok(Some(id)) = block.advance() {
             if properties.take(id, &mut block).is_err() {
                 break;
@@ -149,6 +108,18 @@ impl<'a> PublishProperties<'a> {
         out.binary_property(PropertyId::CorrelationData, self.correlation_data);
         self.user_properties.write(Version::V5, out);
     }
+}
+
+/// Whether a server passes the property on unaltered.
+fn is_forwarded(id: PropertyId) -> bool {
+    matches!(
+        id,
+        PropertyId::PayloadFormatIndicator
+            | PropertyId::ContentType
+            | PropertyId::ResponseTopic
+            | PropertyId::CorrelationData
+            | PropertyId::UserProperty
+    )
 }
 
 /// A response topic is a topic name: not empty [MQTT-4.7.3-1], no wildcards [MQTT-3.3.2-14].
@@ -210,8 +181,7 @@ impl fmt::Debug for PublishProperties<'_> {
 /// or into a list to be sent.
 #[derive(Clone, Copy, Default)]
 pub struct SubscriptionIds<'a> {
-    /// Valid properties from the first subscription identifier on.
-    block: &'a [u8],
+    wire: Selection<'a>,
     list: &'a [u32],
 }
 
@@ -222,27 +192,25 @@ impl<'a> SubscriptionIds<'a> {
         if block.varint()? == 0 {
             return Err(PropertyId::SubscriptionIdentifier.out_of_range());
         }
-        if self.block.is_empty() {
-            self.block = block.onwards();
-        }
+        self.wire.add(block);
         Ok(())
     }
 
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
-        self.block.is_empty() && self.list.is_empty()
+        self.wire.is_empty() && self.list.is_empty()
     }
 
     /// The identifiers, in the order they were sent.
     pub fn iter(&self) -> SubscriptionIdIter<'a> {
-        SubscriptionIdIter { rest: PropertyReader::over(self.block), list: self.list.iter() }
+        SubscriptionIdIter { rest: self.wire.walk(), list: self.list.iter() }
     }
 }
 
 /// Identifiers to be sent. Those outside 1 to 268 435 455 do not exist and are passed over.
 impl<'a> From<&'a [u32]> for SubscriptionIds<'a> {
     fn from(list: &'a [u32]) -> SubscriptionIds<'a> {
-        SubscriptionIds { block: &[], list }
+        SubscriptionIds { wire: Selection::NONE, list }
     }
 }
 

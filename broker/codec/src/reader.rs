@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn variable_byte_integers_follow_table_1_1() {
-        let table: [(&[u8], Result<Option<u32>, NotMinimal>); 14] = [
+        type Found = Result<Option<u32>, NotMinimal>;
+        let table: [(&[u8], Found); 14] = [
             (&[], Ok(None)),
             (&[0x00], Ok(Some(0))),
             (&[0x7F], Ok(Some(127))),

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::fault::Fault;
 use crate::property::{PropertyId, PropertyReader, PropertySink};
+use crate::selection::Selection;
 use crate::version::Version;
 use crate::wire::{Sink, Wire};
 
@@ -13,32 +14,28 @@ use crate::wire::{Sink, Wire};
 /// Copying it copies a slice; every walk reads the block again.
 #[derive(Clone, Copy, Default)]
 pub struct UserProperties<'a> {
-    /// Valid properties, user properties or others, from the first user property on; empty when
-    /// there is none.
-    block: &'a [u8],
+    pairs: Selection<'a>,
 }
 
 impl<'a> UserProperties<'a> {
     /// No user properties.
-    pub const NONE: UserProperties<'static> = UserProperties { block: &[] };
+    pub const NONE: UserProperties<'static> = UserProperties { pairs: Selection::NONE };
 
     /// Reads the user property a walk over a block stands at.
     pub(crate) fn take(&mut self, block: &mut PropertyReader<'a>) -> Result<(), Fault> {
         block.text_pair()?;
-        if self.block.is_empty() {
-            self.block = block.onwards();
-        }
+        self.pairs.add(block);
         Ok(())
     }
 
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
-        self.block.is_empty()
+        self.pairs.is_empty()
     }
 
     /// Names and values, in the order they were sent.
     pub fn iter(&self) -> UserPropertyIter<'a> {
-        UserPropertyIter { rest: PropertyReader::over(self.block) }
+        UserPropertyIter { rest: self.pairs.walk() }
     }
 
     /// The value of the first property with this name.
@@ -82,9 +79,7 @@ impl fmt::Debug for UserProperties<'_> {
 impl Wire for UserProperties<'_> {
     #[inline]
     fn write<S: Sink>(&self, _version: Version, out: &mut S) {
-        for (name, value) in self.iter() {
-            out.text_pair_property(name, value);
-        }
+        self.pairs.write(|id| id == PropertyId::UserProperty, out);
     }
 }
 
@@ -156,7 +151,7 @@ impl PropertyBlock {
 
     /// The properties, to put in a packet.
     pub fn user_properties(&self) -> UserProperties<'_> {
-        UserProperties { block: &self.wire }
+        UserProperties { pairs: Selection::all(&self.wire) }
     }
 
     /// The properties in wire form without the length in front: they can be appended to a block

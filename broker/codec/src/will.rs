@@ -54,7 +54,7 @@ impl<'a> Will<'a> {
 fn read_properties<'a>(body: &mut Reader<'a>) -> Result<(u32, PublishProperties<'a>), Fault> {
     let mut block = PropertyReader::open(body)?;
     let mut delay_secs = 0;
-    let mut properties = PublishProperties::over(&block);
+    let mut properties = PublishProperties::received();
     while let Some(id) = block.advance()? {
         match id {
             PropertyId::WillDelayInterval => delay_secs = block.u32()?,

@@ -50,6 +50,15 @@ pub(crate) trait Sink {
         self.put(bytes);
     }
 
+    /// Something whose length is known.
+    #[inline]
+    fn part(&mut self, part: &impl Wire, version: Version, _len: usize)
+    where
+        Self: Sized,
+    {
+        part.write(version, self);
+    }
+
     /// A UTF-8 Encoded String, cut at the last character that ends within 65 535 bytes.
     #[inline]
     fn text(&mut self, text: &str) {
@@ -73,6 +82,11 @@ impl Sink for Length {
     fn put(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
     }
+
+    #[inline]
+    fn part(&mut self, _part: &impl Wire, _version: Version, len: usize) {
+        self.0 += len;
+    }
 }
 
 /// Something with a wire form: the body of a packet, or the properties in a block.
@@ -91,8 +105,9 @@ pub(crate) trait Wire {
 #[inline]
 pub(crate) fn put_properties<S: Sink>(properties: &impl Wire, version: Version, out: &mut S) {
     if version == Version::V5 {
-        out.varint(properties.wire_len(version) as u32);
-        properties.write(version, out);
+        let len = properties.wire_len(version);
+        out.varint(len as u32);
+        out.part(properties, version, len);
     }
 }
 

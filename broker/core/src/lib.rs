@@ -4,9 +4,11 @@
 //! arguments, effects go out as values.
 
 pub mod id;
+pub mod index;
 pub mod publication;
 pub mod route;
+pub mod session;
 
-pub use id::{Location, PacketIdent, SessionId, SessionKey, Slot, SLOTS};
+pub use id::{Location, PacketIdent, SLOTS, SessionId, SessionKey, Slot};
 pub use publication::{Publication, PublicationParts};
 pub use route::{Route, Subscription};

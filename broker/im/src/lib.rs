@@ -1,1 +1,30 @@
-//! The IM profile: who may be a user, and what the im/ tree means.
+//! The IM profile: what the `im/` tree means.
+//!
+//! Everything below `im/` belongs to the profile: there it alone decides, and what it does not
+//! name is refused (ruling 15). Take this package out and a correct MQTT broker remains.
+
+/// First level of the profile's tree.
+pub const FIRST_LEVEL: &str = "im";
+
+/// True for topics and filters inside the profile's tree. Filters whose first level is a wildcard
+/// are not: they never match topics below `im/`, as for `$` topics (ruling 15).
+pub fn is_reserved(topic_or_filter: &str) -> bool {
+    topic_or_filter
+        .strip_prefix(FIRST_LEVEL)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_tree_itself_is_reserved() {
+        for inside in ["im", "im/", "im/u/bob/msg", "im/#", "im/+/x"] {
+            assert!(is_reserved(inside), "{inside}");
+        }
+        for outside in ["#", "+/u", "image", "images/x", "a/im", "/im", ""] {
+            assert!(!is_reserved(outside), "{outside}");
+        }
+    }
+}

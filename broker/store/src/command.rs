@@ -260,8 +260,10 @@ pub enum GroupCommand {
     },
     /// A member's UNSUBSCRIBE, or the end of its session.
     Leave {
-        /// The group.
-        group: SessionId,
+        /// ShareName.
+        share: Arc<str>,
+        /// Filter without `$share/{share}/`.
+        filter: Arc<str>,
         /// The member's subscriber number.
         subscriber: u64,
         /// Told when it is on disk.

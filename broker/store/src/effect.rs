@@ -26,6 +26,9 @@ pub enum Effect {
         reply: ReplyTo,
         /// Success or why not.
         code: ReasonCode,
+        /// For a publication that changed retained state: the position of that change, with which
+        /// a retained scan is compared (ruling 8). 0 otherwise.
+        position: u64,
     },
     /// A committed entry for connected sessions, in queue order per session.
     Live {
@@ -33,6 +36,8 @@ pub enum Effect {
         publication: Arc<Publication>,
         /// Who gets it, and as which entry of their queue.
         receivers: Vec<LiveReceiver>,
+        /// Position of the change of retained state, when this shard made one; 0 otherwise.
+        position: u64,
     },
     /// An entry of a shared group for one member.
     Offer {
@@ -56,6 +61,8 @@ pub enum Effect {
     GroupEnded {
         /// The group.
         group: SessionId,
+        /// ShareName.
+        share: Arc<str>,
         /// Filter without the share prefix.
         filter: Arc<str>,
     },
@@ -91,6 +98,8 @@ pub enum Effect {
 pub struct Opened {
     /// Who waits.
     pub reply: ReplyTo,
+    /// Whose session.
+    pub key: SessionKey,
     /// Success, or why the CONNECT is refused (0x88 when the store cannot write).
     pub code: ReasonCode,
     /// Session Present.
@@ -114,12 +123,16 @@ pub struct StoredSession {
     pub weight: u64,
     /// Entries up to here may have been sent before: DUP.
     pub sent: u64,
-    /// The next entry to read that is in no window.
+    /// The next entry to read that is in no window. After a crash the window may have gaps:
+    /// entries read later that are in `window` or `done` are not to be sent again.
     pub next: u64,
     /// Last entry of the queue.
     pub head: u64,
     /// The outgoing window, oldest first.
     pub window: Vec<InFlight>,
+    /// Entries above `acknowledged` that are complete all the same (QoS 2 exchanges that ended
+    /// before an earlier entry did), in order.
+    pub done: Vec<u64>,
     /// Packet identifiers of incoming QoS 2 publications that await PUBREL.
     pub markers: Vec<u16>,
     /// Its subscriptions (the routes are in the index already).

@@ -1,0 +1,86 @@
+# Building, starting and checking Hoopoe. `make` alone lists what there is.
+#
+# Building writes nothing into this folder: its products go to CARGO_TARGET_DIR, by default a cache
+# folder of the user's (HOOPOE_CACHE), beside RocksDB's library, which is built once per machine.
+#
+#   ARGS=…          is passed on: make run ARGS='--config my.toml', make test ARGS=retained
+#   HOOPOE_CACHE    the cache folder (default ~/.cache/hoopoe)
+#   ROCKSDB_LIB_DIR a folder with your own librocksdb.a of the version in Cargo.lock
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.PHONY: help run build test check bench fmt packages test-packages rocksdb
+
+ARGS ?=
+export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
+export CARGO_TARGET_DIR ?= $(HOOPOE_CACHE)/target
+
+ifndef ROCKSDB_LIB_DIR
+rocksdb_script := broker/store/native/build-rocksdb.sh
+ROCKSDB_LIB_DIR := $(shell $(rocksdb_script) --print-dir)
+endif
+export ROCKSDB_LIB_DIR
+export ROCKSDB_STATIC := 1
+
+say = @printf '\n== %s\n' "$(1)"
+
+help: ## List the targets
+	@printf 'Hoopoe, an MQTT broker for instant messaging\n\n'
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@printf '\nBuild products: %s\n' "$(CARGO_TARGET_DIR)"
+
+run: build ## Build the broker and start it; ARGS='…' goes to `hoopoe serve`
+	$(call say,Starting the broker; Ctrl-C ends it)
+	@exec "$(CARGO_TARGET_DIR)/release/hoopoe" serve $(ARGS)
+
+build: packages rocksdb ## Build the broker for use, without starting it
+	$(call say,Building the broker)
+	cargo build --release --locked -p hoopoe
+
+# One selection of packages and one profile for everything below, so that each dependency is
+# compiled once: `--bins --tests` brings the programs the whole-broker tests start.
+test: test-packages rocksdb ## Run the whole test suite; ARGS='…' goes to `cargo test`
+	$(call say,Client libraries for the tests)
+	@tests/clients/install.sh
+	$(call say,Building the tests)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Running the tests)
+	@clients="$$(tests/clients/install.sh --print-dir)"; \
+	export PATH="$$PATH:/usr/sbin:/sbin"; \
+	export HOOPOE_BIN="$(CARGO_TARGET_DIR)/debug/hoopoe"; \
+	export HOOPOE_BENCH_BIN="$(CARGO_TARGET_DIR)/debug/hoopoe-bench"; \
+	export HOOPOE_PYTHON="$$clients/python/bin/python"; \
+	export HOOPOE_NODE_MODULES="$$clients/node_modules"; \
+	export HOOPOE_CHROMIUM="$${HOOPOE_CHROMIUM:-$$(command -v chromium || command -v google-chrome)}"; \
+	set -x; cargo test --workspace --locked $(ARGS) </dev/null
+
+check: packages rocksdb ## Formatting, lints, documentation and the house rules
+	$(call say,Formatting)
+	cargo fmt --all --check
+	$(call say,Lints)
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(call say,Documentation)
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	$(call say,House rules (imports and sizes and names and dependencies))
+	cargo test --workspace --locked --test house_rules </dev/null
+
+bench: build ## Build the load tester and run it; ARGS='…' goes to `hoopoe-bench`
+	$(call say,Building the load tester)
+	cargo build --release --locked -p hoopoe-bench
+	$(call say,Running the load tester)
+	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),--help)
+
+fmt: ## Format the code
+	cargo fmt --all
+
+packages:
+	@.ci/packages build
+
+test-packages:
+	@.ci/packages test
+
+rocksdb: packages
+	@$(if $(rocksdb_script),$(rocksdb_script))

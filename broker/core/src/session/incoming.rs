@@ -1,0 +1,138 @@
+//! The client's own QoS 2 exchanges, and how many of its publications are unfinished.
+//!
+//! A QoS 2 publication is submitted once per life of its packet identifier (invariant 6): from
+//! its PUBLISH until PUBCOMP leaves. Deliberately not here: where the markers are stored.
+
+use hoopoe_codec::PacketId;
+use smallvec::SmallVec;
+
+/// What a QoS 2 PUBLISH is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// New: submit it, answer PUBREC when that is done.
+    New,
+    /// Repeated while its first submit is under way: that one's PUBREC answers both.
+    Pending,
+    /// Repeated after PUBREC: answer PUBREC again, submit nothing ([MQTT-4.3.3-10]).
+    Known,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    id: u16,
+    answered: bool,
+}
+
+/// Unfinished publications of the client.
+#[derive(Debug)]
+pub struct Incoming {
+    maximum: u16,
+    unanswered_qos1: u16,
+    exchanges: SmallVec<[Exchange; 2]>,
+}
+
+impl Incoming {
+    /// The client may have `maximum` unfinished QoS 1 and 2 publications: the Receive Maximum
+    /// that CONNACK announced.
+    pub fn new(maximum: u16) -> Incoming {
+        Incoming { maximum, unanswered_qos1: 0, exchanges: SmallVec::new() }
+    }
+
+    /// Restores exchanges whose PUBREC may have left before the last connection ended.
+    pub fn restore(&mut self, ids: &[u16]) {
+        self.exchanges.extend(ids.iter().map(|&id| Exchange { id, answered: true }));
+    }
+
+    /// Unfinished publications.
+    pub fn unfinished(&self) -> usize {
+        usize::from(self.unanswered_qos1) + self.exchanges.len()
+    }
+
+    /// A QoS 1 PUBLISH; false when that is one more than the maximum ([MQTT-3.3.4-7]).
+    pub fn begin_qos1(&mut self) -> bool {
+        if self.unfinished() >= usize::from(self.maximum) {
+            return false;
+        }
+        self.unanswered_qos1 += 1;
+        true
+    }
+
+    /// Its PUBACK leaves.
+    pub fn end_qos1(&mut self) {
+        self.unanswered_qos1 = self.unanswered_qos1.saturating_sub(1);
+    }
+
+    /// A QoS 2 PUBLISH; `None` when that is one more than the maximum.
+    pub fn begin_qos2(&mut self, id: PacketId) -> Option<Received> {
+        if let Some(exchange) = self.exchanges.iter().find(|e| e.id == id.get()) {
+            return Some(if exchange.answered { Received::Known } else { Received::Pending });
+        }
+        if self.unfinished() >= usize::from(self.maximum) {
+            return None;
+        }
+        self.exchanges.push(Exchange { id: id.get(), answered: false });
+        Some(Received::New)
+    }
+
+    /// Its PUBREC leaves; a refusal ends the exchange.
+    pub fn answer_qos2(&mut self, id: PacketId, refused: bool) {
+        if refused {
+            self.end_qos2(id);
+        } else if let Some(exchange) = self.exchanges.iter_mut().find(|e| e.id == id.get()) {
+            exchange.answered = true;
+        }
+    }
+
+    /// True when PUBREL for this identifier belongs to an exchange.
+    pub fn knows(&self, id: PacketId) -> bool {
+        self.exchanges.iter().any(|e| e.id == id.get())
+    }
+
+    /// PUBCOMP leaves: the identifier is free again.
+    pub fn end_qos2(&mut self, id: PacketId) {
+        self.exchanges.retain(|e| e.id != id.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u16) -> PacketId {
+        PacketId::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_qos_2_publication_is_new_once_per_life_of_its_identifier() {
+        let mut incoming = Incoming::new(10);
+        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::Pending));
+        incoming.answer_qos2(id(1), false);
+        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::Known));
+        assert!(incoming.knows(id(1)));
+        incoming.end_qos2(id(1));
+        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::New));
+        incoming.answer_qos2(id(1), true);
+        assert!(!incoming.knows(id(1)), "a refused publication frees its identifier");
+    }
+
+    #[test]
+    fn one_above_the_receive_maximum_is_too_many() {
+        let mut incoming = Incoming::new(2);
+        assert!(incoming.begin_qos1());
+        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+        assert!(!incoming.begin_qos1());
+        assert_eq!(incoming.begin_qos2(id(6)), None);
+        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::Pending), "no new one");
+        incoming.end_qos1();
+        assert!(incoming.begin_qos1());
+    }
+
+    #[test]
+    fn restored_exchanges_are_known() {
+        let mut incoming = Incoming::new(10);
+        incoming.restore(&[3, 4]);
+        assert_eq!(incoming.begin_qos2(id(3)), Some(Received::Known));
+        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+    }
+}

@@ -1,0 +1,300 @@
+//! The outgoing window: QoS 1 and 2 messages sent to the client and not complete.
+//!
+//! Owns packet identifiers towards the client. An identifier is not given again while it is in
+//! flight, and no more messages are in flight than the receiver's maximum (invariant 7,
+//! [MQTT-3.3.4-9]). `S` says where a message came from; the window only gives it back.
+//!
+//! Deliberately not here: the messages themselves, and when to send.
+
+use std::collections::VecDeque;
+
+use hoopoe_codec::{PacketId, QoS};
+
+/// No message with that packet identifier awaits such an acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unknown;
+
+/// How far one exchange is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Published,
+    Released,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<S> {
+    id: u16,
+    state: State,
+    qos: QoS,
+    source: S,
+}
+
+/// One message in flight, as the window reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InFlight<S> {
+    /// Packet identifier.
+    pub id: PacketId,
+    /// QoS it is sent with.
+    pub qos: QoS,
+    /// True once PUBREC has arrived: PUBREL is what is to be sent.
+    pub released: bool,
+    /// Where the message came from.
+    pub source: S,
+}
+
+/// Messages in flight, in the order they were sent.
+#[derive(Debug)]
+pub struct Window<S> {
+    maximum: u16,
+    open: u16,
+    last_id: u16,
+    entries: VecDeque<Entry<S>>,
+}
+
+/// Capacity that an empty window may keep; above it the memory is given back.
+const KEPT_CAPACITY: usize = 32;
+
+impl<S: Copy> Window<S> {
+    /// A window of at most `maximum` messages (0 counts as 1).
+    pub fn new(maximum: u16) -> Window<S> {
+        Window { maximum: maximum.max(1), open: 0, last_id: 0, entries: VecDeque::new() }
+    }
+
+    /// How many more messages may be sent now.
+    pub fn room(&self) -> usize {
+        usize::from(self.maximum.saturating_sub(self.open))
+    }
+
+    /// Messages in flight.
+    pub fn in_flight(&self) -> usize {
+        usize::from(self.open)
+    }
+
+    /// Takes a place and an identifier for a message that is to be sent; `None` when full.
+    pub fn push(&mut self, qos: QoS, source: S) -> Option<PacketId> {
+        if self.open >= self.maximum {
+            return None;
+        }
+        let id = self.free_id();
+        self.entries.push_back(Entry { id: id.get(), state: State::Published, qos, source });
+        self.open += 1;
+        Some(id)
+    }
+
+    /// Notes, in its place among the others, a message that will not be sent (expired, too
+    /// large): it counts as complete.
+    pub fn push_done(&mut self, source: S) {
+        self.entries.push_back(Entry { id: 0, state: State::Done, qos: QoS::AtMostOnce, source });
+    }
+
+    /// Puts back a message that was in flight when the last connection ended. The window may
+    /// hold more than its maximum then; no new one is let in until it is below.
+    pub fn restore(&mut self, message: InFlight<S>) {
+        let state = if message.released { State::Released } else { State::Published };
+        self.entries.push_back(Entry {
+            id: message.id.get(),
+            state,
+            qos: message.qos,
+            source: message.source,
+        });
+        self.open = self.open.saturating_add(1);
+        self.last_id = self.last_id.max(message.id.get());
+    }
+
+    /// Moves a restored message behind those sent since, as the order of their sources has it, and
+    /// gives it its source. True when PUBREC has not come yet: it is to be sent again.
+    pub fn requeue(&mut self, id: PacketId, source: S) -> Result<bool, Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = self.entries.remove(at).ok_or(Unknown)?;
+        self.entries.push_back(Entry { source, ..entry });
+        Ok(entry.state == State::Published)
+    }
+
+    /// PUBACK: the QoS 1 exchange is complete. Gives its source.
+    pub fn acknowledge(&mut self, id: PacketId) -> Result<S, Unknown> {
+        self.finish(id, |e| e.qos == QoS::AtLeastOnce && e.state == State::Published)
+    }
+
+    /// PUBREC with an error: the QoS 2 exchange is over ([MQTT-4.3.3-4]). Gives its source.
+    pub fn refuse(&mut self, id: PacketId) -> Result<S, Unknown> {
+        self.finish(id, |e| e.qos == QoS::ExactlyOnce && e.state == State::Published)
+    }
+
+    /// PUBCOMP: the QoS 2 exchange is complete. Gives its source.
+    pub fn complete(&mut self, id: PacketId) -> Result<S, Unknown> {
+        self.finish(id, |e| e.state == State::Released)
+    }
+
+    /// PUBREC: PUBREL is to be sent. Gives the source, and true when this is the first PUBREC.
+    pub fn receive(&mut self, id: PacketId) -> Result<(S, bool), Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = &mut self.entries[at];
+        match (entry.qos, entry.state) {
+            (QoS::ExactlyOnce, State::Published) => {
+                entry.state = State::Released;
+                Ok((entry.source, true))
+            }
+            (QoS::ExactlyOnce, State::Released) => Ok((entry.source, false)),
+            _ => Err(Unknown),
+        }
+    }
+
+    /// Takes the oldest entry out when it is complete: what comes out moves a cursor.
+    pub fn pop_done(&mut self) -> Option<S> {
+        let front = self.entries.front()?;
+        if front.state != State::Done {
+            return None;
+        }
+        let source = front.source;
+        self.entries.pop_front();
+        if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
+            self.entries = VecDeque::new();
+        }
+        Some(source)
+    }
+
+    /// What is in flight, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = InFlight<S>> + '_ {
+        self.entries.iter().filter(|e| e.state != State::Done).filter_map(|e| {
+            Some(InFlight {
+                id: PacketId::new(e.id)?,
+                qos: e.qos,
+                released: e.state == State::Released,
+                source: e.source,
+            })
+        })
+    }
+
+    fn finish(&mut self, id: PacketId, fits: impl Fn(&Entry<S>) -> bool) -> Result<S, Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = &mut self.entries[at];
+        if !fits(entry) {
+            return Err(Unknown);
+        }
+        entry.state = State::Done;
+        self.open -= 1;
+        Ok(entry.source)
+    }
+
+    /// Clients acknowledge in order as a rule, and identifiers grow by one: the distance from the
+    /// oldest is the place. Else a search.
+    fn find(&self, id: u16) -> Option<usize> {
+        let is = |at: &usize| {
+            self.entries.get(*at).is_some_and(|e| e.id == id && e.state != State::Done)
+        };
+        let oldest = self.entries.front()?.id;
+        Some(usize::from(id.wrapping_sub(oldest)))
+            .filter(is)
+            .or_else(|| (0..self.entries.len()).find(is))
+    }
+
+    /// The next identifier that is not in flight. There is one: `open < maximum <= 65,535`, and
+    /// 65,535 identifiers.
+    fn free_id(&mut self) -> PacketId {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if let Some(id) = PacketId::new(self.last_id)
+                && (self.entries.is_empty() || self.find(self.last_id).is_none())
+            {
+                return id;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(n: u16) -> PacketId {
+        PacketId::new(n).unwrap()
+    }
+
+    #[test]
+    fn the_window_holds_no_more_than_the_receivers_maximum() {
+        let mut window = Window::new(2);
+        let a = window.push(QoS::AtLeastOnce, 1).unwrap();
+        window.push(QoS::AtLeastOnce, 2).unwrap();
+        assert_eq!(window.push(QoS::AtLeastOnce, 3), None);
+        assert_eq!(window.acknowledge(a), Ok(1));
+        assert_eq!(window.room(), 1);
+        assert_eq!(window.pop_done(), Some(1));
+        assert_eq!(window.pop_done(), None);
+    }
+
+    #[test]
+    fn completed_out_of_order_leaves_in_order() {
+        let mut window = Window::new(10);
+        let ids: Vec<_> =
+            (1..=3).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
+        window.acknowledge(ids[2]).unwrap();
+        window.acknowledge(ids[1]).unwrap();
+        assert_eq!(window.pop_done(), None);
+        window.acknowledge(ids[0]).unwrap();
+        assert_eq!([1, 2, 3].map(Some), std::array::from_fn(|_| window.pop_done()));
+    }
+
+    #[test]
+    fn qos_2_goes_through_its_four_steps() {
+        let mut window = Window::new(1);
+        let a = window.push(QoS::ExactlyOnce, 7).unwrap();
+        assert_eq!(window.acknowledge(a), Err(Unknown), "PUBACK does not end QoS 2");
+        assert_eq!(window.complete(a), Err(Unknown), "PUBCOMP before PUBREC");
+        assert_eq!(window.receive(a), Ok((7, true)));
+        assert_eq!(window.receive(a), Ok((7, false)), "a repeated PUBREC is answered again");
+        assert_eq!(window.refuse(a), Err(Unknown), "too late to refuse");
+        assert_eq!(window.complete(a), Ok(7));
+        assert_eq!(window.complete(a), Err(Unknown));
+        assert_eq!(window.room(), 1);
+    }
+
+    #[test]
+    fn a_restored_window_keeps_identifiers_and_order() {
+        let mut window = Window::new(2);
+        for n in [9, 4, 7] {
+            window.restore(InFlight {
+                id: id(n),
+                qos: QoS::AtLeastOnce,
+                released: false,
+                source: n,
+            });
+        }
+        assert_eq!(window.room(), 0);
+        assert_eq!(window.iter().map(|m| m.source).collect::<Vec<_>>(), [9, 4, 7]);
+        assert_eq!(window.acknowledge(id(4)), Ok(4));
+        assert_eq!(window.acknowledge(id(9)), Ok(9));
+        assert_eq!(window.push(QoS::AtLeastOnce, 1).unwrap(), id(10));
+    }
+
+    proptest! {
+        /// Invariant 7: never two messages in flight under one identifier, whatever the order of
+        /// acknowledgements and however often the identifiers wrap.
+        #[test]
+        fn no_identifier_is_given_twice(
+            maximum in 1u16..40,
+            start in any::<u16>(),
+            steps in prop::collection::vec(any::<u8>(), 1..400),
+        ) {
+            let mut window = Window::new(maximum);
+            window.last_id = start;
+            let mut flying: Vec<PacketId> = Vec::new();
+            for step in steps {
+                if step % 3 != 0 {
+                    if let Some(id) = window.push(QoS::AtLeastOnce, ()) {
+                        prop_assert!(!flying.contains(&id));
+                        flying.push(id);
+                    } else {
+                        prop_assert_eq!(flying.len(), usize::from(maximum));
+                    }
+                } else if !flying.is_empty() {
+                    let id = flying.remove(usize::from(step) % flying.len());
+                    prop_assert_eq!(window.acknowledge(id), Ok(()));
+                    while window.pop_done().is_some() {}
+                }
+                prop_assert_eq!(window.in_flight(), flying.len());
+            }
+        }
+    }
+}

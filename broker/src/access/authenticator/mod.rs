@@ -1,0 +1,263 @@
+//! Whether a client is who it says.
+//!
+//! What needs no hashing is answered at once, on the caller's thread. A password that was not seen
+//! before becomes a [`PasswordJob`] for the pool. Ruling 18; development mode is ruling 19.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwapOption;
+use argon2::Argon2;
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+use hoopoe_codec::ReasonCode;
+
+use super::hash_pool::HashPool;
+use super::login_cache::LoginCache;
+use super::{AccessError, Identity, LoginMethod, Users};
+use crate::settings::{AccessSettings, Door};
+
+/// What a client says about itself in CONNECT, and what its transport established.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// The user name of CONNECT.
+    pub user: Option<&'a str>,
+    /// The password of CONNECT.
+    pub password: Option<&'a [u8]>,
+    /// The user of a checked client certificate, on listeners with `subject_as_user`.
+    pub certificate_user: Option<&'a str>,
+}
+
+/// Names no password: it does not belong in a log.
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("certificate_user", &self.certificate_user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to a login.
+#[derive(Debug)]
+pub enum Login {
+    /// The client is this.
+    Accepted(Identity),
+    /// The client is turned away, for CONNACK.
+    Refused(ReasonCode),
+    /// A password must be hashed first.
+    Pending(PasswordJob),
+}
+
+/// Called once with the answer, on a thread of the pool. Never called when the ticket was dropped
+/// before or the broker ends.
+pub type LoginDone = Box<dyn FnOnce(Result<Identity, ReasonCode>) + Send>;
+
+/// The users, and the means to check them.
+#[derive(Debug)]
+pub struct Authenticator {
+    shared: Arc<Shared>,
+    pool: Arc<HashPool>,
+}
+
+struct Shared {
+    users: ArcSwapOption<Users>,
+    cache: LoginCache,
+}
+
+impl Shared {
+    /// The user whose password was good.
+    fn identity_of(&self, user: &str, hash: &str) -> Identity {
+        let password_mark = self.cache.mark(user, hash);
+        Identity { password_mark, ..Identity::new(user, LoginMethod::Password) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Shared").field("users", &self.users.load()).finish_non_exhaustive()
+    }
+}
+
+impl Authenticator {
+    /// Checks logins against these users; none: there are no users.
+    pub(super) fn new(
+        users: Option<Users>,
+        settings: &AccessSettings,
+    ) -> Result<Authenticator, AccessError> {
+        let threads = usize::from(settings.hash_threads);
+        let pool =
+            HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
+        Authenticator::with_pool(users, settings.login_cache as usize, pool)
+            .map_err(AccessError::Random)
+    }
+
+    fn with_pool(
+        users: Option<Users>,
+        cache: usize,
+        pool: HashPool,
+    ) -> Result<Authenticator, getrandom::Error> {
+        let users = ArcSwapOption::from(users.map(Arc::new));
+        let shared = Arc::new(Shared { users, cache: LoginCache::new(cache)? });
+        Ok(Authenticator { shared, pool: Arc::new(pool) })
+    }
+
+    /// The users from now on. Good logins of before are forgotten.
+    pub(super) fn exchange_users(&self, users: Option<Users>) {
+        self.shared.users.store(users.map(Arc::new));
+        self.shared.cache.clear();
+    }
+
+    /// Logins that wait to be checked: for the metrics.
+    pub fn waiting(&self) -> usize {
+        self.pool.waiting()
+    }
+
+    /// Who the client is. A certificate decides alone; then a user name with its password; then
+    /// whatever the listener's door lets in.
+    pub fn check(&self, credentials: Credentials<'_>, door: Door) -> Login {
+        // An empty user name names nobody.
+        let user = credentials.user.filter(|user| !user.is_empty());
+        if let Some(certified) = credentials.certificate_user {
+            // Somebody else's name beside it would be silently ignored: a mistake to be told.
+            return if certified.is_empty() || user.is_some_and(|user| user != certified) {
+                Login::Refused(ReasonCode::BadUserNameOrPassword)
+            } else {
+                Login::Accepted(Identity::new(certified, LoginMethod::Certificate))
+            };
+        }
+        let Some(user) = user else {
+            return anonymous(door, ReasonCode::NotAuthorized);
+        };
+        let users = self.shared.users.load_full();
+        match (users, credentials.password) {
+            // The door was computed from settings that a reload may just have replaced: with
+            // users there is no development mode, whatever it says.
+            (Some(_), None) => Login::Refused(ReasonCode::BadUserNameOrPassword),
+            (Some(users), Some(password)) => self.check_password(&users, user, password),
+            (None, _) if door.development => {
+                Login::Accepted(Identity::new(user, LoginMethod::Development))
+            }
+            // Nobody can tell whether the client is that user, so it is nobody.
+            (None, _) => anonymous(door, ReasonCode::BadUserNameOrPassword),
+        }
+    }
+
+    fn check_password(&self, users: &Users, user: &str, password: &[u8]) -> Login {
+        let known = users.hash_of(user);
+        if let Some(hash) = known
+            && self.shared.cache.contains(&self.shared.cache.mac(user, hash, password))
+        {
+            return Login::Accepted(self.shared.identity_of(user, hash));
+        }
+        let check = PasswordCheck {
+            user: user.into(),
+            password: password.into(),
+            hash: Arc::clone(known.unwrap_or_else(|| users.dummy_hash())),
+            exists: known.is_some(),
+            shared: Arc::clone(&self.shared),
+        };
+        Login::Pending(PasswordJob { check, pool: Arc::clone(&self.pool) })
+    }
+
+    /// Whether a client that is connected may stay after a reload: its user is still there and has
+    /// the same password. Who came without a password is judged by the door of its listener.
+    pub fn still_good(&self, identity: &Identity, door: Door) -> bool {
+        let users = self.shared.users.load();
+        match identity.method {
+            LoginMethod::Password => {
+                let hash = users.as_ref().and_then(|users| users.hash_of(&identity.user));
+                let mark = |hash| self.shared.cache.mark(&identity.user, hash);
+                hash.is_some_and(|hash| mark(hash) == identity.password_mark)
+            }
+            LoginMethod::Certificate => true,
+            LoginMethod::Development => users.is_none() && door.development,
+            LoginMethod::Anonymous => door.anonymous,
+        }
+    }
+}
+
+fn anonymous(door: Door, otherwise: ReasonCode) -> Login {
+    if door.anonymous { Login::Accepted(Identity::anonymous()) } else { Login::Refused(otherwise) }
+}
+
+/// A password that has to be hashed.
+#[derive(Debug)]
+pub struct PasswordJob {
+    check: PasswordCheck,
+    pool: Arc<HashPool>,
+}
+
+/// What the pool does. It does not hold the pool, whose queue may hold it.
+struct PasswordCheck {
+    user: Arc<str>,
+    password: Box<[u8]>,
+    hash: Arc<str>,
+    exists: bool,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for PasswordCheck {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("PasswordCheck").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Held by a connection while its password is checked. Dropped with the connection, it spares the
+/// pool work that nobody waits for: in a storm of clients that give up, that is most of it.
+#[derive(Debug)]
+#[must_use = "a login whose ticket is dropped is not checked"]
+pub struct PasswordTicket {
+    _waiting: Arc<()>,
+}
+
+impl PasswordJob {
+    /// Gives the job to the pool; `done` hears the answer.
+    ///
+    /// # Errors
+    /// [`ReasonCode::ServerBusy`] when too many wait already; `done` is then never called.
+    pub fn submit(self, done: LoginDone) -> Result<PasswordTicket, ReasonCode> {
+        let waiting = Arc::new(());
+        let waits: Weak<()> = Arc::downgrade(&waiting);
+        let check = self.check;
+        let job = Box::new(move || {
+            if waits.strong_count() > 0 {
+                done(check.run());
+            }
+        });
+        self.pool.submit(job).map_err(|_| ReasonCode::ServerBusy)?;
+        Ok(PasswordTicket { _waiting: waiting })
+    }
+}
+
+impl PasswordCheck {
+    /// Hashes and decides. The same work is done for a user who does not exist.
+    fn run(self) -> Result<Identity, ReasonCode> {
+        let refused = Err(ReasonCode::BadUserNameOrPassword);
+        // Checked when the file was read; a hash that cannot be parsed fits no password.
+        let Ok(hash) = PasswordHash::new(&self.hash) else { return refused };
+        let fits = Argon2::default().verify_password(&self.password, &hash).is_ok();
+        if !(fits && self.exists) {
+            return refused;
+        }
+        // Another hash now means: changed, removed or reloaded while this one was computed.
+        let users = self.shared.users.load();
+        let current = users.as_ref().and_then(|users| users.hash_of(&self.user));
+        if current.is_none_or(|current| *current != self.hash) {
+            return refused;
+        }
+        let cache = &self.shared.cache;
+        cache.insert(cache.mac(&self.user, &self.hash, &self.password));
+        Ok(self.shared.identity_of(&self.user, &self.hash))
+    }
+}
+
+impl Drop for PasswordCheck {
+    fn drop(&mut self) {
+        // So that passwords do not lie about in freed memory for longer than needed.
+        self.password.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Who a connected client is.
+
+use std::sync::Arc;
+
+/// The tenant of every user until a listener names another.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// How a client became who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoginMethod {
+    /// It did not say who it is, or nobody could check.
+    Anonymous,
+    /// By its password.
+    Password,
+    /// By its certificate.
+    Certificate,
+    /// By its word, in development mode (ruling 19).
+    Development,
+}
+
+/// Who a client is. Sessions belong to tenant and user: whoever connects as the same two may take
+/// them over, however it logged in. An identity is therefore not compared as a whole.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The user; empty for anonymous clients.
+    pub user: Arc<str>,
+    /// How the user was established.
+    pub method: LoginMethod,
+    /// Stands for the password that was good; another number after the password changed. It tells
+    /// nothing about the password.
+    pub(super) password_mark: u64,
+}
+
+impl Identity {
+    /// A user of the default tenant.
+    pub fn new(user: &str, method: LoginMethod) -> Identity {
+        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method, password_mark: 0 }
+    }
+
+    /// A client that is nobody.
+    pub fn anonymous() -> Identity {
+        Identity::new("", LoginMethod::Anonymous)
+    }
+
+    /// Whether the client is nobody.
+    pub fn is_anonymous(&self) -> bool {
+        self.user.is_empty()
+    }
+
+    /// Whether sessions of one are sessions of the other.
+    pub fn same_owner(&self, other: &Identity) -> bool {
+        self.tenant == other.tenant && self.user == other.user
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_the_same_however_they_logged_in() {
+        let password = Identity::new("alice", LoginMethod::Password);
+        let certificate = Identity::new("alice", LoginMethod::Certificate);
+        assert!(password.same_owner(&certificate));
+        assert!(!password.same_owner(&Identity::new("bob", LoginMethod::Password)));
+        assert!(!password.same_owner(&Identity::anonymous()));
+        let elsewhere = Identity { tenant: "other".into(), ..password.clone() };
+        assert!(!password.same_owner(&elsewhere));
+    }
+}

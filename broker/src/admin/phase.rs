@@ -1,0 +1,68 @@
+//! Where the broker is in its life, as `/ready` tells it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::telemetry::{Gauges, Instruments, Telemetry};
+use crate::transport::ListenerGate;
+
+/// The phases of the broker's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum NodePhase {
+    /// Not all listeners are open yet.
+    Starting,
+    /// Clients are served.
+    Ready,
+    /// Clients are told to go.
+    Stopping,
+}
+
+impl NodePhase {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodePhase::Starting => "starting",
+            NodePhase::Ready => "ready",
+            NodePhase::Stopping => "stopping",
+        }
+    }
+}
+
+/// What the HTTP listener answers from.
+pub struct AdminState {
+    /// The counters and all that reports read.
+    pub instruments: Arc<Instruments>,
+    phase: AtomicU8,
+}
+
+impl AdminState {
+    /// The state of a broker that starts. `gauges` is called for every report and must not block;
+    /// `durability` is the setting's word.
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        listeners: Vec<(String, Arc<ListenerGate>)>,
+        gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+        durability: &'static str,
+    ) -> AdminState {
+        let instruments = Instruments::new(telemetry, listeners, gauges, durability);
+        AdminState {
+            instruments: Arc::new(instruments),
+            phase: AtomicU8::new(NodePhase::Starting as u8),
+        }
+    }
+
+    /// The broker is in this phase from now on.
+    pub fn set_phase(&self, phase: NodePhase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// The present phase.
+    pub fn phase(&self) -> NodePhase {
+        match self.phase.load(Ordering::Acquire) {
+            phase if phase == NodePhase::Starting as u8 => NodePhase::Starting,
+            phase if phase == NodePhase::Ready as u8 => NodePhase::Ready,
+            _ => NodePhase::Stopping,
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Delivery to connections of this worker: into the socket's buffer when the client has room,
+//! into a bounded backlog when it has not. What waits for a stored session waits in its queue on
+//! disk instead (`queue`).
+
+use hoopoe_codec::{PacketId, QoS, ReasonCode};
+use hoopoe_core::Location;
+use hoopoe_core::index::topic_hash as hash;
+use hoopoe_core::session::alias::Alias;
+use smallvec::SmallVec;
+
+use super::closing::Cause;
+use super::message::{Message, Shape};
+use super::output::Output;
+use super::session::{Origin, Outgoing, Session};
+use super::worker::{Turn, Worker};
+use super::{Connection, Phase};
+use crate::fabric::{Delivery, TransientReceiver};
+use crate::telemetry::{Dropped, WorkerCounters};
+
+/// Topics remembered as delivered live while a scan runs; beyond, a message may come twice.
+const MOST_FRESH: usize = 100_000;
+
+/// What became of one receiver's copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delivered {
+    /// Sent, waiting, or dropped as its QoS allows.
+    Done,
+    /// More waits for it than may.
+    TooSlow,
+}
+
+/// How one copy is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy<'a> {
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub identifiers: &'a [u32],
+}
+
+impl Worker {
+    /// A publication from another worker.
+    pub(super) fn delivered(&mut self, delivery: &Delivery) {
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut message = Message::shared(&delivery.publication, &mut frames, self.now_ms);
+        self.deliver_all(&mut message, &delivery.receivers, delivery.publisher);
+        self.frames = frames;
+    }
+
+    /// Hands a publication to receivers connected here.
+    pub(super) fn deliver_all(
+        &mut self,
+        message: &mut Message<'_>,
+        receivers: &[TransientReceiver],
+        publisher: u64,
+    ) {
+        if message.expired() {
+            return;
+        }
+        let mut slow: SmallVec<[Location; 4]> = SmallVec::new();
+        for receiver in receivers {
+            let Some(terms) = receiver.terms_for(publisher) else { continue };
+            let copy = Copy {
+                qos: message.parts.qos.min(terms.qos),
+                retain: message.parts.retain && terms.retain_as_published,
+                dup: false,
+                identifiers: &terms.identifiers,
+            };
+            if self.deliver(message, receiver.location, copy) == Delivered::TooSlow {
+                slow.push(receiver.location);
+            }
+        }
+        for location in slow {
+            self.too_slow(location);
+        }
+    }
+
+    /// A session that is not stored has more waiting than it may: it is ended (ruling 6).
+    fn too_slow(&mut self, location: Location) {
+        self.counters.dropped(Dropped::SlowReceiver);
+        self.end_session(location, Cause::Fault(ReasonCode::QuotaExceeded));
+    }
+
+    fn deliver(
+        &mut self,
+        message: &mut Message<'_>,
+        location: Location,
+        copy: Copy<'_>,
+    ) -> Delivered {
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        let Some(connection) = connection.filter(|c| c.location == location) else {
+            return Delivered::Done;
+        };
+        let full = connection.is_full();
+        let Connection { phase: Phase::Active(session), limits, .. } = connection else {
+            return Delivered::Done;
+        };
+        if let Some(fresh) = &mut session.fresh
+            && fresh.len() < MOST_FRESH
+        {
+            fresh.insert(hash(message.parts.topic));
+        }
+        if copy.qos == QoS::AtMostOnce {
+            if full {
+                counters.dropped(Dropped::FullBuffer);
+                return Delivered::Done;
+            }
+            write_to(connection, turn, pool, counters, message, copy, None);
+            return Delivered::Done;
+        }
+        if !full
+            && session.backlog.is_empty()
+            && let Some(id) = session.window.push(copy.qos, Origin::Transient)
+        {
+            write_to(connection, turn, pool, counters, message, copy, Some(id));
+            return Delivered::Done;
+        }
+        let bytes = message.parts.payload.len();
+        if session.backlog.len() >= limits.backlog_messages
+            || session.backlog_bytes + bytes > limits.backlog_bytes
+        {
+            return Delivered::TooSlow;
+        }
+        session.backlog_bytes += bytes;
+        session.backlog.push_back(Outgoing {
+            publication: message.publication(),
+            qos: copy.qos,
+            retain: copy.retain,
+            identifiers: copy.identifiers.into(),
+            origin: Origin::Transient,
+            dup: copy.dup,
+        });
+        Delivered::Done
+    }
+
+    /// Sends one message, or lets it wait behind others.
+    pub(super) fn send_or_wait(&mut self, location: Location, outgoing: Outgoing) {
+        let Some(connection) = self.connection(location) else { return };
+        let full = connection.is_full();
+        let Some(session) = connection.session() else { return };
+        let id = match outgoing.qos {
+            QoS::AtMostOnce if !full => None,
+            QoS::AtMostOnce => {
+                self.counters.dropped(Dropped::FullBuffer);
+                return;
+            }
+            qos if !full && session.backlog.is_empty() => {
+                session.window.push(qos, outgoing.origin)
+            }
+            _ => None,
+        };
+        if id.is_some() || outgoing.qos == QoS::AtMostOnce {
+            self.send_outgoing(location, &outgoing, id);
+        } else {
+            // Bounded: scans and groups give no more than a page or a window at a time.
+            session.backlog_bytes += outgoing.publication.payload().len();
+            session.backlog.push_back(outgoing);
+        }
+    }
+
+    /// Encodes one message to a connection, under its identifier.
+    pub(super) fn send_outgoing(
+        &mut self,
+        location: Location,
+        outgoing: &Outgoing,
+        id: Option<PacketId>,
+    ) {
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut message = Message::shared(&outgoing.publication, &mut frames, self.now_ms);
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        if let Some(connection) = connection.filter(|c| c.location == location) {
+            let copy = Copy {
+                qos: outgoing.qos,
+                retain: outgoing.retain,
+                dup: outgoing.dup,
+                identifiers: &outgoing.identifiers,
+            };
+            if message.expired() && !outgoing.dup {
+                counters.dropped(Dropped::Expired);
+                skip(connection, copy.qos, id);
+            } else {
+                write_to(connection, turn, pool, counters, &mut message, copy, id);
+            }
+        }
+        self.frames = frames;
+        self.settle_skipped(location);
+    }
+
+    /// Exchanges have ended: places in the window are free, cursors move.
+    pub(super) fn free_places(&mut self, location: Location) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let mut progressed = false;
+        while let Some(origin) = session.window.pop_done() {
+            let Some(stored) = &mut session.stored else { continue };
+            match origin {
+                Origin::Queue { seq, weight } => {
+                    stored.feed.acknowledge(seq, weight);
+                    progressed |= !std::mem::replace(&mut stored.progressed, true);
+                }
+                Origin::Ahead { seq } => stored.done.push(seq),
+                Origin::Transient | Origin::Group { .. } => {}
+            }
+        }
+        if progressed {
+            self.turn.progressed.push(location);
+        }
+    }
+
+    /// As [`free_places`](Self::free_places), then sends what the room allows.
+    pub(super) fn settled(&mut self, location: Location) {
+        self.free_places(location);
+        self.send_waiting(location);
+    }
+
+    /// A message was not sent after all (expired, too large): its group hears so.
+    fn settle_skipped(&mut self, location: Location) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        for (id, origin) in std::mem::take(&mut session.skipped) {
+            if let Some(id) = id {
+                self.exchange_ended(location, id, origin);
+            }
+            self.finished(location, origin);
+        }
+    }
+
+    /// The socket has taken everything: there may be room for what waits.
+    pub(super) fn room_again(&mut self, location: Location) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && (!session.backlog.is_empty()
+                || !session.scans.is_empty()
+                || session.stored.as_ref().is_some_and(|stored| stored.feed.behind()))
+        {
+            self.send_waiting(location);
+        }
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(super) fn send_waiting(&mut self, location: Location) {
+        loop {
+            let Some(connection) = self.connection(location) else { return };
+            if connection.is_full() {
+                return;
+            }
+            let Some(session) = connection.session() else { return };
+            let Some(waiting) = session.backlog.front() else { break };
+            let Some(id) = session.window.push(waiting.qos, waiting.origin) else { return };
+            let Some(outgoing) = session.backlog.pop_front() else { return };
+            session.backlog_bytes -= outgoing.publication.payload().len();
+            self.send_outgoing(location, &outgoing, Some(id));
+        }
+        self.read_on(location);
+        self.scan_on(location);
+    }
+}
+
+/// Encodes one copy into a connection's output; a packet above the client's maximum is left out
+/// as if it had been sent ([MQTT-3.1.2-25]).
+fn write_to(
+    connection: &mut Connection,
+    turn: &mut Turn,
+    pool: &mut Vec<Box<Output>>,
+    counters: &WorkerCounters,
+    message: &mut Message<'_>,
+    copy: Copy<'_>,
+    id: Option<PacketId>,
+) {
+    if connection.socket.is_none() || connection.finishing {
+        return;
+    }
+    if !connection.dirty {
+        connection.dirty = true;
+        turn.dirty.push(connection.location.place());
+    }
+    let Connection { phase, output, .. } = connection;
+    let Phase::Active(session) = phase else { return };
+    let output = output.get_or_insert_with(|| pool.pop().unwrap_or_default());
+    if encode(session, message, copy, id, output) {
+        counters.publish_out(copy.qos);
+        counters.payload_bytes_out.add(message.parts.payload.len() as u64);
+    } else {
+        counters.dropped(Dropped::TooLarge);
+        skip(connection, copy.qos, id);
+    }
+}
+
+/// Ends the exchange of a message that is not sent.
+fn skip(connection: &mut Connection, qos: QoS, id: Option<PacketId>) {
+    let Some(session) = connection.session() else { return };
+    let Some(id) = id else { return };
+    let ended = match qos {
+        QoS::ExactlyOnce => session.window.refuse(id),
+        _ => session.window.acknowledge(id),
+    };
+    if let Ok(origin) = ended {
+        let exchange = (qos == QoS::ExactlyOnce).then_some(id);
+        if origin.source().is_some() {
+            session.skipped.push((exchange, origin));
+        }
+    }
+}
+
+fn encode(
+    session: &mut Session,
+    message: &mut Message<'_>,
+    copy: Copy<'_>,
+    id: Option<PacketId>,
+    output: &mut Output,
+) -> bool {
+    let Copy { qos, retain, dup, identifiers } = copy;
+    let shape = Shape { version: session.version, qos, retain, dup };
+    let maximum = session.maximum_packet;
+    let topic = message.parts.topic;
+    let Some(aliases) = &mut session.outbound_aliases else {
+        return if identifiers.is_empty() {
+            message.write(shape, id, maximum, output)
+        } else {
+            message.write_own(shape, id, identifiers, (false, None), maximum, output)
+        };
+    };
+    match aliases.look(topic) {
+        Alias::None => message.write_own(shape, id, identifiers, (false, None), maximum, output),
+        Alias::Known(alias) => {
+            message.write_own(shape, id, identifiers, (true, Some(alias)), maximum, output)
+        }
+        Alias::Learn(alias) => {
+            let terms = (false, Some(alias));
+            let written = message.write_own(shape, id, identifiers, terms, maximum, output);
+            if written {
+                aliases.learn(topic, alias);
+            }
+            written
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! What a client sends: bytes are cut into packets, each packet goes to its handler, a malformed
+//! one ends the connection with its reason.
+
+use hoopoe_codec::{
+    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
+    decode_connect, frame_length,
+};
+use hoopoe_core::Location;
+use hoopoe_store::Command;
+use hoopoe_store::command::{ExchangeChange, GroupCommand, InFlight, Phase as Exchange, ReplyTo};
+use smallvec::smallvec;
+
+use super::closing::Cause;
+use super::queue::STEP_TOKEN;
+use super::session::{Answer, Origin, Owed, Step};
+use super::worker::Worker;
+use super::{Connection, Phase};
+
+/// Answers that a client may be owed before it is read on.
+const MOST_OWED: usize = 1024;
+/// Bytes that answers may hold before the client is read on.
+const MOST_OWED_BYTES: usize = 4 << 20;
+
+impl Worker {
+    /// Works on the whole packets in `bytes`, after what was left before; keeps the rest.
+    pub(super) fn consume(&mut self, location: Location, bytes: &[u8]) {
+        let Some(connection) = self.connection(location) else { return };
+        if connection.partial.is_empty() {
+            let used = self.packets(location, bytes);
+            self.keep(location, &bytes[used..]);
+        } else {
+            let mut joined = std::mem::take(&mut connection.partial);
+            joined.extend_from_slice(bytes);
+            let used = self.packets(location, &joined);
+            if used == 0 {
+                if let Some(connection) = self.connection(location) {
+                    connection.partial = joined;
+                }
+            } else {
+                self.keep(location, &joined[used..]);
+            }
+        }
+    }
+
+    fn keep(&mut self, location: Location, rest: &[u8]) {
+        if !rest.is_empty()
+            && let Some(connection) = self.connection(location)
+            && connection.socket.is_some()
+            && !connection.finishing
+        {
+            connection.partial = rest.to_vec();
+        }
+    }
+
+    /// Goes on with what has waited while the client was not read.
+    pub(super) fn resume(&mut self, location: Location) {
+        let Some(connection) = self.connection(location) else { return };
+        connection.paused = false;
+        if !connection.partial.is_empty() {
+            let waiting = std::mem::take(&mut connection.partial);
+            let used = self.packets(location, &waiting);
+            self.keep(location, &waiting[used..]);
+        }
+        if let Some(connection) = self.connection(location)
+            && connection.readable
+            && !connection.paused
+        {
+            self.turn.again.push(location);
+        }
+    }
+
+    /// Handles whole packets until there is none, or the connection has to wait or end. Gives
+    /// the number of bytes used.
+    fn packets(&mut self, location: Location, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(connection) = self.connection(location) else { return bytes.len() };
+            let max_packet = connection.limits.max_packet_bytes;
+            if connection.paused {
+                return used;
+            }
+            if connection.finishing || connection.socket.is_none() {
+                return bytes.len();
+            }
+            let rest = &bytes[used..];
+            let frame = match frame_length(rest, max_packet) {
+                Ok(Some(length)) if length <= rest.len() => &rest[..length],
+                Ok(_) => {
+                    // The type is known from the first byte: no need to wait for the rest.
+                    let greeting = matches!(connection.phase, Phase::Greeting);
+                    if greeting && rest.first().is_some_and(|first| first >> 4 != 1) {
+                        self.socket_ended(location, Some(NOT_CONNECT.into()));
+                        return bytes.len();
+                    }
+                    return used;
+                }
+                Err(fault) => {
+                    self.fault(location, fault);
+                    return bytes.len();
+                }
+            };
+            used += frame.len();
+            self.counters.packets_in.add(1);
+            if let Err(fault) = self.packet(location, frame) {
+                self.fault(location, fault);
+                return bytes.len();
+            }
+        }
+    }
+
+    fn packet(&mut self, location: Location, frame: &[u8]) -> Result<(), Fault> {
+        let Some(connection) = self.connection(location) else { return Ok(()) };
+        let version = match &connection.phase {
+            Phase::Greeting => {
+                let connect = decode_connect(frame)?;
+                self.connect(location, &connect);
+                return Ok(());
+            }
+            Phase::Active(session) => session.version,
+            _ => return Ok(()),
+        };
+        match decode(version, Receiver::Server, frame)? {
+            Packet::Publish(publish) => self.publish_arrived(location, &publish),
+            Packet::PubAck(ack) => self.puback(location, &ack),
+            Packet::PubRec(ack) => self.pubrec(location, &ack),
+            Packet::PubRel(ack) => self.pubrel(location, &ack),
+            Packet::PubComp(ack) => self.pubcomp(location, &ack),
+            Packet::Subscribe(subscribe) => self.subscribe(location, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(location, &unsubscribe),
+            Packet::PingReq => {
+                self.send(location, |out| Packet::PingResp.encode(version, out));
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(location, &disconnect),
+            Packet::Auth(_) => Err(Fault {
+                reason: ReasonCode::ProtocolError,
+                what: "AUTH without an authentication method in CONNECT [MQTT-4.12.0-6]",
+            }),
+            // A second CONNECT is a protocol error ([MQTT-3.1.0-2]); the rest only servers send.
+            _ => Err(Fault {
+                reason: ReasonCode::ProtocolError,
+                what: "a packet that a client must not send here [MQTT-3.1.0-2]",
+            }),
+        }
+    }
+
+    /// A packet that breaks the rules: v5 hears why, then the connection ends.
+    pub(super) fn fault(&mut self, location: Location, fault: Fault) {
+        self.counters.faults.add(1);
+        if let Some(connection) = self.connection(location) {
+            tracing::debug!(client = connection.label(), %fault, "malformed or illegal packet");
+            match &connection.phase {
+                Phase::Active(_) => self.end_session(location, Cause::Fault(fault.reason)),
+                Phase::Greeting => self.refuse_unread(location, fault),
+                _ => self.socket_ended(location, Some(fault.into())),
+            }
+        }
+    }
+
+    fn puback(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
+        // An identifier that is not in flight: ignored, as its exchange may be from before a
+        // restart ([MQTT-4.3.2-5] gives the server no error to send).
+        if let Ok(origin) = session.window.acknowledge(packet.id) {
+            self.finished(location, origin);
+            self.settled(location);
+        }
+        Ok(())
+    }
+
+    fn pubrec(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
+        let Some(connection) = self.connection(location) else { return Ok(()) };
+        let Some(session) = connection.session() else { return Ok(()) };
+        if packet.code.is_error() {
+            // [MQTT-4.3.3-4]: no PUBREL; the identifier is free.
+            if let Ok(origin) = session.window.refuse(packet.id) {
+                self.exchange_ended(location, packet.id, origin);
+                self.finished(location, origin);
+                self.settled(location);
+            }
+            return Ok(());
+        }
+        let version = session.version;
+        match session.window.receive(packet.id) {
+            Ok((origin, first)) => {
+                let id = packet.id;
+                match (origin.source(), &mut session.stored, first) {
+                    (Some(source), Some(stored), true) => {
+                        // [MQTT-4.3.3-8]: PUBREL leaves once the PUBREC is on disk (ruling 5).
+                        let token = stored.steps.owe(1, 0, Step::PubRel(id)) | STEP_TOKEN;
+                        let change = ExchangeChange::Put(InFlight {
+                            id: id.get(),
+                            source,
+                            phase: Exchange::Released,
+                            qos: hoopoe_codec::QoS::ExactlyOnce,
+                        });
+                        let command = Command::Exchange {
+                            session: stored.id,
+                            epoch: session.epoch,
+                            changes: smallvec![change],
+                            reply: Some(ReplyTo { location, token }),
+                        };
+                        let slot = stored.id.slot();
+                        self.command(slot, command);
+                    }
+                    _ => {
+                        let pubrel = ack(id, ReasonCode::Success);
+                        self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                    }
+                }
+            }
+            Err(_) => {
+                let code = ReasonCode::PacketIdentifierNotFound;
+                let pubrel = ack(packet.id, code);
+                self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+            }
+        }
+        Ok(())
+    }
+
+    fn pubcomp(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
+        if let Ok(origin) = session.window.complete(packet.id) {
+            self.exchange_ended(location, packet.id, origin);
+            self.finished(location, origin);
+            self.settled(location);
+        }
+        Ok(())
+    }
+
+    /// Forgets a stored outgoing QoS 2 exchange; lazily, its repetition would do no harm.
+    pub(super) fn exchange_ended(&mut self, location: Location, id: PacketId, origin: Origin) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        if let (Some(_), Some(stored)) = (origin.source(), &session.stored) {
+            let command = Command::Exchange {
+                session: stored.id,
+                epoch: session.epoch,
+                changes: smallvec![ExchangeChange::Remove(id.get())],
+                reply: None,
+            };
+            let slot = stored.id.slot();
+            self.command(slot, command);
+        }
+    }
+
+    /// A shared group's entry is done with.
+    pub(super) fn finished(&mut self, location: Location, origin: Origin) {
+        if let Origin::Group { group, seq } = origin
+            && let Some(session) = self.connection(location).and_then(Connection::session)
+        {
+            let subscriber = session.route.subscriber;
+            let done = GroupCommand::Done { group, subscriber, seq };
+            self.command(group.slot(), Command::Group(Box::new(done)));
+        }
+    }
+
+    fn pubrel(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
+        if !session.incoming.knows(packet.id) {
+            let code = ReasonCode::PacketIdentifierNotFound;
+            self.owe(location, 0, 0, Answer::PubComp(packet.id, code));
+            return Ok(());
+        }
+        let answer = Answer::PubComp(packet.id, ReasonCode::Success);
+        match session.route.session {
+            Some(publisher) => self.release_marker(location, publisher, packet.id, answer),
+            None => {
+                self.owe(location, 0, 0, answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn disconnect(
+        &mut self,
+        location: Location,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), Fault> {
+        let Some(connection) = self.connection(location) else { return Ok(()) };
+        let cap = connection.limits.session_expiry_max_secs;
+        let Some(session) = connection.session() else { return Ok(()) };
+        let expiry = disconnect.session_expiry_secs;
+        if expiry.is_some_and(|secs| secs > 0) && session.expiry_secs == 0 {
+            return Err(Fault {
+                reason: ReasonCode::ProtocolError,
+                what: "DISCONNECT: session expiry set although it was 0 in CONNECT [MQTT-3.14.2-2]",
+            });
+        }
+        let normal = disconnect.code == ReasonCode::Success;
+        let expiry = expiry.map(|secs| secs.min(cap));
+        self.end_session(location, Cause::Disconnect { normal, expiry });
+        Ok(())
+    }
+
+    /// Owes an answer, and sends what can leave. Gives the token of the answer.
+    pub(super) fn owe(
+        &mut self,
+        location: Location,
+        commits: u8,
+        topic: u64,
+        answer: Answer,
+    ) -> u64 {
+        let owed = Owed { answer, publish: None, bytes: 0 };
+        self.owe_with(location, commits, topic, owed)
+    }
+
+    /// As [`owe`](Self::owe), with a publication that goes out when the turn comes.
+    pub(super) fn owe_with(
+        &mut self,
+        location: Location,
+        commits: u8,
+        topic: u64,
+        owed: Owed,
+    ) -> u64 {
+        let Some(connection) = self.connection(location) else { return 0 };
+        let Some(session) = connection.session() else { return 0 };
+        session.owed_bytes += owed.bytes;
+        let at_once = commits == 0 && session.answers.is_empty();
+        let token = session.answers.owe(commits, topic, owed);
+        if session.answers.len() >= MOST_OWED || session.owed_bytes >= MOST_OWED_BYTES {
+            connection.paused = true;
+        }
+        if at_once {
+            self.answer_ready(location);
+        }
+        token
+    }
+
+    /// Sends the answers whose turn has come.
+    pub(super) fn answer_ready(&mut self, location: Location) {
+        while let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Some((owed, code)) = session.answers.pop_ready()
+        {
+            session.owed_bytes -= owed.bytes;
+            let publisher = session.route.subscriber;
+            if let Some((publication, plan)) = &owed.publish
+                && !code.is_error()
+            {
+                self.fan_out_shared(publication, plan, publisher);
+            }
+            self.answer(location, owed.answer, code);
+        }
+        if let Some(connection) = self.connection(location)
+            && connection.paused
+            && let Some(session) = connection.session()
+            && session.answers.len() <= MOST_OWED / 2
+            && session.owed_bytes <= MOST_OWED_BYTES / 2
+        {
+            self.resume(location);
+        }
+    }
+
+    fn answer(&mut self, location: Location, answer: Answer, code: ReasonCode) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let version = session.version;
+        match answer {
+            Answer::Nothing => {}
+            Answer::PubAck(id) => {
+                session.incoming.end_qos1();
+                self.acknowledge(location, version, code, |code| {
+                    Packet::PubAck(ack(id, code))
+                });
+            }
+            Answer::PubRec(id) => {
+                session.incoming.answer_qos2(id, code.is_error());
+                self.acknowledge(location, version, code, |code| {
+                    Packet::PubRec(ack(id, code))
+                });
+            }
+            Answer::PubComp(id, found) => {
+                // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).
+                if code.is_error() {
+                    return;
+                }
+                session.incoming.end_qos2(id);
+                let pubcomp = ack(id, found);
+                self.send(location, |out| Packet::PubComp(pubcomp).encode(version, out));
+            }
+            Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
+            Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
+        }
+    }
+
+    /// PUBACK or PUBREC; 3.1.1 has no code: what is refused there ends the connection, so that
+    /// the client does not take it for accepted (ruling 12).
+    fn acknowledge<'a>(
+        &mut self,
+        location: Location,
+        version: Version,
+        code: ReasonCode,
+        packet: impl FnOnce(ReasonCode) -> Packet<'a>,
+    ) {
+        if code.is_error() && (version == Version::V311 || code == ReasonCode::UnspecifiedError) {
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+            return;
+        }
+        self.send(location, |out| packet(code).encode(version, out));
+    }
+}
+
+/// An acknowledgement that says no more than its code.
+pub(super) fn ack(id: PacketId, code: ReasonCode) -> Ack<'static> {
+    Ack { id, code, properties: AckProperties::NONE }
+}
+
+/// The first packet of a connection is something else.
+pub(super) const NOT_CONNECT: Fault = Fault {
+    reason: ReasonCode::ProtocolError,
+    what: "the first packet is not CONNECT [MQTT-3.1.0-1]",
+};

@@ -1,0 +1,359 @@
+//! Delivery from the store: live entries, pages read by cursor, shared groups' offers, and the
+//! commits that QoS 2 needs on its way out.
+
+use std::sync::Arc;
+
+use hoopoe_codec::{Packet, PacketId, QoS, ReasonCode};
+use hoopoe_core::{Location, Publication, SessionId};
+use hoopoe_store::Command;
+use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo};
+use hoopoe_store::effect::{LiveReceiver, QueueEntry};
+use smallvec::smallvec;
+
+use super::Connection;
+use super::closing::Cause;
+use super::inbound::ack;
+use super::session::{Origin, Outgoing, Step};
+use super::worker::Worker;
+use crate::fabric::Mail;
+use crate::shard::{QueuePage, ReadJob};
+
+/// Set in tokens of outgoing exchanges, which are settled apart from answers to the client.
+pub(super) const STEP_TOKEN: u64 = 1 << 63;
+
+/// Entries per page at most, and bytes.
+const PAGE_ENTRIES: usize = 256;
+const PAGE_BYTES: usize = 256 * 1024;
+
+impl Worker {
+    /// A letter from another thread.
+    pub(super) fn open_letter(&mut self, letter: Mail) {
+        match letter {
+            Mail::Accepted { stream, peer, listener, seats } => {
+                self.accepted(stream, peer, listener, seats);
+            }
+            Mail::LoggedIn { location, login } => self.logged_in(location, login),
+            Mail::Opened(opened) => self.opened(*opened),
+            Mail::TakenOver { location, reason } => self.taken_over(location, reason),
+            Mail::Committed { reply, code } => self.committed(reply, code),
+            Mail::Live { publication, receivers } => self.live(&publication, receivers),
+            Mail::LiveLost => self.look_into_queues(),
+            Mail::Offer { location, group, entry } => self.offered(location, group, *entry),
+            Mail::Deliver(delivery) => self.delivered(&delivery),
+            Mail::Queue { location, page } => self.queue_page(location, page),
+            Mail::Retained { location, page } => self.retained_page(location, page),
+            Mail::Publish { shard, outbox, key, publication } => {
+                self.publish_internal(&key, publication, Some((shard, outbox)));
+            }
+            Mail::System(publication) => self.publish_system(&publication),
+            Mail::Stop { hurry } => self.stop(hurry),
+        }
+    }
+
+    fn publish_system(&mut self, publication: &Arc<Publication>) {
+        let hash = hoopoe_core::index::topic_hash(publication.topic());
+        let plan = self.plans.get(&self.env.fabric.index, publication.topic(), hash);
+        if !plan.is_empty() {
+            self.fan_out_shared(publication, &plan, 0);
+        }
+    }
+
+    fn committed(&mut self, reply: ReplyTo, code: ReasonCode) {
+        if self.internal_committed(reply, code) {
+            return;
+        }
+        let location = reply.location;
+        if reply.token & STEP_TOKEN != 0 {
+            self.step_committed(location, reply.token & !STEP_TOKEN, code);
+            return;
+        }
+        let Some(connection) = self.connection(location) else { return };
+        if connection.leaving.is_some() {
+            self.settle_leaving(location, reply.token, code);
+        } else {
+            self.settle(location, reply.token, code);
+        }
+    }
+
+    /// Committed entries for sessions connected here (ruling 7).
+    fn live(&mut self, publication: &Arc<Publication>, receivers: Vec<LiveReceiver>) {
+        for receiver in receivers {
+            let location = receiver.location;
+            let Some(connection) = self.connection(location) else { continue };
+            let full = connection.is_full();
+            let Some(session) = connection.session() else { continue };
+            let Some(stored) = &mut session.stored else { continue };
+            let room = !full && stored.page.is_empty() && session.window.room() > 0;
+            if !stored.feed.committed(receiver.seq, room) {
+                if room {
+                    self.read_on(location);
+                }
+                continue;
+            }
+            let entry = QueueEntry {
+                seq: receiver.seq,
+                weight: receiver.weight,
+                qos: receiver.qos,
+                retain: receiver.retain,
+                identifiers: receiver.identifiers,
+                publication: publication.clone(),
+            };
+            self.send_entry(location, entry);
+        }
+    }
+
+    /// Letters were lost: every stored session here may have entries it does not know of.
+    fn look_into_queues(&mut self) {
+        let all: Vec<Location> = self.connections.iter().map(|(_, c)| c.location).collect();
+        for location in all {
+            if let Some(session) = self.connection(location).and_then(Connection::session)
+                && let Some(stored) = &mut session.stored
+            {
+                stored.feed.suspect();
+                self.read_on(location);
+            }
+        }
+    }
+
+    /// Sends what has been read, and asks for more.
+    pub(super) fn read_on(&mut self, location: Location) {
+        loop {
+            let Some(connection) = self.connection(location) else { return };
+            if connection.is_full() {
+                return;
+            }
+            let Some(session) = connection.session() else { return };
+            let room = session.window.room() > 0;
+            let Some(stored) = &mut session.stored else { return };
+            let Some(entry) = stored.page.front() else { break };
+            if !room && entry.seq >= stored.resend_end {
+                return;
+            }
+            let Some(entry) = stored.page.pop_front() else { return };
+            self.send_entry(location, entry);
+        }
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(stored) = &mut session.stored else { return };
+        if let Some(from) = stored.feed.begin_read() {
+            let job = ReadJob::Queue {
+                location,
+                session: stored.id,
+                from,
+                expired_too: from < stored.resend_end,
+                max_entries: PAGE_ENTRIES,
+                max_bytes: PAGE_BYTES,
+            };
+            self.turn.to_readers.push(job);
+        }
+    }
+
+    fn queue_page(&mut self, location: Location, page: QueuePage) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(stored) = &mut session.stored else { return };
+        if page.failed {
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+            return;
+        }
+        stored.feed.read(page.next, page.ended);
+        if page.entries.is_empty() && page.next >= stored.resend_end {
+            // Only expired or dropped entries: the cursor passes them.
+            let passed = Origin::Queue { seq: page.next - 1, weight: page.weight };
+            session.window.push_done(passed);
+        }
+        stored.page.extend(page.entries);
+        if (page.ended || page.next >= stored.resend_end) && stored.page.is_empty() {
+            self.forget_lost(location);
+        }
+        self.free_places(location);
+        self.read_on(location);
+    }
+
+    /// Sends one entry of the session's own queue, for which there is room.
+    fn send_entry(&mut self, location: Location, entry: QueueEntry) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(stored) = &mut session.stored else { return };
+        let origin = Origin::Queue { seq: entry.seq, weight: entry.weight };
+        let seq = entry.seq;
+        let dup = stored.feed.send(seq);
+        if seq < stored.resend_end {
+            // Given out before: in the window it is sent again under its identifier
+            // ([MQTT-4.4.0-1]), else it was acknowledged.
+            while stored.resend.front().is_some_and(|(at, _)| *at < seq) {
+                stored.resend.pop_front();
+            }
+            if stored.resend.front().is_some_and(|(at, _)| *at == seq)
+                && let Some((_, id)) = stored.resend.pop_front()
+            {
+                let outgoing = Outgoing::from_entry(entry, origin, true);
+                self.send_step(location, outgoing, id);
+            }
+            return;
+        }
+        if let Some(at) = stored.done.iter().position(|done| *done == seq) {
+            stored.done.swap_remove(at);
+            session.window.push_done(origin);
+            self.free_places(location);
+            return;
+        }
+        if let Some(at) = stored.ahead.iter().position(|(ahead, _)| *ahead == seq) {
+            let (_, id) = stored.ahead.swap_remove(at);
+            if session.window.requeue(id, origin) == Ok(true) {
+                self.send_step(location, Outgoing::from_entry(entry, origin, true), id);
+            }
+            return;
+        }
+        let Some(id) = session.window.push(entry.qos, origin) else { return };
+        let outgoing = Outgoing::from_entry(entry, origin, dup);
+        if outgoing.qos == QoS::ExactlyOnce {
+            self.begin_exchange(location, outgoing, id);
+        } else {
+            self.send_step(location, outgoing, id);
+        }
+    }
+
+    /// QoS 2: the identifier is bound to the entry on disk before the PUBLISH leaves (ruling 5).
+    fn begin_exchange(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let epoch = session.epoch;
+        let (Some(stored), Some(source)) = (&mut session.stored, outgoing.origin.source()) else {
+            return;
+        };
+        let token = stored.steps.owe(1, 0, Step::Publish(outgoing, id)) | STEP_TOKEN;
+        let change = ExchangeChange::Put(InFlight {
+            id: id.get(),
+            source,
+            phase: Exchange::Published,
+            qos: QoS::ExactlyOnce,
+        });
+        let session = stored.id;
+        let reply = Some(ReplyTo { location, token });
+        let changes = smallvec![change];
+        self.command(session.slot(), Command::Exchange { session, epoch, changes, reply });
+    }
+
+    /// Sends, or waits behind an exchange that is being committed: entries keep their order.
+    fn send_step(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Some(stored) = &mut session.stored
+            && !stored.steps.is_empty()
+        {
+            stored.steps.owe(0, 0, Step::Publish(outgoing, id));
+            return;
+        }
+        self.send_outgoing(location, &outgoing, Some(id));
+        self.free_places(location);
+    }
+
+    fn step_committed(&mut self, location: Location, token: u64, code: ReasonCode) {
+        if code.is_error() {
+            // Sent without its record it could be doubled: the client comes back instead.
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+            return;
+        }
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let version = session.version;
+        let Some(stored) = &mut session.stored else { return };
+        stored.steps.settle(token, code);
+        while let Some(stored) = self
+            .connection(location)
+            .and_then(Connection::session)
+            .and_then(|session| session.stored.as_mut())
+            && let Some((step, _)) = stored.steps.pop_ready()
+        {
+            match step {
+                Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
+                Step::PubRel(id) => {
+                    let pubrel = ack(id, ReasonCode::Success);
+                    self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                }
+            }
+        }
+        self.free_places(location);
+    }
+
+    /// Entries of the restored window that the store no longer has (dropped from a full queue):
+    /// their exchanges are over.
+    fn forget_lost(&mut self, location: Location) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(stored) = &mut session.stored else { return };
+        let mut ended = Vec::new();
+        for (_, id) in std::mem::take(&mut stored.resend) {
+            match session.window.acknowledge(id) {
+                Ok(_) => {}
+                Err(_) => ended.extend(session.window.refuse(id).map(|origin| (id, origin))),
+            }
+        }
+        for (id, origin) in ended {
+            self.exchange_ended(location, id, origin);
+        }
+        self.free_places(location);
+    }
+
+    /// An entry of a shared group.
+    fn offered(&mut self, location: Location, group: SessionId, entry: QueueEntry) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let seq = entry.seq;
+        let origin = Origin::Group { group, seq };
+        if entry.qos == QoS::AtMostOnce {
+            let outgoing = Outgoing::from_entry(entry, Origin::Transient, false);
+            self.send_or_wait(location, outgoing);
+            return;
+        }
+        // What was in delivery before a restart or a reconnect keeps its identifier.
+        let before = session.window.iter().find(|message| message.source == origin);
+        if let Some(message) = before {
+            if !message.released {
+                let outgoing = Outgoing::from_entry(entry, origin, true);
+                self.send_step(location, outgoing, message.id);
+            }
+            return;
+        }
+        let stored_exactly_once = session.stored.is_some() && entry.qos == QoS::ExactlyOnce;
+        let outgoing = Outgoing::from_entry(entry, origin, false);
+        if stored_exactly_once
+            && session.backlog.is_empty()
+            && let Some(id) = session.window.push(outgoing.qos, origin)
+        {
+            self.begin_exchange(location, outgoing, id);
+        } else {
+            self.send_or_wait(location, outgoing);
+        }
+    }
+
+    /// Once a second: how far stored sessions have come.
+    pub(super) fn report_progress(&mut self) {
+        for location in std::mem::take(&mut self.turn.progressed) {
+            let Some(session) = self.connection(location).and_then(Connection::session) else {
+                continue;
+            };
+            let epoch = session.epoch;
+            let Some(stored) = &mut session.stored else { continue };
+            stored.progressed = false;
+            if let Some((acknowledged, weight, sent)) = stored.feed.take_progress() {
+                let session = stored.id;
+                let progress = hoopoe_store::command::Progress {
+                    session,
+                    epoch,
+                    acknowledged,
+                    weight,
+                    sent,
+                };
+                self.command(session.slot(), Command::Progress(progress));
+            }
+        }
+    }
+}

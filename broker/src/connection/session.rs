@@ -1,0 +1,298 @@
+//! A session while a client is connected to it: the protocol parts of `hoopoe_core::session`, the
+//! subscriptions, and what waits for room.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hoopoe_codec::{PacketId, QoS, ReasonCode, SubscribeOptions, Version};
+use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
+use hoopoe_core::{Publication, Route, SessionId, SessionKey};
+use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
+use hoopoe_store::effect::QueueEntry;
+use smallvec::SmallVec;
+
+use super::plan::Plan;
+use super::rate::Rate;
+use crate::access::Identity;
+
+/// Where an outgoing message came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Nothing is stored for it.
+    Transient,
+    /// The session's own queue.
+    Queue {
+        /// Entry.
+        seq: u64,
+        /// Queue weight up to it.
+        weight: u64,
+    },
+    /// The session's own queue, ahead of what has been read since a crash: its place among the
+    /// others is taken when the entry is read.
+    Ahead {
+        /// Entry.
+        seq: u64,
+    },
+    /// A shared group's queue.
+    Group {
+        /// The group.
+        group: SessionId,
+        /// Entry.
+        seq: u64,
+    },
+}
+
+impl Origin {
+    /// The origin as the store knows it; `None` when nothing is stored.
+    pub fn source(self) -> Option<Source> {
+        match self {
+            Origin::Transient => None,
+            Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
+            Origin::Group { group, seq } => Some(Source::Group(group, seq)),
+        }
+    }
+}
+
+/// A message for this client that is not sent yet.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The message.
+    pub publication: Arc<Publication>,
+    /// QoS to send it with.
+    pub qos: QoS,
+    /// RETAIN flag to send.
+    pub retain: bool,
+    /// Subscription Identifiers.
+    pub identifiers: SmallVec<[u32; 1]>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// It may have been sent before.
+    pub dup: bool,
+}
+
+impl Outgoing {
+    /// A stored entry on its way out.
+    pub fn from_entry(entry: QueueEntry, origin: Origin, dup: bool) -> Outgoing {
+        Outgoing {
+            publication: entry.publication,
+            qos: entry.qos,
+            retain: entry.retain,
+            identifiers: entry.identifiers,
+            origin,
+            dup,
+        }
+    }
+}
+
+/// An answer owed to the client.
+#[derive(Debug)]
+pub enum Answer {
+    /// A publication of QoS 0: no packet.
+    Nothing,
+    /// PUBACK.
+    PubAck(PacketId),
+    /// PUBREC.
+    PubRec(PacketId),
+    /// PUBCOMP, with Packet Identifier Not Found when that was so.
+    PubComp(PacketId, ReasonCode),
+    /// SUBACK, with the retained messages that are to follow.
+    SubAck(PacketId, SmallVec<[ReasonCode; 8]>),
+    /// UNSUBACK.
+    UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>),
+}
+
+/// An answer, and the publication that goes to connected receivers when its turn comes.
+#[derive(Debug)]
+pub struct Owed {
+    /// The packet.
+    pub answer: Answer,
+    /// Publication and receivers.
+    pub publish: Option<(Arc<Publication>, Rc<Plan>)>,
+    /// Bytes held for it.
+    pub bytes: usize,
+}
+
+/// One subscription.
+#[derive(Clone, Debug)]
+pub struct Subscribed {
+    /// Filter as the client wrote it.
+    pub filter: Box<str>,
+    /// Terms.
+    pub options: SubscribeOptions,
+    /// Subscription Identifier, 0 when none.
+    pub identifier: u32,
+}
+
+/// The client's subscriptions, sorted by filter: small, and found by halving.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    sorted: Vec<Subscribed>,
+}
+
+impl Subscriptions {
+    /// Adds or replaces; true when it was there before.
+    pub fn put(&mut self, subscription: Subscribed) -> bool {
+        match self.find(&subscription.filter) {
+            Ok(at) => {
+                self.sorted[at] = subscription;
+                true
+            }
+            Err(at) => {
+                if self.sorted.len() == self.sorted.capacity() && self.sorted.len() < 8 {
+                    self.sorted.reserve_exact(1);
+                }
+                self.sorted.insert(at, subscription);
+                false
+            }
+        }
+    }
+
+    /// Takes one out.
+    pub fn take(&mut self, filter: &str) -> Option<Subscribed> {
+        self.find(filter).ok().map(|at| self.sorted.remove(at))
+    }
+
+    /// True when this very filter is subscribed to.
+    pub fn has(&self, filter: &str) -> bool {
+        self.find(filter).is_ok()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Subscribed> {
+        self.sorted.iter()
+    }
+
+    fn find(&self, filter: &str) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|subscribed| (*subscribed.filter).cmp(filter))
+    }
+}
+
+/// A scan of retained messages for one subscription.
+#[derive(Debug)]
+pub struct Scan {
+    /// Filter, share prefix never present.
+    pub filter: Arc<str>,
+    /// QoS granted.
+    pub qos: QoS,
+    /// Subscription Identifier, 0 when none.
+    pub identifier: u32,
+    /// Last topic of the page before.
+    pub after: Option<Arc<str>>,
+    /// A page is on its way.
+    pub reading: bool,
+}
+
+/// What an outgoing exchange does once its commit is done.
+#[derive(Debug)]
+pub enum Step {
+    /// Send the PUBLISH under that identifier.
+    Publish(Outgoing, PacketId),
+    /// Send PUBREL.
+    PubRel(PacketId),
+}
+
+/// Delivery from the store.
+#[derive(Debug)]
+pub struct Stored {
+    /// The session.
+    pub id: SessionId,
+    /// How far the queue is delivered.
+    pub feed: Feed,
+    /// Entries read and not sent yet.
+    pub page: VecDeque<QueueEntry>,
+    /// Identifiers of entries below `resend_end` that are to be sent again.
+    pub resend: VecDeque<(u64, PacketId)>,
+    /// Entries below were given out over an earlier connection.
+    pub resend_end: u64,
+    /// Identifiers of restored entries ahead of `resend_end`.
+    pub ahead: Vec<(u64, PacketId)>,
+    /// Entries ahead of `resend_end` that are complete.
+    pub done: Vec<u64>,
+    /// QoS 2 exchanges that wait for their commit, and what must not overtake them.
+    pub steps: Answers<Step>,
+    /// Progress since the last report to the shard.
+    pub progressed: bool,
+}
+
+/// A session with its client connected.
+#[derive(Debug)]
+pub struct Session {
+    /// Whose it is.
+    pub key: SessionKey,
+    /// Who the client is.
+    pub identity: Identity,
+    /// The client's protocol version.
+    pub version: Version,
+    /// Route in the index.
+    pub route: Arc<Route>,
+    /// This connection's hold on the session.
+    pub epoch: u32,
+    /// The client's own publications.
+    pub incoming: Incoming,
+    /// Answers owed.
+    pub answers: Answers<Owed>,
+    /// Bytes held by answers owed.
+    pub owed_bytes: usize,
+    /// Messages in flight to the client.
+    pub window: Window<Origin>,
+    /// Aliases the client set.
+    pub inbound_aliases: Option<Box<InboundAliases>>,
+    /// Aliases the client takes.
+    pub outbound_aliases: Option<Box<OutboundAliases>>,
+    /// Subscriptions.
+    pub subscriptions: Subscriptions,
+    /// The client's Maximum Packet Size.
+    pub maximum_packet: u32,
+    /// The client wants reason strings ([MQTT-3.1.2-29]).
+    pub problem_information: bool,
+    /// Session Expiry Interval in seconds, as capped.
+    pub expiry_secs: u32,
+    /// Will of a session that ends with its connection.
+    pub will: Option<Box<StoredWill>>,
+    /// Messages that wait for room in the window.
+    pub backlog: VecDeque<Outgoing>,
+    /// Bytes of the backlog's payloads.
+    pub backlog_bytes: usize,
+    /// Stored messages that were not sent after all, with the identifier of a QoS 2 exchange.
+    pub skipped: Vec<(Option<PacketId>, Origin)>,
+    /// Set for sessions that outlive their connection.
+    pub stored: Option<Box<Stored>>,
+    /// Scans of retained messages, one at a time.
+    pub scans: VecDeque<Scan>,
+    /// Topics delivered live while a scan runs: newer than what the scan may find (ruling 8).
+    pub fresh: Option<Box<std::collections::HashSet<u64, foldhash::fast::RandomState>>>,
+    /// Publish rate limits, when set.
+    pub rate: Option<Box<Rate>>,
+    /// Hashes of topics this client may publish to, as of `allowed_at`.
+    pub allowed: SmallVec<[u64; 2]>,
+    /// Generation of the rules that `allowed` rests on.
+    pub allowed_at: u64,
+}
+
+impl Session {
+    /// Where delivery stands, for the shard.
+    pub fn progress(&self) -> Option<Progress> {
+        let stored = self.stored.as_ref()?;
+        let (acknowledged, weight, sent) = stored.feed.position();
+        Some(Progress { session: stored.id, epoch: self.epoch, acknowledged, weight, sent })
+    }
+
+    /// The window as the shard keeps it for the next connection.
+    pub fn stored_window(&self) -> Vec<InFlight> {
+        let in_flight = self.window.iter().filter_map(|message| {
+            Some(InFlight {
+                id: message.id.get(),
+                source: message.source.source()?,
+                phase: if message.released { Phase::Released } else { Phase::Published },
+                qos: message.qos,
+            })
+        });
+        in_flight.collect()
+    }
+}

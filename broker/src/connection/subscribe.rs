@@ -1,0 +1,419 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the retained messages that a new subscription is owed.
+//!
+//! A subscription is in the index before the next packet of its client is worked on; its SUBACK
+//! waits for the commit, where there is one (ruling 3). Retained messages are scanned after that,
+//! page by page, as fast as the client takes them (ruling 8).
+
+use std::sync::Arc;
+
+use hoopoe_codec::{
+    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
+    SubscribeOptions, Unsubscribe, check_filter, topic_matches,
+};
+use hoopoe_core::index::topic_hash as hash;
+use hoopoe_core::{Location, Publication, Subscription};
+use hoopoe_store::Command;
+use hoopoe_store::command::{
+    GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription,
+};
+use smallvec::SmallVec;
+
+use super::Connection;
+use super::closing::{Cause, group_slot, leave_command};
+use super::session::{Answer, Origin, Outgoing, Scan, Subscribed};
+use super::worker::Worker;
+use crate::access::Action;
+use crate::shard::{ReadJob, RetainedPage};
+
+/// Retained messages per page.
+const PAGE_MESSAGES: usize = 256;
+/// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
+/// the others get their share.
+pub(super) const GROUP_WINDOW: u16 = 32;
+
+/// What one filter of a SUBSCRIBE leads to.
+struct Accepted<'a> {
+    filter: &'a str,
+    options: SubscribeOptions,
+    shared: Option<SharedFilter<'a>>,
+    existed: bool,
+}
+
+impl Worker {
+    /// SUBSCRIBE.
+    pub(super) fn subscribe(
+        &mut self,
+        location: Location,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Fault> {
+        let identifier = subscribe.subscription_id.unwrap_or(0);
+        let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
+        let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
+        for (filter, options) in &subscribe.filters {
+            match self.grant(location, filter, *options) {
+                Ok(grant) => {
+                    codes.push(granted(grant.options.qos));
+                    self.route(location, &grant, identifier);
+                    accepted.push(grant);
+                }
+                Err(Refused::Filter(code)) => codes.push(code),
+                Err(Refused::Connection(fault)) => return Err(fault),
+            }
+        }
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
+        let (epoch, stored) = (session.epoch, session.route.session);
+        let shared = accepted.iter().filter(|a| a.shared.is_some()).count();
+        let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
+        for grant in accepted.iter().filter(|a| owed_retained(a)) {
+            session.scans.push_back(Scan {
+                filter: grant.filter.into(),
+                qos: grant.options.qos,
+                identifier,
+                after: None,
+                reading: false,
+            });
+        }
+        // More filters than commits can be counted for are no more than the packet's filters.
+        let commits = u8::try_from(commits).map_err(|_| Fault {
+            reason: ReasonCode::QuotaExceeded,
+            what: "SUBSCRIBE: too many shared subscriptions in one packet",
+        })?;
+        let token = self.owe(location, commits, 0, Answer::SubAck(subscribe.id, codes));
+        let reply = ReplyTo { location, token };
+        if let (Some(session), false) = (stored, accepted.is_empty()) {
+            let filters = accepted.iter().map(|a| StoredSubscription {
+                filter: a.filter.into(),
+                options: a.options,
+                identifier,
+            });
+            let filters = filters.collect();
+            self.command(
+                session.slot(),
+                Command::Subscribe { session, epoch, filters, reply },
+            );
+        }
+        for grant in &accepted {
+            self.join_group(location, grant, identifier, reply);
+        }
+        Ok(())
+    }
+
+    /// Whether the client may have the subscription, and with which QoS.
+    fn grant<'a>(
+        &mut self,
+        location: Location,
+        filter: &'a str,
+        options: SubscribeOptions,
+    ) -> Result<Accepted<'a>, Refused> {
+        let access = self.env.access.clone();
+        let refuse = |code| Err(Refused::Filter(code));
+        let Some(connection) = self.connection(location) else {
+            return refuse(ReasonCode::UnspecifiedError);
+        };
+        let limits = connection.limits.clone();
+        if check_filter(filter).is_err()
+            || filter.len() > limits.max_topic_bytes
+            || filter.bytes().filter(|&b| b == b'/').count() >= limits.max_topic_levels
+        {
+            return refuse(ReasonCode::TopicFilterInvalid);
+        }
+        let shared = match SharedFilter::parse(filter) {
+            None => None,
+            Some(Ok(shared)) => Some(shared),
+            Some(Err(_)) => return refuse(ReasonCode::TopicFilterInvalid),
+        };
+        if shared.is_some() && options.no_local {
+            return Err(Refused::Connection(Fault {
+                reason: ReasonCode::ProtocolError,
+                what: "SUBSCRIBE: no local on a shared subscription [MQTT-3.8.3-4]",
+            }));
+        }
+        if shared.is_some() && !limits.shared_available {
+            return refuse(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        let bare = shared.as_ref().map_or(filter, |shared| shared.filter);
+        if !limits.wildcard_available && bare.contains(['+', '#']) {
+            return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if hoopoe_im::is_reserved(bare) {
+            return refuse(ReasonCode::NotAuthorized);
+        }
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return refuse(ReasonCode::UnspecifiedError);
+        };
+        let existed = session.subscriptions.has(filter);
+        if !existed && session.subscriptions.len() >= limits.max_subscriptions {
+            return refuse(ReasonCode::QuotaExceeded);
+        }
+        if !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare) {
+            return refuse(ReasonCode::NotAuthorized);
+        }
+        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
+        Ok(Accepted { filter, options, shared, existed })
+    }
+
+    /// Puts a granted subscription into the session and, unless shared, into the index.
+    fn route(&mut self, location: Location, grant: &Accepted<'_>, identifier: u32) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        session.subscriptions.put(Subscribed {
+            filter: grant.filter.into(),
+            options: grant.options,
+            identifier,
+        });
+        let route = session.route.clone();
+        if grant.shared.is_none() {
+            let subscriber = route.subscriber;
+            let subscription = Subscription { route, options: grant.options, identifier };
+            self.env.fabric.index.insert(grant.filter, subscriber, subscription);
+        }
+    }
+
+    fn join_group(
+        &mut self,
+        location: Location,
+        grant: &Accepted<'_>,
+        identifier: u32,
+        reply: ReplyTo,
+    ) {
+        let Some(shared) = &grant.shared else { return };
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let member = Member {
+            subscriber: session.route.subscriber,
+            session: session.route.session,
+            location,
+            options: grant.options,
+            identifier,
+            window: GROUP_WINDOW,
+        };
+        let join = GroupCommand::Join {
+            share: shared.group.into(),
+            filter: shared.filter.into(),
+            member,
+            reply: Some(reply),
+        };
+        let slot = group_slot(shared.group, shared.filter);
+        self.command(slot, Command::Group(Box::new(join)));
+    }
+
+    /// SUBACK, then the retained messages.
+    pub(super) fn suback(
+        &mut self,
+        location: Location,
+        id: PacketId,
+        codes: SmallVec<[ReasonCode; 8]>,
+        commit: ReasonCode,
+    ) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let version = session.version;
+        if commit.is_error() {
+            // What is not on disk is not granted, and the index cannot take it back quietly.
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+            return;
+        }
+        let suback = SubAck { id, codes, properties: AckProperties::NONE };
+        self.send(location, |out| Packet::SubAck(suback).encode(version, out));
+        self.scan_on(location);
+    }
+
+    /// UNSUBSCRIBE.
+    pub(super) fn unsubscribe(
+        &mut self,
+        location: Location,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<(), Fault> {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
+        let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
+        let mut ended: Vec<Arc<str>> = Vec::new();
+        for filter in &unsubscribe.filters {
+            if check_filter(filter).is_err() {
+                codes.push(ReasonCode::TopicFilterInvalid);
+            } else if session.subscriptions.take(filter).is_some() {
+                codes.push(ReasonCode::Success);
+                session.scans.retain(|scan| *scan.filter != **filter);
+                ended.push((*filter).into());
+            } else {
+                codes.push(ReasonCode::NoSubscriptionExisted);
+            }
+        }
+        let (subscriber, stored) = (session.route.subscriber, session.route.session);
+        let epoch = session.epoch;
+        for filter in &ended {
+            match leave_command(filter, subscriber) {
+                Some((slot, leave)) => self.command(slot, Command::Group(Box::new(leave))),
+                None => {
+                    // [MQTT-3.10.4-2]: from here on nothing new is added for it.
+                    self.env.fabric.index.remove(filter, subscriber);
+                }
+            }
+        }
+        let commits = u8::from(stored.is_some() && !ended.is_empty());
+        let answer = Answer::UnsubAck(unsubscribe.id, codes);
+        let token = self.owe(location, commits, 0, answer);
+        if let (Some(session), 1) = (stored, commits) {
+            let reply = ReplyTo { location, token };
+            self.command(
+                session.slot(),
+                Command::Unsubscribe { session, epoch, filters: ended, reply },
+            );
+        }
+        Ok(())
+    }
+
+    /// UNSUBACK.
+    pub(super) fn unsuback(
+        &mut self,
+        location: Location,
+        id: PacketId,
+        codes: SmallVec<[ReasonCode; 8]>,
+        commit: ReasonCode,
+    ) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let version = session.version;
+        if commit.is_error() {
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+            return;
+        }
+        let unsuback = SubAck { id, codes, properties: AckProperties::NONE };
+        self.send(location, |out| Packet::UnsubAck(unsuback).encode(version, out));
+    }
+
+    /// Asks for the next page of retained messages, when the client has taken the last one.
+    pub(super) fn scan_on(&mut self, location: Location) {
+        let Some(connection) = self.connection(location) else { return };
+        if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
+            return;
+        }
+        let Some(session) = connection.session() else { return };
+        if session.backlog.len() >= PAGE_MESSAGES {
+            return;
+        }
+        let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
+        scan.reading = true;
+        session.fresh.get_or_insert_default();
+        let (filter, after) = (scan.filter.clone(), scan.after.clone());
+        if filter.starts_with('$') {
+            let messages = self.env.system.matching(&filter);
+            let messages = messages.into_iter().map(|publication| (0, publication)).collect();
+            self.retained_page(location, RetainedPage { messages, next: None });
+            return;
+        }
+        let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
+        self.turn.to_readers.push(job);
+    }
+
+    /// A page of retained messages has been read.
+    pub(super) fn retained_page(&mut self, location: Location, page: RetainedPage) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(scan) = session.scans.front_mut().filter(|scan| scan.reading) else { return };
+        scan.reading = false;
+        scan.after = page.next.clone();
+        let (filter, granted, identifier) = (scan.filter.clone(), scan.qos, scan.identifier);
+        if page.next.is_none() {
+            session.scans.pop_front();
+        }
+        for (_, publication) in page.messages {
+            self.send_retained(location, &filter, publication, granted, identifier);
+        }
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && session.scans.is_empty()
+        {
+            session.fresh = None;
+        }
+        self.scan_on(location);
+    }
+
+    fn send_retained(
+        &mut self,
+        location: Location,
+        filter: &str,
+        publication: Arc<Publication>,
+        granted: QoS,
+        identifier: u32,
+    ) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let topic = publication.topic();
+        if !topic_matches(filter, topic) {
+            return;
+        }
+        if session.fresh.as_ref().is_some_and(|fresh| fresh.contains(&hash(topic))) {
+            return;
+        }
+        let qos = publication.qos.min(granted);
+        let mut identifiers = SmallVec::new();
+        identifiers.extend((identifier != 0).then_some(identifier));
+        if let (Some(stored), true) = (session.route.session, qos > QoS::AtMostOnce) {
+            // To a stored session it goes by its queue, so that it survives like any other.
+            let receiver = Receiver { session: stored, qos, retain: true, identifiers };
+            let publish = Publish {
+                publication,
+                receivers: vec![receiver],
+                groups: Vec::new(),
+                retain: false,
+                marker: None,
+                outbox: None,
+                reply: None,
+            };
+            self.command(stored.slot(), Command::Publish(Box::new(publish)));
+            return;
+        }
+        let outgoing = Outgoing {
+            publication,
+            qos,
+            retain: true,
+            identifiers,
+            origin: Origin::Transient,
+            dup: false,
+        };
+        self.send_or_wait(location, outgoing);
+    }
+}
+
+enum Refused {
+    Filter(ReasonCode),
+    Connection(Fault),
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+/// Retain handling ([MQTT-3.3.1-9] to [MQTT-3.3.1-11]); never for shared subscriptions.
+fn owed_retained(grant: &Accepted<'_>) -> bool {
+    grant.shared.is_none()
+        && match grant.options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => !grant.existed,
+            RetainHandling::DoNotSend => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn granted_codes_are_the_standards() {
+        let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        assert_eq!(all.map(|qos| granted(qos) as u8), [0, 1, 2]);
+    }
+}

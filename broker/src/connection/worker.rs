@@ -1,0 +1,459 @@
+//! The worker's loop: wait for sockets and letters, let the steps work, write once per turn.
+//!
+//! A turn reads every ready socket once, handles every letter, and then flushes: each socket that
+//! got something is written with one system call, each other thread gets its letters in one
+//! batch. No rule of MQTT lives in this file.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hoopoe_core::Location;
+use hoopoe_store::Command;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::message::Frames;
+use super::output::{Flush, Output};
+use super::plan::Plans;
+use super::publish::InternalSubmit;
+use super::socket::{Received, Socket};
+use super::wheel::Wheel;
+use super::{Connection, Env, Listener, Phase, Seats};
+use crate::fabric::{Mail, Mailbox};
+use crate::shard::ReadJob;
+use crate::telemetry::WorkerCounters;
+use crate::transport::{Flow, Layers};
+
+/// Bytes read from one socket at a time.
+const READ_BYTES: usize = 64 * 1024;
+/// Events taken from the system at a time.
+const EVENTS: usize = 1024;
+/// Output buffers kept for the next turn.
+const POOLED_OUTPUTS: usize = 1024;
+/// Connections that a worker takes.
+const MOST_CONNECTIONS: usize = 1 << 22;
+/// While some other thread is behind, sockets are looked at again after this time.
+const PRESSURE_PAUSE: Duration = Duration::from_millis(1);
+/// The token of the mailbox's waker; connections use their place.
+pub const WAKE: Token = Token(usize::MAX);
+
+/// What a worker is made of, made by the node before its thread starts.
+pub struct WorkerParts {
+    /// The worker's number.
+    pub number: usize,
+    /// The system's event queue.
+    pub poll: Poll,
+    /// Where its letters arrive.
+    pub mailbox: Arc<Mailbox<Mail>>,
+    /// What all share.
+    pub env: Arc<Env>,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+}
+
+/// What this turn has to send when it ends.
+#[derive(Default)]
+pub(super) struct Turn {
+    pub dirty: Vec<usize>,
+    pub to_workers: Vec<Vec<Mail>>,
+    pub to_shards: Vec<Vec<Command>>,
+    pub to_readers: Vec<ReadJob>,
+    /// Connections to read (again) although no event says so.
+    pub again: Vec<Location>,
+    /// Stored sessions with progress to report.
+    pub progressed: Vec<Location>,
+}
+
+/// One worker thread's whole state.
+pub struct Worker {
+    pub(super) number: usize,
+    pub(super) env: Arc<Env>,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) connections: Slab<Connection>,
+    pub(super) plans: Plans,
+    pub(super) frames: Frames,
+    pub(super) turn: Turn,
+    pub(super) internal: HashMap<u64, InternalSubmit, foldhash::fast::RandomState>,
+    pub(super) next_internal: u64,
+    pub(super) now_ms: u64,
+    pub(super) now_secs: u64,
+    pub(super) wheel: Wheel,
+    pub(super) stopping: bool,
+    pub(super) access_generation: u64,
+    poll: Poll,
+    mailbox: Arc<Mailbox<Mail>>,
+    started: Instant,
+    generation: u32,
+    pub(super) pool: Vec<Box<Output>>,
+    scratch: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Worker {
+    /// A worker ready to run.
+    pub fn new(parts: WorkerParts) -> Worker {
+        let WorkerParts { number, poll, mailbox, env, counters } = parts;
+        let turn = Turn {
+            to_workers: env.fabric.workers.iter().map(|_| Vec::new()).collect(),
+            to_shards: env.fabric.shards.iter().map(|_| Vec::new()).collect(),
+            ..Turn::default()
+        };
+        Worker {
+            number,
+            access_generation: env.access.generation(),
+            env,
+            counters,
+            connections: Slab::new(),
+            plans: Plans::new(number),
+            frames: Frames::default(),
+            turn,
+            internal: HashMap::default(),
+            next_internal: 0,
+            now_ms: 0,
+            now_secs: 0,
+            wheel: Wheel::new(0),
+            stopping: false,
+            poll,
+            mailbox,
+            started: Instant::now(),
+            generation: 0,
+            pool: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            plain: Vec::new(),
+        }
+    }
+
+    /// Runs until the node stops and every session has gone back to its shard.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut letters = Vec::new();
+        let mut ready = Vec::new();
+        self.tick();
+        loop {
+            let pressed = self.env.fabric.under_pressure();
+            self.wait(&mut events, pressed)?;
+            self.tick();
+            for event in &events {
+                if event.token() != WAKE {
+                    self.noted(event.token().0, event);
+                }
+            }
+            if self.mailbox.take(&mut letters) {
+                for letter in letters.drain(..) {
+                    self.open_letter(letter);
+                }
+            }
+            if !pressed {
+                std::mem::swap(&mut ready, &mut self.turn.again);
+                for location in ready.drain(..) {
+                    self.read(location);
+                }
+            }
+            self.flush();
+            if self.stopping && self.connections.is_empty() && self.internal.is_empty() {
+                self.flush();
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events, pressed: bool) -> io::Result<()> {
+        let timeout = if self.turn.again.is_empty() {
+            let into_second = self.started.elapsed().subsec_millis();
+            Duration::from_millis(u64::from(1001 - into_second))
+        } else if pressed {
+            PRESSURE_PAUSE
+        } else {
+            Duration::ZERO
+        };
+        // A letter put before the poll has woken it already: nothing is missed in between.
+        match self.poll.poll(events, Some(timeout)) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn tick(&mut self) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Wall time never runs backwards within a worker: expiries do not come back to life.
+        self.now_ms = self.now_ms.max(wall.as_millis() as u64);
+        let now_secs = self.started.elapsed().as_secs();
+        if now_secs == self.now_secs {
+            return;
+        }
+        self.now_secs = now_secs;
+        let mut due = Vec::new();
+        self.wheel.advance(now_secs, &mut due);
+        for location in due {
+            self.deadline(location);
+        }
+        self.report_progress();
+        self.check_logins();
+    }
+
+    fn noted(&mut self, place: usize, event: &mio::event::Event) {
+        let Some(connection) = self.connections.get_mut(place) else { return };
+        if event.is_writable() && connection.blocked {
+            connection.blocked = false;
+            mark_dirty(&mut self.turn, connection, place);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            connection.readable = true;
+            self.turn.again.push(connection.location);
+        }
+    }
+
+    /// The connection at `location`, if it is still that one.
+    pub(super) fn connection(&mut self, location: Location) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(location.place())
+            .filter(|connection| connection.location == location)
+    }
+
+    /// Takes over a socket.
+    pub(super) fn accepted(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: Arc<Listener>,
+        seats: Seats,
+    ) {
+        if self.stopping || self.connections.len() >= MOST_CONNECTIONS {
+            return;
+        }
+        let layers = Layers::new(&listener.transport, peer);
+        let mut socket = Socket::new(mio::net::TcpStream::from_std(stream), layers);
+        self.generation = (self.generation + 1) & 0xff_ffff;
+        self.generation = self.generation.max(1);
+        let entry = self.connections.vacant_entry();
+        let place = entry.key();
+        let location = Location::new(self.number as u8, self.generation, place as u32);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) =
+            self.poll.registry().register(socket.stream(), Token(place), interest)
+        {
+            tracing::warn!(%error, "socket not registered");
+            return;
+        }
+        let deadline_secs = self.now_secs + listener.connect_timeout_secs;
+        entry.insert(Connection {
+            location,
+            limits: listener.limits.load_full(),
+            listener,
+            seats,
+            peer,
+            socket: Some(socket),
+            phase: Phase::Greeting,
+            leaving: None,
+            partial: Vec::new(),
+            output: None,
+            dirty: false,
+            readable: false,
+            blocked: false,
+            paused: false,
+            finishing: false,
+            keep_alive_secs: 0,
+            heard_secs: self.now_secs,
+            deadline_secs,
+        });
+        self.counters.connections.add(1);
+        self.wheel.schedule(location, deadline_secs);
+    }
+
+    /// Reads a socket once and works on what came.
+    pub(super) fn read(&mut self, location: Location) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(connection) = self.connection(location)
+            && connection.readable
+            && !connection.paused
+            && let Some(socket) = &mut connection.socket
+        {
+            match socket.read(&mut scratch) {
+                Ok(Received::Bytes { count, more }) => {
+                    connection.readable = more;
+                    if more {
+                        self.turn.again.push(location);
+                    }
+                    self.counters.bytes_in.add(count as u64);
+                    self.bytes_arrived(location, &mut scratch[..count]);
+                }
+                Ok(Received::Nothing) => connection.readable = false,
+                Ok(Received::End) => {
+                    connection.readable = false;
+                    self.socket_ended(location, None);
+                }
+                Err(error) => self.socket_ended(location, Some(error.into())),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn bytes_arrived(&mut self, location: Location, raw: &mut [u8]) {
+        let now_secs = self.now_secs;
+        let Some(connection) = self.connection(location) else { return };
+        connection.heard_secs = now_secs;
+        if connection.finishing {
+            return;
+        }
+        let Some(socket) = &mut connection.socket else { return };
+        if socket.layers().is_none() {
+            self.consume(location, raw);
+        } else {
+            self.layered_bytes_arrived(location, raw);
+        }
+    }
+
+    fn layered_bytes_arrived(&mut self, location: Location, raw: &mut [u8]) {
+        let mut plain = std::mem::take(&mut self.plain);
+        let Some(connection) = self.connections.get_mut(location.place()) else { return };
+        let Some(socket) = &mut connection.socket else { return };
+        let was_ready = socket.is_ready();
+        let mut unwrapped = socket.unwrap(raw, &mut plain);
+        if !was_ready && socket.is_ready() && !connection.charge_proxied() {
+            // The address that the PROXY header named connects too often.
+            plain.clear();
+            unwrapped = Ok(Some(Flow::Closed));
+        }
+        let Some(socket) = &mut connection.socket else { return };
+        if socket.wants_write() {
+            mark_dirty(&mut self.turn, connection, location.place());
+        }
+        match unwrapped {
+            Ok(None) => self.consume(location, raw),
+            Ok(Some(Flow::Open)) => self.consume(location, &plain),
+            Ok(Some(Flow::Closed)) => {
+                self.consume(location, &plain);
+                self.socket_ended(location, None);
+            }
+            Err(fault) => {
+                self.consume(location, &plain);
+                self.socket_ended(location, Some(fault.into()));
+            }
+        }
+        plain.clear();
+        if plain.capacity() > READ_BYTES * 4 {
+            plain = Vec::new();
+        }
+        self.plain = plain;
+    }
+
+    /// The buffer for packets to a connection; marks it to be flushed at the end of the turn.
+    pub(super) fn output<'a>(
+        pool: &mut Vec<Box<Output>>,
+        turn: &mut Turn,
+        connection: &'a mut Connection,
+    ) -> &'a mut Output {
+        let place = connection.location.place();
+        mark_dirty(turn, connection, place);
+        connection.output.get_or_insert_with(|| pool.pop().unwrap_or_default())
+    }
+
+    /// Encodes a packet to a connection.
+    pub(super) fn send(&mut self, location: Location, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        if let Some(connection) = connection
+            && connection.location == location
+            && connection.socket.is_some()
+            && !connection.finishing
+        {
+            counters.packets_out.add(1);
+            encode(Worker::output(pool, turn, connection).bytes());
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.turn.dirty);
+        let mut at = 0;
+        // Flushing may end connections, which may publish wills: then there is more to flush.
+        while at < dirty.len() {
+            let place = dirty[at];
+            at += 1;
+            self.flush_one(place);
+            dirty.append(&mut self.turn.dirty);
+        }
+        dirty.clear();
+        self.turn.dirty = dirty;
+        let fabric = &self.env.fabric;
+        for (batch, mailbox) in self.turn.to_shards.iter_mut().zip(&fabric.shards) {
+            mailbox.put_all(batch);
+        }
+        for (batch, mailbox) in self.turn.to_workers.iter_mut().zip(&fabric.workers) {
+            mailbox.put_all(batch);
+        }
+        fabric.readers.put_all(&mut self.turn.to_readers);
+    }
+
+    fn flush_one(&mut self, place: usize) {
+        let Some(connection) = self.connections.get_mut(place) else { return };
+        connection.dirty = false;
+        let Some(socket) = &mut connection.socket else { return };
+        if connection.blocked {
+            return;
+        }
+        let before = connection.output.as_ref().map_or(0, |output| output.len());
+        let result = socket.write(connection.output.as_deref_mut());
+        let after = connection.output.as_ref().map_or(0, |output| output.len());
+        self.counters.bytes_out.add((before - after) as u64);
+        let location = connection.location;
+        match result {
+            Ok(Flush::Done) => {
+                if let Some(output) = connection.output.take()
+                    && self.pool.len() < POOLED_OUTPUTS
+                {
+                    self.pool.push(output);
+                }
+                if connection.finishing {
+                    self.written_out(location);
+                } else {
+                    self.room_again(location);
+                }
+            }
+            Ok(Flush::Blocked) => connection.blocked = true,
+            Err(error) => self.socket_ended(location, Some(error)),
+        }
+    }
+
+    /// Takes a connection out once its socket and its session are gone.
+    pub(super) fn release(&mut self, location: Location) {
+        let place = location.place();
+        let gone = self.connection(location).is_some_and(|connection| {
+            connection.socket.is_none()
+                && connection.leaving.is_none()
+                && matches!(connection.phase, Phase::Ended)
+        });
+        if gone {
+            self.connections.remove(place);
+            self.counters.connections.sub(1);
+        }
+    }
+
+    /// Closes the socket now.
+    pub(super) fn close_socket(&mut self, location: Location) {
+        let registry = self.poll.registry();
+        let connection = self.connections.get_mut(location.place());
+        if let Some(connection) = connection.filter(|c| c.location == location) {
+            if let Some(mut socket) = connection.socket.take() {
+                // Deregistration fails only for sockets the system has dropped already.
+                let _ = registry.deregister(socket.stream());
+            }
+            connection.partial = Vec::new();
+            connection.output = None;
+        }
+        self.release(location);
+    }
+}
+
+/// Notes that a connection has something to write this turn.
+pub(super) fn mark_dirty(turn: &mut Turn, connection: &mut Connection, place: usize) {
+    if !connection.dirty {
+        connection.dirty = true;
+        turn.dirty.push(place);
+    }
+}

@@ -1,0 +1,56 @@
+//! What joins the threads: bounded mailboxes that carry batches, and who sits behind them.
+//!
+//! Law (ruling 6): nobody waits for space in another thread's mailbox. A worker looks at the
+//! fill levels before it reads sockets, and leaves publishers unread while one is high.
+
+mod jobs;
+mod mail;
+mod mailbox;
+
+pub use jobs::Jobs;
+pub use mail::{Delivery, Mail, Terms, TransientReceiver};
+pub use mailbox::Mailbox;
+
+use std::sync::Arc;
+
+use hoopoe_core::index::Index;
+use hoopoe_core::{Slot, Subscription};
+use hoopoe_store::Command;
+
+use crate::shard::ReadJob;
+
+/// A command on its way to a shard.
+pub type ShardMail = Command;
+
+/// Commands that may wait for a shard before workers stop reading sockets.
+pub const SHARD_MAIL_HIGH: usize = 16_384;
+/// Letters that may wait for a worker before others stop reading sockets.
+pub const WORKER_MAIL_HIGH: usize = 32_768;
+/// Jobs that may wait for a reader before workers stop reading sockets.
+pub const READER_MAIL_HIGH: usize = 16_384;
+
+/// The threads of this node as seen from each of them.
+pub struct Fabric {
+    /// One mailbox per worker.
+    pub workers: Vec<Arc<Mailbox<Mail>>>,
+    /// One mailbox per shard.
+    pub shards: Vec<Arc<Mailbox<ShardMail>>>,
+    /// Work for the readers.
+    pub readers: Arc<Jobs<ReadJob>>,
+    /// The subscription index.
+    pub index: Arc<Index<Subscription>>,
+}
+
+impl Fabric {
+    /// The shard that owns a slot.
+    pub fn shard_of(&self, slot: Slot) -> usize {
+        slot.shard(self.shards.len())
+    }
+
+    /// True while some thread is so far behind that publishers must not be read.
+    pub fn under_pressure(&self) -> bool {
+        self.shards.iter().any(|shard| shard.len() > SHARD_MAIL_HIGH)
+            || self.workers.iter().any(|worker| worker.len() > WORKER_MAIL_HIGH)
+            || self.readers.len() > READER_MAIL_HIGH
+    }
+}

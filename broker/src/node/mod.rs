@@ -1,0 +1,367 @@
+//! The composition root: from settings to a running broker, and back to nothing.
+//!
+//! Order at the start: store, routes, threads, and only then listeners: whoever connects finds
+//! every session's routes in place (invariant 14). Order at the end: listeners, clients (0x8B),
+//! sessions handed back, shards committed, store closed.
+
+mod banner;
+mod listeners;
+mod reload;
+mod threads;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use dashmap::DashMap;
+use hoopoe_core::index::Index;
+use hoopoe_im::FIRST_LEVEL;
+use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
+use mio::{Poll, Waker};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::access::Access;
+use crate::admin::{AdminState, Gauges, NodePhase};
+use crate::connection::{Env, WAKE, WorkerParts};
+use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
+use crate::logging::{self, Logging};
+use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
+use crate::shard::{ShardParts, route_restored};
+use crate::telemetry::{SystemTopics, Telemetry};
+use crate::transport::WorkerSeats;
+use listeners::OpenListener;
+use threads::Threads;
+
+/// How often the store is asked whether space is worth giving back.
+const RECLAIM_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs the broker until it is told to stop. `source` is read again on SIGHUP.
+///
+/// # Errors
+/// When the broker cannot start, or cannot go on.
+pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
+    let logging = logging::init(&settings.log)?;
+    crate::transport::install_crypto_provider();
+    raise_descriptor_limit();
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .context("no runtime for the control thread")?;
+    control.block_on(run(settings, source, logging))
+}
+
+async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> anyhow::Result<()> {
+    // Signals are caught from here on: one that comes during the start ends it in order.
+    let mut signals = Signals::new()?;
+    let access = Arc::new(Access::open(&settings.access)?);
+    let store = Store::open(&store_settings(&settings))?;
+    let (mut node, parts) = Node::prepare(&settings, access, store)?;
+    let threads = Threads::start(parts, &node)?;
+    let open = node.open_listeners(&settings)?;
+    let http = listeners::open_http(&settings)?;
+    let admin = node.admin_state(&settings, &open);
+    let tasks = node.start_tasks(&settings, &open, admin.clone());
+    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
+    banner::print(&settings, &open, http.address);
+    admin.set_phase(NodePhase::Ready);
+    crate::telemetry::systemd::ready();
+    let mut reloader = reload::Reloader { settings, source, logging };
+    loop {
+        match signals.next().await {
+            Told::Reload => {
+                crate::telemetry::systemd::reloading();
+                reloader.reload(&node, &open);
+                crate::telemetry::systemd::ready();
+            }
+            Told::Stop => break,
+        }
+    }
+    admin.set_phase(NodePhase::Stopping);
+    crate::telemetry::systemd::stopping();
+    tracing::info!("stopping: clients are told, sessions are written");
+    for task in &tasks {
+        task.abort();
+    }
+    let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
+    node.stop(threads, grace, &mut signals).await?;
+    if let Some(task) = http_task {
+        // To the last it has told who asked that the broker stops.
+        task.abort();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What the node holds besides its threads.
+struct Node {
+    env: Arc<Env>,
+    store: Store,
+    seats: Arc<WorkerSeats>,
+}
+
+/// What the threads are made of.
+struct Parts {
+    workers: Vec<WorkerParts>,
+    shards: Vec<ShardParts>,
+    outbox: Vec<(usize, Restored)>,
+    stop: threads::StopFlags,
+}
+
+impl Node {
+    /// Opens every shard and puts its routes into the index.
+    fn prepare(
+        settings: &Settings,
+        access: Arc<Access>,
+        store: Store,
+    ) -> anyhow::Result<(Node, Parts)> {
+        let workers = worker_count(settings);
+        let shards = usize::from(settings.broker.shards);
+        let telemetry = Arc::new(Telemetry::new(workers, shards));
+        let mut polls = Vec::with_capacity(workers);
+        let mut mailboxes = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let poll = Poll::new().context("no event queue for a worker")?;
+            let waker = Waker::new(poll.registry(), WAKE).context("no waker for a worker")?;
+            mailboxes.push(Arc::new(Mailbox::woken_by(move || {
+                // A worker that has ended needs no waking.
+                let _ = waker.wake();
+            })));
+            polls.push(poll);
+        }
+        let fabric = Fabric {
+            workers: mailboxes,
+            shards: (0..shards).map(|_| Arc::new(Mailbox::parked())).collect(),
+            readers: Arc::new(Jobs::default()),
+            index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
+        };
+        let env = Arc::new(Env {
+            fabric,
+            access,
+            telemetry,
+            system: Arc::new(SystemTopics::default()),
+            groups: DashMap::new(),
+            refuse_at_messages: match settings.queue.policy {
+                QueuePolicy::Refuse => settings.queue.max_messages,
+                QueuePolicy::DropOldest => 0,
+            },
+            subscribers: AtomicU64::new(1),
+        });
+        let stop = threads::StopFlags::default();
+        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop)?;
+        let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
+            number,
+            poll,
+            mailbox: env.fabric.workers[number].clone(),
+            env: env.clone(),
+            counters: env.telemetry.workers[number].clone(),
+        });
+        let parts =
+            Parts { workers: worker_parts.collect(), shards: shard_parts, outbox, stop };
+        Ok((Node { env, store, seats: WorkerSeats::new(workers) }, parts))
+    }
+
+    fn open_listeners(&mut self, settings: &Settings) -> anyhow::Result<Vec<OpenListener>> {
+        settings.listener.iter().try_fold(Vec::new(), |mut open, listener| {
+            open.extend(listeners::open(settings, listener)?);
+            Ok(open)
+        })
+    }
+
+    fn admin_state(&self, settings: &Settings, open: &[OpenListener]) -> Arc<AdminState> {
+        let (reader, env) = (self.store.reader(), self.env.clone());
+        let gauges = move || {
+            let (counts, fabric) = (reader.counts(), &env.fabric);
+            Gauges {
+                stored_sessions: counts.sessions,
+                subscriptions: fabric.index.subscriptions(),
+                filters: fabric.index.filters(),
+                shared_groups: env.groups.len() as u64,
+                retained_messages: counts.retained,
+                queued_messages: counts.queued_messages,
+                queued_bytes: counts.queued_bytes,
+                worker_letters: fabric.workers.iter().map(|mailbox| mailbox.len() as u64).sum(),
+                shard_letters: fabric.shards.iter().map(|mailbox| mailbox.len() as u64).sum(),
+                reader_jobs: fabric.readers.len() as u64,
+            }
+        };
+        let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
+        Arc::new(AdminState::new(
+            self.env.telemetry.clone(),
+            gates,
+            Box::new(gauges),
+            settings.broker.durability.as_str(),
+        ))
+    }
+
+    /// Starts what runs on the control thread.
+    fn start_tasks(
+        &self,
+        settings: &Settings,
+        open: &[OpenListener],
+        admin: Arc<AdminState>,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        let mut tasks: Vec<_> =
+            open.iter().map(|open| tokio::spawn(open.accept(self, settings))).collect();
+        let interval = Duration::from_secs(u64::from(settings.mqtt.sys_interval_secs));
+        if !interval.is_zero() {
+            tasks.push(tokio::spawn(crate::telemetry::publish_system(
+                admin.instruments.clone(),
+                self.env.system.clone(),
+                self.env.fabric.workers[0].clone(),
+                interval,
+            )));
+        }
+        let store = self.store.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut every = tokio::time::interval(RECLAIM_EVERY);
+            loop {
+                every.tick().await;
+                let store = store.clone();
+                let reclaimed = tokio::task::spawn_blocking(move || store.reclaim_if_due()).await;
+                if let Ok(Err(error)) = reclaimed {
+                    tracing::error!(%error, "space could not be given back");
+                }
+            }
+        }));
+        tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
+        tasks
+    }
+
+    /// Ends the threads: workers first, which hand every session back, then shards, then the
+    /// store. After the grace, or a second signal, clients are not waited for.
+    async fn stop(
+        &self,
+        threads: Threads,
+        grace: Duration,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        let tell = |hurry| {
+            for worker in &self.env.fabric.workers {
+                worker.put(Mail::Stop { hurry });
+            }
+        };
+        tell(false);
+        let store = self.store.clone();
+        let mut ending = tokio::task::spawn_blocking(move || threads.join(&store));
+        tokio::select! {
+            ended = &mut ending => return ended.context("the threads did not end")?,
+            () = signals.stop_again() => tracing::warn!("second signal: hurrying"),
+            () = tokio::time::sleep(grace) => tracing::warn!("clients take too long: hurrying"),
+        }
+        tell(true);
+        ending.await.context("the threads did not end")?
+    }
+}
+
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
+    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+        tracing::error!(%error, "the HTTP listener has ended");
+    }
+}
+
+type OpenedShards = (Vec<ShardParts>, Vec<(usize, Restored)>);
+
+fn open_shards(
+    settings: &Settings,
+    env: &Arc<Env>,
+    store: &Store,
+    stop: &threads::StopFlags,
+) -> anyhow::Result<OpenedShards> {
+    let limits = ShardSettings {
+        queue_max_messages: settings.queue.max_messages,
+        queue_max_bytes: settings.queue.max_bytes,
+        overflow: match settings.queue.policy {
+            QueuePolicy::DropOldest => hoopoe_store::Overflow::DropOldest,
+            QueuePolicy::Refuse => hoopoe_store::Overflow::Refuse,
+        },
+        retained_max: settings.mqtt.max_retained,
+        restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
+    };
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let (mut parts, mut outbox) = (Vec::new(), Vec::new());
+    for number in 0..usize::from(settings.broker.shards) {
+        let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
+            .with_context(|| format!("shard {number} of the store cannot be opened"))?;
+        route_restored(env, &restored);
+        outbox.push((number, restored));
+        parts.push(ShardParts {
+            number,
+            view,
+            mailbox: env.fabric.shards[number].clone(),
+            env: env.clone(),
+            counters: env.telemetry.shards[number].clone(),
+            stop: stop.shards.clone(),
+        });
+    }
+    Ok((parts, outbox))
+}
+
+fn store_settings(settings: &Settings) -> StoreSettings {
+    StoreSettings {
+        folder: settings.broker.data_dir.clone(),
+        durability: match settings.broker.durability {
+            Durability::Sync => hoopoe_store::Durability::Sync,
+            Durability::Os => hoopoe_store::Durability::Os,
+            Durability::Memory => hoopoe_store::Durability::Memory,
+        },
+        shards: settings.broker.shards,
+        ..StoreSettings::default()
+    }
+}
+
+fn worker_count(settings: &Settings) -> usize {
+    match usize::from(settings.broker.workers) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(255),
+        set => set.min(255),
+    }
+}
+
+/// Connections are descriptors: as many as the system allows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, current = limit.current, "descriptor limit not raised");
+    }
+}
+
+/// What an operator tells the node.
+enum Told {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let catch = |kind| signal(kind).context("signals cannot be caught");
+        Ok(Signals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        while !matches!(self.next().await, Told::Stop) {}
+    }
+}

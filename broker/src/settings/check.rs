@@ -1,0 +1,297 @@
+//! Contradictions and impossible values that the types of the settings let through.
+//!
+//! [`Settings::validate`] finds all of them at once, so that nobody repairs a file one start at a
+//! time. It looks at the settings alone: no file they name is opened.
+
+use std::collections::HashMap;
+
+use super::{Durability, HttpAddress, Listener, ProxyProtocol, QueuePolicy, Scheme, Settings};
+
+/// The largest packet MQTT can express: a remaining length of four bytes and the fixed header.
+const PACKET_BYTES_MAX: u32 = 268_435_455 + 5;
+/// Below this, a CONNECT with a will and a password would already be refused.
+const PACKET_BYTES_MIN: u32 = 256;
+/// A client identifier of 23 bytes must be accepted ([MQTT-3.1.3-5]).
+const CLIENT_ID_BYTES_MIN: u16 = 23;
+/// More threads than this are a mistyped number.
+const THREADS_MAX: u16 = 256;
+
+/// One thing that is wrong, and with which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, with the place of a listener in its list: `listener[0].tls.cert`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// The problems found so far.
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { key: key.into(), message: message.into() });
+    }
+
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
+        if value < min || value > max {
+            self.add(key, format!("{value} is out of range: expected {min} to {max}"));
+        }
+    }
+}
+
+impl Settings {
+    /// Everything that is wrong with the settings; empty when a broker can start on them.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        self.check_broker(&mut found);
+        self.check_mqtt(&mut found);
+        self.check_room_for_packets(&mut found);
+        self.check_access(&mut found);
+        self.check_addresses(&mut found);
+        for (index, listener) in self.listener.iter().enumerate() {
+            self.check_listener(&format!("listener[{index}]"), listener, &mut found);
+        }
+        found.0
+    }
+
+    /// What is allowed and yet probably not meant, one sentence each: for the log at the start.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.users_configured() && self.access.rules_file.is_none() {
+            notes.push(
+                "access.users_file is set and access.rules_file is not: with users, whatever no \
+                 rule allows is denied, so nobody may publish or subscribe outside im/"
+                    .to_owned(),
+            );
+        }
+        for listener in &self.listener {
+            let url = &listener.url;
+            if !listener.is_local() && self.door(listener).anonymous {
+                notes.push(format!("{url} lets clients in from other machines without a login"));
+            }
+            let open = !listener.is_local() && !url.scheme.is_tls();
+            if open && listener.proxy_protocol == ProxyProtocol::Off && self.users_configured() {
+                notes.push(format!("{url} carries passwords unencrypted over the network"));
+            }
+        }
+        notes
+    }
+
+    fn check_broker(&self, found: &mut Found) {
+        let broker = &self.broker;
+        if broker.name.is_empty() || broker.name.chars().any(char::is_control) {
+            found.add("broker.name", "expected a name of printable characters");
+        }
+        if broker.data_dir.as_os_str().is_empty() && broker.durability != Durability::Memory {
+            found.add(
+                "broker.data_dir",
+                "no folder to store in: name one, or set broker.durability = \"memory\"",
+            );
+        }
+        if broker.data_dir.to_str().is_none() {
+            found.add("broker.data_dir", "expected a path in UTF-8");
+        }
+        found.range("broker.workers", broker.workers, 0, THREADS_MAX);
+        found.range("broker.shards", broker.shards, 1, THREADS_MAX);
+        found.range("access.hash_threads", self.access.hash_threads, 1, THREADS_MAX);
+        found.range("access.hash_queue", self.access.hash_queue, 1, 1_000_000);
+        found.range("access.login_cache", self.access.login_cache, 0, 10_000_000);
+        found.range("limits.burst_secs", self.limits.burst_secs, 1, 3600);
+    }
+
+    fn check_mqtt(&self, found: &mut Found) {
+        let mqtt = &self.mqtt;
+        let bytes = mqtt.max_packet_bytes;
+        found.range("mqtt.max_packet_bytes", bytes, PACKET_BYTES_MIN, PACKET_BYTES_MAX);
+        if mqtt.max_qos > 2 {
+            found.add("mqtt.max_qos", format!("{} is no QoS: expected 0, 1 or 2", mqtt.max_qos));
+        }
+        // Zero would be a protocol error in CONNACK (MQTT 5, 3.2.2.3.3).
+        found.range("mqtt.receive_maximum", mqtt.receive_maximum, 1, u16::MAX);
+        found.range("mqtt.inflight_v311", mqtt.inflight_v311, 1, u16::MAX);
+        found.range("mqtt.inflight_v5_max", mqtt.inflight_v5_max, 1, u16::MAX);
+        found.range("mqtt.max_topic_levels", mqtt.max_topic_levels, 1, u16::MAX);
+        found.range("mqtt.max_topic_bytes", mqtt.max_topic_bytes, 1, u16::MAX);
+        let id_bytes = mqtt.max_client_id_bytes;
+        found.range("mqtt.max_client_id_bytes", id_bytes, CLIENT_ID_BYTES_MIN, u16::MAX);
+        found.range("mqtt.max_subscriptions", mqtt.max_subscriptions, 1, u32::MAX);
+        if mqtt.retain_available && mqtt.max_retained == 0 {
+            found.add(
+                "mqtt.max_retained",
+                "0 keeps no retained message: set mqtt.retain_available = false instead",
+            );
+        }
+        found.range("queue.max_messages", self.queue.max_messages, 1, u64::MAX);
+        if self.queue.qos0 && self.queue.policy == QueuePolicy::Refuse {
+            found.add(
+                "queue.qos0",
+                "QoS 0 publications cannot be refused: queue them only with \
+                 queue.policy = \"drop-oldest\"",
+            );
+        }
+    }
+
+    /// A packet that is accepted must fit where it has to wait.
+    fn check_room_for_packets(&self, found: &mut Found) {
+        let packet_bytes = |listener| self.client_limits(listener).max_packet_bytes;
+        let largest = self.listener.iter().map(packet_bytes).max().unwrap_or(0);
+        let largest = largest.max(self.mqtt.max_packet_bytes);
+        for (key, bytes) in [
+            ("queue.max_bytes", self.queue.max_bytes),
+            ("limits.write_buffer_bytes", u64::from(self.limits.write_buffer_bytes)),
+        ] {
+            if bytes < u64::from(largest) {
+                found.add(
+                    key,
+                    format!(
+                        "{bytes} cannot hold one packet of {largest} bytes, which \
+                    max_packet_bytes allows"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn check_access(&self, found: &mut Found) {
+        let enters = |listener: &Listener| {
+            let door = self.door(listener);
+            door.anonymous || door.development || names_users_by_certificate(listener)
+        };
+        let said_no = self.access.anonymous == Some(false);
+        if said_no && !self.users_configured() && !self.listener.iter().any(enters) {
+            found.add(
+                "access.anonymous",
+                "nobody could connect: anonymous clients are refused and there are no users; \
+                 set access.users_file (hoopoe passwd writes it)",
+            );
+        }
+    }
+
+    /// Two listeners at one address: the second could not open.
+    fn check_addresses(&self, found: &mut Found) {
+        if self.listener.is_empty() {
+            found.add("listener", "no MQTT client could connect: expected at least one listener");
+        }
+        let mut taken = HashMap::new();
+        if let HttpAddress::At(address) = &self.http.address {
+            taken.insert(address, "http.address".to_owned());
+        }
+        for (index, listener) in self.listener.iter().enumerate() {
+            let key = format!("listener[{index}].url");
+            let address = &listener.url.address;
+            // Port 0 is a different port each time.
+            if address.port == 0 {
+                continue;
+            }
+            if let Some(other) = taken.get(address) {
+                found.add(key, format!("{address} is already taken by {other}"));
+            } else {
+                taken.insert(address, key);
+            }
+        }
+    }
+
+    fn check_listener(&self, key: &str, listener: &Listener, found: &mut Found) {
+        let url = &listener.url;
+        found.range(&format!("{key}.connect_timeout_secs"), listener.connect_timeout_secs, 1, 600);
+        if let Some(bytes) = listener.limits.max_packet_bytes {
+            let key = format!("{key}.limits.max_packet_bytes");
+            found.range(&key, bytes, PACKET_BYTES_MIN, PACKET_BYTES_MAX);
+        }
+        for (name, zero) in [
+            ("max_subscriptions", listener.limits.max_subscriptions == Some(0)),
+            ("max_topic_levels", listener.limits.max_topic_levels == Some(0)),
+            ("max_topic_bytes", listener.limits.max_topic_bytes == Some(0)),
+        ] {
+            if zero {
+                found.add(format!("{key}.limits.{name}"), "0 is out of range: expected 1 or more");
+            }
+        }
+        check_tls(key, listener, found);
+        check_origins(key, listener, found);
+        check_proxy(key, listener, found);
+        let said = listener.anonymous.or(self.access.anonymous);
+        let logins = self.users_configured() || names_users_by_certificate(listener);
+        if said.is_none() && !logins && !listener.is_local() {
+            let how = if url.address.is_loopback() { " through its proxy" } else { "" };
+            found.add(
+                format!("{key}.url"),
+                format!(
+                    "other machines reach {url}{how} and no users are configured: set \
+                     access.users_file (hoopoe passwd writes it), or permit anonymous clients by \
+                     the flag --anonymous or by `anonymous = true` in this listener or in [access]"
+                ),
+            );
+        }
+    }
+}
+
+/// Whether a client can log in there by its certificate.
+fn names_users_by_certificate(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.subject_as_user && tls.client_ca.is_some())
+}
+
+fn check_tls(key: &str, listener: &Listener, found: &mut Found) {
+    let url = &listener.url;
+    let Some(tls) = &listener.tls else {
+        if url.scheme.is_tls() {
+            found.add(
+                format!("{key}.tls"),
+                format!("{url} needs a certificate: expected tls = {{ cert = …, key = … }}"),
+            );
+        }
+        return;
+    };
+    if !url.scheme.is_tls() {
+        let with = if url.scheme == Scheme::Ws { "wss" } else { "tls" };
+        let message = format!("{url} does not encrypt: write {with}://, or take the table out");
+        found.add(format!("{key}.tls"), message);
+    }
+    for (name, set) in
+        [("require_client_cert", tls.require_client_cert), ("subject_as_user", tls.subject_as_user)]
+    {
+        if set && tls.client_ca.is_none() {
+            let message = "client certificates cannot be checked without tls.client_ca";
+            found.add(format!("{key}.tls.{name}"), message);
+        }
+    }
+}
+
+fn check_origins(key: &str, listener: &Listener, found: &mut Found) {
+    if !listener.origins.is_empty() && !listener.url.scheme.is_websocket() {
+        found.add(
+            format!("{key}.origins"),
+            format!("only web pages have an origin, and {} is no WebSocket", listener.url),
+        );
+    }
+    for (index, origin) in listener.origins.iter().enumerate() {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        let is_page = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+        if !is_page && origin != "*" && origin != "null" {
+            found.add(
+                format!("{key}.origins[{index}]"),
+                format!("`{origin}` is no origin: expected https://host[:port], \"null\" or \"*\""),
+            );
+        }
+    }
+}
+
+fn check_proxy(key: &str, listener: &Listener, found: &mut Found) {
+    let expects_header = listener.proxy_protocol != ProxyProtocol::Off;
+    let trusts = !listener.trusted_proxies.is_empty();
+    if expects_header && !trusts {
+        found.add(
+            format!("{key}.trusted_proxies"),
+            "proxy_protocol lets its peers speak for any address: name the proxies, for example \
+             trusted_proxies = [\"127.0.0.1\"]",
+        );
+    }
+    if trusts && !expects_header {
+        found.add(
+            format!("{key}.proxy_protocol"),
+            "trusted_proxies has no effect while this is \"off\": expected v1, v2 or any",
+        );
+    }
+}

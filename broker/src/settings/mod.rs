@@ -1,0 +1,93 @@
+//! The settings of a broker: what they are, what they default to, where they come from.
+//!
+//! A value is taken from the defaults, then the file, then the environment, then the flags; the
+//! last one wins. The result is checked as a whole before anything else starts.
+//! `config/hoopoe.toml` is the manual of every key and a test holds it equal to the defaults here.
+//!
+//! Not here: what the settings do. Nothing in this folder opens a socket, and nothing reads the
+//! certificates, users or rules the settings name.
+
+mod address;
+mod check;
+mod error;
+mod listener;
+mod load;
+mod network;
+mod places;
+mod reload;
+mod sections;
+
+pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
+pub use check::Problem;
+pub use error::{LocatedProblem, SettingsError};
+pub use listener::{
+    ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,
+};
+pub use load::{Flags, SettingsSource};
+pub use network::Network;
+pub use reload::Changes;
+pub use sections::{
+    AccessSettings, BrokerSettings, Durability, HttpSettings, LimitSettings, LogFormat, LogLevel,
+    LogSettings, MqttSettings, QueuePolicy, QueueSettings,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a broker can be told, complete: what nobody set holds its default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The process: where it stores, how durably, with how many threads.
+    pub broker: BrokerSettings,
+    /// The HTTP listener for health, metrics and administration.
+    pub http: HttpSettings,
+    /// What MQTT clients are told about the server and held to.
+    pub mqtt: MqttSettings,
+    /// The queues of sessions that are away or slow.
+    pub queue: QueueSettings,
+    /// What one client, or all together, may use up.
+    pub limits: LimitSettings,
+    /// Who may connect and what they may do.
+    pub access: AccessSettings,
+    /// What is logged and how.
+    pub log: LogSettings,
+    /// Where MQTT clients connect; one table per address.
+    pub listener: Vec<Listener>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            broker: BrokerSettings::default(),
+            http: HttpSettings::default(),
+            mqtt: MqttSettings::default(),
+            queue: QueueSettings::default(),
+            limits: LimitSettings::default(),
+            access: AccessSettings::default(),
+            log: LogSettings::default(),
+            listener: vec![
+                Listener::at(ListenerUrl::loopback(Scheme::Tcp, 1883)),
+                Listener::at(ListenerUrl::loopback(Scheme::Ws, 8083)),
+            ],
+        }
+    }
+}
+
+impl Settings {
+    /// Whether logins are checked against a users file. An empty file counts: it lets nobody in.
+    pub fn users_configured(&self) -> bool {
+        self.access.users_file.is_some()
+    }
+
+    /// The settings as TOML, complete. There is no secret among them: keys and password hashes
+    /// are named by the path of their file.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML: a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

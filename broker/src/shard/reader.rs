@@ -1,0 +1,135 @@
+//! Readers: history, offline queues and retained messages, never on a worker or shard thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hoopoe_core::{Location, Publication, SessionId, Slot};
+use hoopoe_store::effect::QueueEntry;
+use hoopoe_store::{Command, Reader};
+
+use crate::connection::Env;
+use crate::fabric::Mail;
+
+/// How long a reader sleeps before it looks whether the node stops.
+const NAP: Duration = Duration::from_millis(200);
+
+/// Something to read for a connection.
+#[derive(Debug)]
+pub enum ReadJob {
+    /// Entries of a stored queue.
+    Queue {
+        /// Who asks.
+        location: Location,
+        /// Whose queue.
+        session: SessionId,
+        /// First entry.
+        from: u64,
+        /// Expired entries too: they were sent before and are to be sent again.
+        expired_too: bool,
+        /// Entries at most.
+        max_entries: usize,
+        /// Bytes at most, one entry apart.
+        max_bytes: usize,
+    },
+    /// Retained messages.
+    Retained {
+        /// Who asks.
+        location: Location,
+        /// Filter, without share prefix.
+        filter: Arc<str>,
+        /// Last topic of the page before.
+        after: Option<Arc<str>>,
+        /// Messages at most.
+        limit: usize,
+    },
+}
+
+/// Entries of a queue.
+#[derive(Debug, Default)]
+pub struct QueuePage {
+    /// In order.
+    pub entries: Vec<QueueEntry>,
+    /// Everything before was looked at.
+    pub next: u64,
+    /// Weight of the queue before `next`.
+    pub weight: u64,
+    /// The queue had no more.
+    pub ended: bool,
+    /// The store could not be read.
+    pub failed: bool,
+}
+
+/// Retained messages.
+#[derive(Debug, Default)]
+pub struct RetainedPage {
+    /// With their positions.
+    pub messages: Vec<(u64, Arc<Publication>)>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Arc<str>>,
+}
+
+/// Runs until the node stops.
+pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        if let Some(job) = env.fabric.readers.take(NAP) {
+            let (location, letter) = work(env, reader, job);
+            env.fabric.workers[location.worker()].put(letter);
+        }
+    }
+}
+
+fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = wall.as_millis() as u64;
+    match job {
+        ReadJob::Queue { location, session, from, expired_too, max_entries, max_bytes } => {
+            let as_of = if expired_too { 0 } else { now_ms };
+            let page = match reader.read_queue(as_of, session, from, max_entries, max_bytes) {
+                Ok(page) => QueuePage {
+                    next: from.max(page.through + 1),
+                    weight: page.weight,
+                    ended: !page.more,
+                    entries: page.entries,
+                    failed: false,
+                },
+                Err(error) => {
+                    tracing::error!(%error, "a queue could not be read");
+                    QueuePage { failed: true, ..QueuePage::default() }
+                }
+            };
+            (location, Mail::Queue { location, page })
+        }
+        ReadJob::Retained { location, filter, after, limit } => {
+            let page = match reader.read_retained(now_ms, &[&filter], after.as_deref(), limit) {
+                Ok(page) => {
+                    forget_expired(env, page.expired);
+                    let messages = page.messages.into_iter();
+                    RetainedPage {
+                        messages: messages.map(|(at, found)| (at, Arc::new(found))).collect(),
+                        next: page.next.map(Arc::from),
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "retained messages could not be read");
+                    RetainedPage::default()
+                }
+            };
+            (location, Mail::Retained { location, page })
+        }
+    }
+}
+
+/// Tells the owning shards which retained messages have expired.
+fn forget_expired(env: &Env, expired: Vec<(Arc<str>, u64)>) {
+    let shards = env.fabric.shards.len();
+    let mut by_shard: Vec<Vec<(Arc<str>, u64)>> = vec![Vec::new(); shards];
+    for (topic, position) in expired {
+        by_shard[Slot::of(topic.as_bytes()).shard(shards)].push((topic, position));
+    }
+    for (topics, shard) in by_shard.into_iter().zip(&env.fabric.shards) {
+        if !topics.is_empty() {
+            shard.put(Command::ExpireRetained { topics });
+        }
+    }
+}

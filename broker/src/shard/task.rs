@@ -1,0 +1,141 @@
+//! A shard's thread: drain the mailbox, apply in order, commit once, release the effects. What
+//! arrives during the sync is the next batch: the mailbox is the group commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hoopoe_store::view::LAZY_MS;
+use hoopoe_store::{Command, PendingBatch, ShardView};
+
+use super::effects::Effects;
+use crate::connection::Env;
+use crate::fabric::Mailbox;
+use crate::telemetry::ShardCounters;
+
+/// Bytes of rows after which a batch is committed, whatever waits.
+const BATCH_BYTES: usize = 8 << 20;
+/// Longest sleep without letters: how soon a stop is noticed.
+const NAP: Duration = Duration::from_millis(500);
+/// Pause between attempts to bring a failed store back.
+const RECOVER_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a shard's thread is made of.
+pub struct ShardParts {
+    /// The shard's number.
+    pub number: usize,
+    /// The step.
+    pub view: ShardView,
+    /// Where its commands arrive.
+    pub mailbox: Arc<Mailbox<Command>>,
+    /// What all threads share.
+    pub env: Arc<Env>,
+    /// Its counters.
+    pub counters: Arc<ShardCounters>,
+    /// Set when workers have handed every session back.
+    pub stop: Arc<AtomicBool>,
+}
+
+struct Shard {
+    view: ShardView,
+    effects: Effects,
+    counters: Arc<ShardCounters>,
+    number: usize,
+    recover_at: Option<Instant>,
+}
+
+/// Runs until told to stop, then commits what is left.
+pub fn run_shard(parts: ShardParts) {
+    let ShardParts { number, view, mailbox, env, counters, stop } = parts;
+    let effects = Effects::new(number, env, counters.clone());
+    let mut shard = Shard { view, effects, counters, number, recover_at: None };
+    let mut commands = Vec::new();
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        mailbox.wait(if stopping { Duration::ZERO } else { shard.nap() });
+        let any = mailbox.take(&mut commands);
+        shard.turn(&mut commands);
+        if stopping && !any {
+            shard.finish();
+            return;
+        }
+    }
+}
+
+impl Shard {
+    fn nap(&self) -> Duration {
+        let due = self.view.next_timeout().map(|at| at.saturating_sub(now_ms()));
+        due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
+    }
+
+    fn turn(&mut self, commands: &mut Vec<Command>) {
+        let started = Instant::now();
+        let now = now_ms();
+        let mut batch = PendingBatch::new();
+        let mut count = 0;
+        for command in commands.drain(..) {
+            self.view.apply(now, command, &mut batch);
+            count += 1;
+            if batch.bytes() >= BATCH_BYTES {
+                self.commit(std::mem::take(&mut batch), count, started);
+                count = 0;
+            }
+        }
+        self.view.on_tick(now, &mut batch);
+        if !batch.is_empty() {
+            self.commit(batch, count, started);
+        }
+        self.recover_if_due();
+    }
+
+    fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
+        match self.view.commit(batch) {
+            Ok(receipt) => {
+                self.counters.commits.add(1);
+                self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
+                self.counters.batch_commands.record(commands);
+                self.effects.release(receipt.into_effects());
+            }
+            Err(error) => {
+                self.counters.failed_commits.add(1);
+                for reply in &error.lost {
+                    self.effects.lose(reply.location);
+                }
+                self.effects.release(error.effects);
+            }
+        }
+    }
+
+    /// After a failed commit: drop what was never written, read again what is there (ruling 12).
+    fn recover_if_due(&mut self) {
+        if self.view.is_stale() && self.recover_at.is_none_or(|at| at <= Instant::now()) {
+            self.counters.writable.store(false, Ordering::Release);
+            match self.view.recover(now_ms()) {
+                Ok(restored) => {
+                    self.recover_at = None;
+                    self.counters.reopened.add(1);
+                    tracing::info!(shard = self.number, "state read again from the store");
+                    self.effects.restored(restored);
+                }
+                Err(error) => {
+                    tracing::error!(shard = self.number, %error, "the store cannot be read");
+                    self.recover_at = Some(Instant::now() + RECOVER_PAUSE);
+                }
+            }
+        }
+        self.counters.writable.store(self.view.is_writing(), Ordering::Release);
+    }
+
+    /// Writes what is lazy, so that a clean stop loses no progress.
+    fn finish(&mut self) {
+        let mut batch = PendingBatch::new();
+        self.view.on_tick(now_ms() + LAZY_MS, &mut batch);
+        if !batch.is_empty() {
+            self.commit(batch, 0, Instant::now());
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,255 @@
+//! The families of `/metrics`, in the Prometheus text format.
+//!
+//! Every label has a bounded set of values: QoS, reasons, and what the configuration fixes
+//! (workers, shards, listeners). Clients, users and topics are never labels.
+
+use std::sync::atomic::Ordering;
+
+use hoopoe_codec::QoS;
+
+use super::exposition::{Exposition, Kind};
+use super::process::Process;
+use super::{Buckets, Dropped, Instruments, ShardCounters, Telemetry, WorkerCounters};
+
+type WorkerCount = fn(&WorkerCounters) -> u64;
+type ShardCount = fn(&ShardCounters) -> u64;
+
+const QOS: [(QoS, &str); 3] =
+    [(QoS::AtMostOnce, "0"), (QoS::AtLeastOnce, "1"), (QoS::ExactlyOnce, "2")];
+
+/// Sums over the workers that only go up.
+const WORKER_COUNTS: [(&str, &str, WorkerCount); 11] = [
+    ("hoopoe_connects_total", "CONNECT packets read.", |worker| worker.connects.get()),
+    ("hoopoe_connects_refused_total", "CONNECT packets refused.", |worker| {
+        worker.refused_connects.get()
+    }),
+    (
+        "hoopoe_protocol_faults_total",
+        "Connections ended for a malformed or illegal packet.",
+        |worker| worker.faults.get(),
+    ),
+    ("hoopoe_disconnects_sent_total", "Clients told to go.", |worker| {
+        worker.disconnects_sent.get()
+    }),
+    (
+        "hoopoe_keep_alive_timeouts_total",
+        "Clients not heard for one and a half keep alives.",
+        |worker| worker.keep_alive_timeouts.get(),
+    ),
+    ("hoopoe_publications_refused_total", "Publications refused.", |worker| {
+        worker.refused_publications.get()
+    }),
+    ("hoopoe_packets_received_total", "MQTT packets read.", |worker| worker.packets_in.get()),
+    ("hoopoe_received_bytes_total", "Bytes read from sockets.", |worker| worker.bytes_in.get()),
+    ("hoopoe_sent_bytes_total", "MQTT bytes given to sockets.", |worker| worker.bytes_out.get()),
+    (
+        "hoopoe_publication_received_payload_bytes_total",
+        "Payload bytes of publications read.",
+        |worker| worker.payload_bytes_in.get(),
+    ),
+    (
+        "hoopoe_publication_sent_payload_bytes_total",
+        "Payload bytes of publications written.",
+        |worker| worker.payload_bytes_out.get(),
+    ),
+];
+
+/// What each shard counts.
+const SHARD_COUNTS: [(&str, &str, ShardCount); 4] = [
+    ("hoopoe_commits_total", "Commits to the store.", |shard| shard.commits.get()),
+    ("hoopoe_commits_failed_total", "Commits that failed.", |shard| shard.failed_commits.get()),
+    ("hoopoe_store_reopened_total", "Times the store was opened anew after a fault.", |shard| {
+        shard.reopened.get()
+    }),
+    (
+        "hoopoe_queue_overflows_total",
+        "Messages that made room in full stored queues; also in hoopoe_publications_dropped_total.",
+        |shard| shard.overflowed.get(),
+    ),
+];
+
+/// All metrics of the broker as text for Prometheus.
+pub fn metrics(instruments: &Instruments) -> String {
+    let mut out = Exposition::default();
+    build(&mut out, instruments);
+    clients(&mut out, instruments);
+    publications(&mut out, &instruments.telemetry);
+    queues(&mut out, instruments);
+    shards(&mut out, &instruments.telemetry);
+    listeners(&mut out, instruments);
+    process(&mut out, instruments);
+    out.into_text()
+}
+
+fn build(out: &mut Exposition, instruments: &Instruments) {
+    let build = instruments.build;
+    let labels =
+        [("version", build.version), ("revision", build.revision), ("profile", build.profile)];
+    out.family("hoopoe_build_info", Kind::Gauge, "What runs; always 1.").sample(&labels, 1);
+    out.family(
+        "hoopoe_durability_info",
+        Kind::Gauge,
+        "How durable acknowledgements are; always 1.",
+    )
+    .sample(&[("durability", instruments.durability)], 1);
+}
+
+fn clients(out: &mut Exposition, instruments: &Instruments) {
+    let telemetry = &instruments.telemetry;
+    let mut family =
+        out.family("hoopoe_connections", Kind::Gauge, "Connections open, by the worker's number.");
+    for (number, worker) in telemetry.workers.iter().enumerate() {
+        family.sample(&[("worker", &number.to_string())], worker.connections.get());
+    }
+    let connected = telemetry.sum(|worker| worker.sessions.get());
+    out.gauge("hoopoe_clients_connected", "Clients connected.", connected);
+    let gauges = instruments.gauges();
+    for (name, help, value) in [
+        ("hoopoe_sessions_stored", "Stored sessions.", gauges.stored_sessions),
+        (
+            "hoopoe_sessions_away",
+            "Stored sessions whose clients are not connected.",
+            instruments.sessions_away(&gauges),
+        ),
+        ("hoopoe_subscriptions", "Subscriptions.", gauges.subscriptions),
+        ("hoopoe_filters", "Different topic filters subscribed to.", gauges.filters),
+        ("hoopoe_shared_groups", "Groups of shared subscriptions.", gauges.shared_groups),
+    ] {
+        out.gauge(name, help, value);
+    }
+    for (name, help, count) in WORKER_COUNTS {
+        out.counter(name, help, telemetry.sum(count));
+    }
+    out.counter("hoopoe_packets_sent_total", "MQTT packets written.", telemetry.packets_out());
+}
+
+fn publications(out: &mut Exposition, telemetry: &Telemetry) {
+    let help = "Publications read from clients.";
+    let mut family = out.family("hoopoe_publications_received_total", Kind::Counter, help);
+    for (qos, label) in QOS {
+        family.sample(&[("qos", label)], telemetry.sum(|worker| worker.published_in(qos)));
+    }
+    let help = "Publications written to clients, repetitions included.";
+    let mut family = out.family("hoopoe_publications_sent_total", Kind::Counter, help);
+    for (qos, label) in QOS {
+        family.sample(&[("qos", label)], telemetry.sum(|worker| worker.published_out(qos)));
+    }
+    let help = "Copies of publications that a receiver did not get.";
+    let mut family = out.family("hoopoe_publications_dropped_total", Kind::Counter, help);
+    for (reason, label) in Dropped::ALL {
+        family.sample(&[("reason", label)], telemetry.drops(reason));
+    }
+}
+
+fn queues(out: &mut Exposition, instruments: &Instruments) {
+    let gauges = instruments.gauges();
+    out.gauge(
+        "hoopoe_retained_messages",
+        "Retained messages, $SYS aside.",
+        gauges.retained_messages,
+    );
+    let help = "Messages in stored queues, waiting or unacknowledged, once per receiver.";
+    out.gauge("hoopoe_queued_messages", help, gauges.queued_messages);
+    out.gauge("hoopoe_queued_bytes", "Their bytes.", gauges.queued_bytes);
+    let help = "Letters between threads that wait for their receivers.";
+    let mut family = out.family("hoopoe_mailbox_letters", Kind::Gauge, help);
+    family.sample(&[("receiver", "workers")], gauges.worker_letters);
+    family.sample(&[("receiver", "shards")], gauges.shard_letters);
+    family.sample(&[("receiver", "readers")], gauges.reader_jobs);
+}
+
+fn shards(out: &mut Exposition, telemetry: &Telemetry) {
+    let numbered =
+        || telemetry.shards.iter().enumerate().map(|(number, shard)| (number.to_string(), shard));
+    for (name, help, count) in SHARD_COUNTS {
+        let mut family = out.family(name, Kind::Counter, help);
+        for (number, shard) in numbered() {
+            family.sample(&[("shard", &number)], count(shard));
+        }
+    }
+    let help = "1 while the shard's store takes writes.";
+    let mut family = out.family("hoopoe_store_writable", Kind::Gauge, help);
+    for (number, shard) in numbered() {
+        let writable = shard.writable.load(Ordering::Acquire);
+        family.sample(&[("shard", &number)], u8::from(writable));
+    }
+    let help = "Time from a batch's first command to the end of its commit.";
+    let mut family = out.family("hoopoe_commit_seconds", Kind::Histogram, help);
+    for (number, shard) in numbered() {
+        let (buckets, count, sum) = scaled(&shard.commit_micros, 1e6);
+        family.histogram(&[("shard", &number)], buckets, count, sum);
+    }
+    let help = "Commands in a batch.";
+    let mut family = out.family("hoopoe_commit_batch_commands", Kind::Histogram, help);
+    for (number, shard) in numbered() {
+        let (buckets, count, sum) = scaled(&shard.batch_commands, 1.0);
+        family.histogram(&[("shard", &number)], buckets, count, sum);
+    }
+}
+
+/// Buckets with their bounds in units of `per_unit`, the number of values, and their sum.
+fn scaled<const N: usize>(
+    buckets: &Buckets<N>,
+    per_unit: f64,
+) -> (impl Iterator<Item = (String, u64)>, u64, f64) {
+    let (bounds, count, sum) = buckets.cumulative();
+    let unit = move |value: u64| value as f64 / per_unit;
+    let labelled = bounds.into_iter().map(move |(bound, below)| (unit(bound).to_string(), below));
+    (labelled, count, unit(sum))
+}
+
+fn listeners(out: &mut Exposition, instruments: &Instruments) {
+    let listeners = &instruments.listeners;
+    if listeners.is_empty() {
+        return;
+    }
+    let help = "Connections open at the listener.";
+    let mut family = out.family("hoopoe_listener_connections", Kind::Gauge, help);
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.open_connections());
+    }
+    let help = "Connections let in.";
+    let mut family = out.family("hoopoe_listener_accepted_total", Kind::Counter, help);
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.counts().accepted);
+    }
+    let help = "Connections not let in.";
+    let mut family = out.family("hoopoe_listener_refused_total", Kind::Counter, help);
+    for (url, gate) in listeners {
+        let counts = gate.counts();
+        for (reason, count) in [
+            ("full", counts.refused_full),
+            ("too_often", counts.refused_too_often),
+            ("untrusted", counts.refused_untrusted),
+        ] {
+            family.sample(&[("listener", url), ("reason", reason)], count);
+        }
+    }
+    let help = "Errors of the system while accepting.";
+    let mut family = out.family("hoopoe_listener_accept_errors_total", Kind::Counter, help);
+    for (url, gate) in listeners {
+        family.sample(&[("listener", url)], gate.counts().accept_errors);
+    }
+}
+
+/// The names that Prometheus' own client libraries use, so that boards made for them fit.
+fn process(out: &mut Exposition, instruments: &Instruments) {
+    let process = Process::read();
+    if let Some(secs) = process.cpu_secs {
+        out.counter("process_cpu_seconds_total", "CPU time used, user and system.", secs);
+    }
+    if let Some(bytes) = process.resident_bytes {
+        out.gauge("process_resident_memory_bytes", "Memory resident.", bytes);
+    }
+    if let Some(fds) = process.open_fds {
+        out.gauge("process_open_fds", "File descriptors open.", fds);
+    }
+    if let Some(fds) = process.max_fds {
+        out.gauge("process_max_fds", "File descriptors allowed.", fds);
+    }
+    let help = "When the broker started, in seconds since the epoch.";
+    out.gauge("process_start_time_seconds", help, instruments.started_at_secs());
+}
+
+#[cfg(test)]
+mod tests;

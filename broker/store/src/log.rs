@@ -1,0 +1,157 @@
+//! The shard log: where a shard's batches become durable, and the only place where effects come
+//! out.
+//!
+//! A [`PendingBatch`] holds rows and the effects that rest on them. It has no way to give its
+//! effects away; [`ShardLog::append`] takes it whole and returns a [`Receipt`], and only a receipt
+//! can be turned into effects. Acknowledging before committing cannot be written down.
+//!
+//! On one node the log *is* the write-ahead log of the store; in a cluster another
+//! implementation replicates the batch first.
+
+use hoopoe_codec::ReasonCode;
+use hoopoe_core::{Location, SessionId};
+
+use crate::command::{Close, ReplyTo};
+use crate::effect::Effect;
+use crate::error::WriteError;
+use crate::kv::{Batch, SharedKv};
+use crate::settings::Durability;
+
+/// What a shard's commands have changed since the last commit, and what that makes happen.
+#[derive(Debug, Default)]
+pub struct PendingBatch {
+    pub(crate) rows: Batch,
+    /// True when something waits for these rows to be on disk.
+    pub(crate) durable: bool,
+    effects: Vec<Effect>,
+    pub(crate) after: Vec<After>,
+    /// Sessions given back in this batch, in case it fails.
+    pub(crate) closes: Vec<(SessionId, Box<Close>)>,
+}
+
+/// What the shard does for itself once the batch is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum After {
+    /// Entries up to here are acknowledged on disk.
+    Raise(SessionId, u64),
+    /// The queue is void.
+    Remove(SessionId),
+}
+
+impl PendingBatch {
+    /// An empty batch.
+    pub fn new() -> PendingBatch {
+        PendingBatch::default()
+    }
+
+    /// True when committing it would change and release nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.effects.is_empty() && self.after.is_empty()
+    }
+
+    /// Bytes of rows so far: a shard stops draining its mailbox at some size.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    pub(crate) fn committed(&mut self, reply: ReplyTo, code: ReasonCode) {
+        self.effects.push(Effect::Committed { reply, code, position: 0 });
+    }
+
+    /// Connections that would have been told that they are let in.
+    pub(crate) fn opened(&self) -> impl Iterator<Item = Location> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Opened(opened) if opened.code == ReasonCode::Success => {
+                Some(opened.reply.location)
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Proof that a batch is as durable as the settings ask for.
+#[derive(Debug)]
+#[must_use = "the effects of a batch are in its receipt"]
+pub struct Receipt {
+    effects: Vec<Effect>,
+}
+
+impl Receipt {
+    /// What may happen now, in order.
+    pub fn into_effects(self) -> Vec<Effect> {
+        self.effects
+    }
+}
+
+/// A batch that was not committed (ruling 12). Nothing that rests on it may be told to anyone.
+#[derive(Debug, thiserror::Error)]
+#[error("a batch was not committed: {fault}")]
+pub struct CommitError {
+    /// What happened.
+    pub fault: WriteError,
+    /// What may still happen: refusals for those who wait (after [`WriteError::Refused`]) and
+    /// take-overs, which rest on nothing durable.
+    pub effects: Vec<Effect>,
+    /// Connections that must be closed, because what they wait for may have happened or not.
+    pub lost: Vec<ReplyTo>,
+}
+
+/// Where batches become durable.
+pub trait ShardLog: Send {
+    /// Makes a batch durable and gives its effects free.
+    fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError>;
+}
+
+/// The log of a single node: the write batch of its own store.
+pub(crate) struct LocalLog {
+    kv: SharedKv,
+    durability: Durability,
+}
+
+impl LocalLog {
+    pub(crate) fn new(kv: SharedKv, durability: Durability) -> LocalLog {
+        LocalLog { kv, durability }
+    }
+}
+
+impl ShardLog for LocalLog {
+    fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError> {
+        if !batch.rows.is_empty() {
+            let sync = batch.durable && self.durability == Durability::Sync;
+            if let Err(fault) = self.kv.write(&batch.rows, sync) {
+                return Err(failed(fault, batch.effects));
+            }
+        }
+        Ok(Receipt { effects: batch.effects })
+    }
+}
+
+/// What is left of the effects of a batch that failed.
+fn failed(fault: WriteError, effects: Vec<Effect>) -> CommitError {
+    let refused = matches!(fault, WriteError::Refused(_));
+    let mut error = CommitError { fault, effects: Vec::new(), lost: Vec::new() };
+    for effect in effects {
+        match effect {
+            Effect::TakenOver { .. } => error.effects.push(effect),
+            Effect::Opened(mut opened) => {
+                if opened.code == ReasonCode::Success {
+                    opened.code = ReasonCode::ServerUnavailable;
+                    opened.session = None;
+                    opened.session_present = false;
+                }
+                error.effects.push(Effect::Opened(opened));
+            }
+            Effect::Committed { reply, .. } if !refused => error.lost.push(reply),
+            Effect::Committed { reply, code, .. } => {
+                let code = if code.is_error() { code } else { ReasonCode::QuotaExceeded };
+                error.effects.push(Effect::Committed { reply, code, position: 0 });
+            }
+            _ => {}
+        }
+    }
+    error
+}

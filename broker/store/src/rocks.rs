@@ -1,0 +1,454 @@
+//! The store on RocksDB.
+//!
+//! Owns the database of a data folder, the choice of its options, and what happens when the disk
+//! fails: a write with an unknown outcome closes it to writes until it was reopened; a full disk
+//! frees the reserve file and refuses writes until the reserve can be made again (ruling 12).
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::compaction_filter::{CompactionFilter, Decision};
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
+use rocksdb::{
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DBCompressionType, DBWithThreadMode, FlushOptions, LogLevel, Options,
+    ReadOptions, SingleThreaded, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+};
+
+use crate::error::{StoreError, WriteError};
+use crate::kv::{Batch, Change, Family, Found, Kv, RowJudge, Span, Visit};
+use crate::settings::StoreSettings;
+
+type Db = DBWithThreadMode<SingleThreaded>;
+
+/// Folder of the database inside the data folder.
+const FOLDER: &str = "db";
+/// The file that is given up when the disk is full.
+const RESERVE: &str = "reserve";
+/// The write-ahead log may grow to this many times the write buffers before the family that holds
+/// it back is flushed.
+const WAL_FACTOR: u64 = 1;
+/// The log files of RocksDB itself that are kept.
+const LOG_FILES: usize = 4;
+
+/// A RocksDB database that can be closed and reopened under its users.
+pub struct RocksKv {
+    /// `None` between a fault and the reopening, and after a reopening that failed.
+    db: RwLock<Option<Db>>,
+    settings: StoreSettings,
+    judge: Option<Arc<dyn RowJudge>>,
+    cache: Cache,
+    buffers: WriteBufferManager,
+    /// A write had an unknown outcome: no write before the reopening.
+    poisoned: AtomicBool,
+    /// The reserve has been given up.
+    full: AtomicBool,
+}
+
+impl std::fmt::Debug for RocksKv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksKv").field("folder", &self.settings.folder).finish_non_exhaustive()
+    }
+}
+
+impl RocksKv {
+    /// Opens or makes the database of the data folder. With a judge, dead rows vanish when files
+    /// are merged.
+    pub fn open(
+        settings: &StoreSettings,
+        judge: Option<Arc<dyn RowJudge>>,
+    ) -> Result<RocksKv, StoreError> {
+        let kv = RocksKv {
+            db: RwLock::new(None),
+            cache: Cache::new_lru_cache(settings.block_cache_bytes),
+            // Not stalling: a shard that waits would keep its mailbox waiting; RocksDB's own
+            // slow-down on too many files is the brake.
+            buffers: WriteBufferManager::new_write_buffer_manager(
+                settings.write_buffer_bytes,
+                false,
+            ),
+            settings: settings.clone(),
+            judge,
+            poisoned: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+        };
+        fs::create_dir_all(&settings.folder).map_err(|error| kv.not_writable(&error))?;
+        let db = kv.open_db()?;
+        *kv.db.write() = Some(db);
+        if let Err(error) = kv.make_reserve() {
+            tracing::warn!(%error, "no reserve file: the disk is (nearly) full");
+            kv.full.store(true, Ordering::Release);
+        }
+        Ok(kv)
+    }
+
+    fn not_writable(&self, reason: &dyn std::fmt::Display) -> StoreError {
+        StoreError::NotWritable { path: self.settings.folder.clone(), reason: reason.to_string() }
+    }
+
+    fn open_db(&self) -> Result<Db, StoreError> {
+        let families = Family::ALL
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), self.family_options(family)));
+        let path = self.settings.folder.join(FOLDER);
+        Db::open_cf_descriptors(&self.db_options(), path, families).map_err(|error| {
+            let text = error.to_string();
+            // RocksDB has no kind of its own for its lock.
+            if text.contains("lock file") || text.contains("lock hold") || text.contains("LOCK") {
+                return StoreError::Locked { path: self.settings.folder.clone() };
+            }
+            match error.kind() {
+                rocksdb::ErrorKind::Corruption => StoreError::Read(text),
+                _ => self.not_writable(&text),
+            }
+        })
+    }
+
+    fn db_options(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_background_jobs(i32::from(self.settings.background_jobs.max(1)));
+        options.set_write_buffer_manager(&self.buffers);
+        // One log for all families: a family that is hardly written would keep old logs alive.
+        let wal = (self.settings.write_buffer_bytes as u64) * WAL_FACTOR;
+        options.set_max_total_wal_size(wal);
+        // Files are handed to the disk as they grow, so that a sync of the log does not wait for
+        // megabytes of a merge.
+        options.set_bytes_per_sync(1 << 20);
+        options.set_keep_log_file_num(LOG_FILES);
+        options.set_log_level(LogLevel::Warn);
+        options.set_stats_dump_period_sec(0);
+        options
+    }
+
+    fn family_options(&self, family: Family) -> Options {
+        let mut options = Options::default();
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        // Indexes and filters count against the cache: memory is bounded whatever is stored.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(5);
+        // LZ4 costs next to nothing on what does not compress, and texts do compress.
+        options.set_compression_type(DBCompressionType::Lz4);
+        let buffers = self.settings.write_buffer_bytes;
+        match family {
+            Family::Queue => {
+                // Read in stretches of one session: the filter is on the session, not the key.
+                options.set_prefix_extractor(SliceTransform::create_fixed_prefix(8));
+                table.set_bloom_filter(10.0, false);
+                table.set_whole_key_filtering(false);
+                table.set_block_size(8 << 10);
+                options.set_write_buffer_size(buffers / 2);
+            }
+            Family::Body => {
+                // Asked only for bodies that exist: filters of the last level would be wasted.
+                table.set_bloom_filter(10.0, false);
+                options.set_optimize_filters_for_hits(true);
+                table.set_block_size(8 << 10);
+                options.set_write_buffer_size(buffers / 2);
+            }
+            Family::Retained => {
+                // Asked for topics that are often not there: one filter look-up answers.
+                table.set_bloom_filter(10.0, false);
+                options.set_bottommost_compression_type(DBCompressionType::Zstd);
+                options.set_write_buffer_size(buffers / 4);
+            }
+            Family::Meta | Family::Shard | Family::Session => {
+                // Small rows written again and again; read in full at the start.
+                options.set_write_buffer_size(buffers / 8);
+            }
+        }
+        options.set_block_based_table_factory(&table);
+        if let Some(judge) = &self.judge
+            && matches!(family, Family::Queue | Family::Body)
+        {
+            options.set_compaction_filter_factory(JudgeFactory { judge: judge.clone(), family });
+        }
+        options
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.settings.folder.join(RESERVE)
+    }
+
+    /// Makes the reserve file, of real zeros: an empty file of that length would hold no space.
+    fn make_reserve(&self) -> io::Result<()> {
+        let (path, bytes) = (self.reserve(), self.settings.reserve_bytes);
+        if bytes == 0 || fs::metadata(&path).is_ok_and(|file| file.len() == bytes) {
+            return Ok(());
+        }
+        let write = || {
+            let mut file = File::create(&path)?;
+            let zeros = vec![0; 1 << 20];
+            let mut left = bytes;
+            while left > 0 {
+                let step = left.min(zeros.len() as u64);
+                file.write_all(&zeros[..step as usize])?;
+                left -= step;
+            }
+            file.sync_all()
+        };
+        write().inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    fn db(&self) -> Result<OpenDb<'_>, StoreError> {
+        let guard = self.db.read();
+        if guard.is_none() {
+            return Err(StoreError::Closed);
+        }
+        Ok(OpenDb(guard))
+    }
+
+    /// Writes what is in memory into files, so that the log can go.
+    fn flush_all(&self) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let families = Family::ALL.map(|family| open.family(family));
+        let families: Vec<&ColumnFamily> = families.into_iter().collect::<Result<_, _>>()?;
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        open.db()?.flush_cfs_opt(&families, &options).map_err(read_error)
+    }
+}
+
+/// The database while nobody closes it.
+struct OpenDb<'a>(RwLockReadGuard<'a, Option<Db>>);
+
+impl OpenDb<'_> {
+    fn db(&self) -> Result<&Db, StoreError> {
+        self.0.as_ref().ok_or(StoreError::Closed)
+    }
+
+    fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
+        self.db()?.cf_handle(family.name()).ok_or(StoreError::Closed)
+    }
+}
+
+fn read_error(error: rocksdb::Error) -> StoreError {
+    StoreError::Read(error.into_string())
+}
+
+fn read_options(family: Family, span: Span<'_>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    match span.from {
+        Bound::Included(from) | Bound::Excluded(from) => options.set_iterate_lower_bound(from),
+        Bound::Unbounded => {}
+    }
+    match span.to {
+        Bound::Excluded(to) => options.set_iterate_upper_bound(to),
+        Bound::Included(to) => {
+            let mut behind = to.to_vec();
+            behind.push(0);
+            options.set_iterate_upper_bound(behind);
+        }
+        Bound::Unbounded => {}
+    }
+    let one_session = match (span.from, span.to) {
+        (Bound::Included(from), Bound::Included(to) | Bound::Excluded(to)) => {
+            from.len() >= 8 && to.len() >= 8 && from[..8] == to[..8]
+        }
+        _ => false,
+    };
+    if family == Family::Queue && one_session && !span.reverse {
+        options.set_prefix_same_as_start(true);
+    } else {
+        options.set_total_order_seek(true);
+    }
+    options
+}
+
+impl Kv for RocksKv {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let open = self.db()?;
+        open.db()?.get_cf(open.family(family)?, key).map_err(read_error)
+    }
+
+    fn multi_get(
+        &self,
+        family: Family,
+        keys: &[&[u8]],
+        found: &mut Found<'_>,
+    ) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let values =
+            open.db()?.batched_multi_get_cf(open.family(family)?, keys.iter().copied(), false);
+        for (at, value) in values.into_iter().enumerate() {
+            found(at, value.map_err(read_error)?.as_deref());
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        span: Span<'_>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let options = read_options(family, span);
+        let mut rows = open.db()?.raw_iterator_cf_opt(open.family(family)?, options);
+        if span.reverse {
+            rows.seek_to_last();
+        } else {
+            match span.from {
+                Bound::Included(from) | Bound::Excluded(from) => rows.seek(from),
+                Bound::Unbounded => rows.seek_to_first(),
+            }
+        }
+        let skip = match span.from {
+            Bound::Excluded(from) => Some(from),
+            _ => None,
+        };
+        while let Some((key, value)) = rows.item() {
+            if skip != Some(key)
+                && let ControlFlow::Break(()) = visit(key, value)
+            {
+                break;
+            }
+            if span.reverse {
+                rows.prev();
+            } else {
+                rows.next();
+            }
+        }
+        rows.status().map_err(read_error)
+    }
+
+    fn write(&self, batch: &Batch, sync: bool) -> Result<(), WriteError> {
+        let refused = |reason: &str| Err(WriteError::Refused(reason.to_owned()));
+        if self.poisoned.load(Ordering::Acquire) {
+            return refused("the store waits to be reopened");
+        }
+        if self.full.load(Ordering::Acquire) {
+            return refused("the disk is full");
+        }
+        let closed = |error: StoreError| WriteError::Refused(error.to_string());
+        let open = self.db().map_err(closed)?;
+        let mut families = [None; Family::ALL.len()];
+        for family in Family::ALL {
+            families[family as usize] = Some(open.family(family).map_err(closed)?);
+        }
+        let mut rows = WriteBatch::with_capacity_bytes(batch.bytes() + 12 * batch.len() + 64);
+        for change in batch.changes() {
+            match change {
+                Change::Put(family, key, value) => {
+                    if let Some(family) = families[family as usize] {
+                        rows.put_cf(family, key, value);
+                    }
+                }
+                Change::Delete(family, key) => {
+                    if let Some(family) = families[family as usize] {
+                        rows.delete_cf(family, key);
+                    }
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        let db = open.db().map_err(closed)?;
+        db.write_opt(rows, &options).map_err(|error| {
+            // Whatever RocksDB says, the log may hold the batch: an error is never "not written".
+            self.poisoned.store(true, Ordering::Release);
+            let text = error.into_string();
+            if text.contains("No space left") {
+                self.full.store(true, Ordering::Release);
+            }
+            WriteError::Unknown(text)
+        })
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut db = self.db.write();
+        if db.is_some() && !self.poisoned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Closed before it is opened: the lock on the folder is one of files, not of this value.
+        drop(db.take());
+        if self.full.load(Ordering::Acquire) {
+            // Opening writes files: the reserve is what is left to write them with.
+            let _ = fs::remove_file(self.reserve());
+        }
+        *db = Some(self.open_db()?);
+        self.poisoned.store(false, Ordering::Release);
+        tracing::info!("the store was reopened");
+        Ok(())
+    }
+
+    fn probe(&self) -> Result<(), WriteError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(WriteError::Refused("the store waits to be reopened".into()));
+        }
+        if self.full.load(Ordering::Acquire) {
+            self.make_reserve().map_err(|error| WriteError::Refused(error.to_string()))?;
+            self.full.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.flush_all()
+    }
+
+    fn compact(&self, family: Family) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::IfHaveCompactionFilter);
+        open.db()?.compact_range_cf_opt(
+            open.family(family)?,
+            None::<&[u8]>,
+            None::<&[u8]>,
+            &options,
+        );
+        Ok(())
+    }
+
+    fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let copy = Checkpoint::new(open.db()?).map_err(read_error)?;
+        copy.create_checkpoint(folder.join(FOLDER)).map_err(read_error)
+    }
+}
+
+/// Makes a filter for every merge of files.
+struct JudgeFactory {
+    judge: Arc<dyn RowJudge>,
+    family: Family,
+}
+
+impl CompactionFilterFactory for JudgeFactory {
+    type Filter = JudgeFilter;
+
+    fn create(&mut self, _: CompactionFilterContext) -> JudgeFilter {
+        JudgeFilter { judge: self.judge.clone(), family: self.family }
+    }
+
+    fn name(&self) -> &CStr {
+        c"hoopoe.floors"
+    }
+}
+
+/// Lets dead rows vanish while files are merged.
+struct JudgeFilter {
+    judge: Arc<dyn RowJudge>,
+    family: Family,
+}
+
+impl CompactionFilter for JudgeFilter {
+    fn filter(&mut self, _level: u32, key: &[u8], value: &[u8]) -> Decision {
+        if self.judge.is_dead(self.family, key, value) { Decision::Remove } else { Decision::Keep }
+    }
+
+    fn name(&self) -> &CStr {
+        c"hoopoe.floors"
+    }
+}

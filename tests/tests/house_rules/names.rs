@@ -1,0 +1,93 @@
+//! How files are called, what lies at the top of the tree, and how a module introduces itself.
+
+use crate::Rule;
+use crate::tree::Tree;
+
+/// Names that say nothing about what is inside, alone or as the end of a longer name.
+const EMPTY_NAMES: [&str; 10] = [
+    "util", "utils", "common", "helper", "helpers", "manager", "managers", "context", "misc",
+    "types",
+];
+
+/// What may be seen in the top folder; everything else belongs into one of these.
+const AT_THE_TOP: [&str; 15] = [
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "benches",
+    "bridge",
+    "broker",
+    "clippy.toml",
+    "config",
+    "deny.toml",
+    "rustfmt.toml",
+    "tests",
+];
+
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        demand: "a file is a noun or the packet it serves, never utils, common, manager, context",
+        faults: empty_names,
+        breach: &[("broker/src/session_utils.rs", "//! x\n"), ("broker/src/session.rs", "//! x\n")],
+    },
+    Rule {
+        demand: "the top folder holds the seven names and the conventional files only",
+        faults: strangers_at_the_top,
+        breach: &[("scripts/build.sh", ""), ("broker/src/main.rs", ""), (".ci/run", "")],
+    },
+    Rule {
+        demand: "a file of code opens with //! lines: what it is for, what it owns, what it leaves",
+        faults: silent_modules,
+        breach: &[
+            ("broker/src/a.rs", "use std::fmt;\n//! too late\n"),
+            ("broker/src/b.rs", "#![forbid(unsafe_code)]\n\n//! b\n"),
+            ("broker/src/b/tests.rs", "use super::*;\n"),
+        ],
+    },
+];
+
+fn empty_names(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for source in tree.sources() {
+        for part in source.path.trim_end_matches(".rs").split('/') {
+            let last_word = part.rsplit(['_', '-']).next().unwrap_or(part);
+            if EMPTY_NAMES.contains(&last_word) {
+                faults.push(format!("{}:1: {part} says nothing", source.path));
+            }
+        }
+    }
+    faults
+}
+
+fn strangers_at_the_top(tree: &Tree) -> Vec<String> {
+    let mut faults: Vec<String> = Vec::new();
+    let mut seen = "";
+    for file in tree.files() {
+        let top = file.path.split('/').next().unwrap_or_default();
+        if !top.starts_with('.') && !AT_THE_TOP.contains(&top) && top != seen {
+            faults.push(format!("{}:1: {top} at the top", file.path));
+        }
+        seen = top;
+    }
+    faults
+}
+
+fn silent_modules(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for source in tree.sources() {
+        let mut lines = source.text.lines().map(str::trim);
+        // A file of tests beside the code it tests is introduced by that code.
+        if source.is_test_file() && !source.path.starts_with("tests/") {
+            continue;
+        }
+        let first = lines.find(|line| !line.is_empty() && !line.starts_with("#!["));
+        if !first.is_some_and(|line| line.starts_with("//!")) {
+            faults.push(format!("{}:1: no //! lines", source.path));
+        }
+    }
+    faults
+}
