@@ -264,6 +264,7 @@ impl ShardView {
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
         let opened: Vec<Location> = batch.opened().collect();
+        let owed: Vec<u64> = batch.owed().collect();
         match self.log.append(batch) {
             Ok(receipt) => {
                 self.committed(&after);
@@ -274,6 +275,7 @@ impl ShardView {
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
                 self.never_opened.extend(opened);
+                self.outbox.retain(|number| !owed.contains(number));
                 self.deferred.extend(closes);
                 Err(error)
             }
