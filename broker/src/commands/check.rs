@@ -143,7 +143,11 @@ mod tests {
             format!("listener[1].tls.cert: {}: no certificate", path("empty")),
             format!("listener[2].tls.key: {}: no private key", path("cert")),
             format!("listener[3].tls.client_ca: cannot read {}: ", path("none")),
-            format!("listener[4].tls.key: certificate {} with key {}: ", path("cert"), path("other")),
+            format!(
+                "listener[4].tls.key: certificate {} with key {}: ",
+                path("cert"),
+                path("other")
+            ),
         ];
         assert_eq!(said.lines().count(), expected.len(), "{said}");
         for (line, expected) in said.lines().zip(expected) {

@@ -86,8 +86,7 @@ impl OpenListener {
     ) -> impl Future<Output = ()> + use<> {
         let socket = self.socket.try_clone();
         let (transport, gate) = (self.transport.clone(), self.gate.clone());
-        let (listener, seats, env) =
-            (self.listener.clone(), node.seats.clone(), node.env.clone());
+        let (listener, seats, env) = (self.listener.clone(), node.seats.clone(), node.env.clone());
         let most = match settings.limits.max_connections {
             0 => u64::MAX,
             most => u64::from(most),
