@@ -89,7 +89,7 @@ impl Running {
 
     /// The address after `listening on tcp://`, once the broker is ready.
     fn address(&mut self) -> String {
-        self.wait_for(&["ready"]);
+        while self.wait_for(&["ready"]) != "ready" {}
         let url = self.seen.iter().find_map(|line| line.strip_prefix("listening on tcp://"));
         url.expect("a line with the listener").to_owned()
     }
@@ -251,11 +251,12 @@ fn a_reload_names_what_it_took_up_and_what_waits_for_a_restart() {
     assert_eq!(broker.ended().0.code(), Some(0));
 }
 
-/// What `serve` says when it cannot start, and that it ends with 1.
+/// The reason `serve` gives when it cannot start, behind what it may have logged before.
 fn refused(folder: &TempDir, line: &str) -> String {
     let (code, said, error) = told(&run(folder, line));
     assert_eq!((code, said.as_str()), (Some(1), ""), "{line}: {error}");
-    error
+    let reason = error.find("hoopoe: ").expect("a reason");
+    error[reason..].to_owned()
 }
 
 #[test]
