@@ -112,6 +112,12 @@ impl Options {
             command.arg("--listen").arg(url);
         }
         command.args(["--http", "127.0.0.1:0"]).args(&self.arguments);
+        // What the suite is told (`HOOPOE_BIN` and its like) is no setting of the broker's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOOPOE_") {
+                command.env_remove(name);
+            }
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command

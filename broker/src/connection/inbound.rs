@@ -95,14 +95,14 @@ impl Worker {
                     return used;
                 }
                 Err(fault) => {
-                    self.fault(location, fault);
+                    self.fault(location, &[], fault);
                     return bytes.len();
                 }
             };
             used += frame.len();
             self.counters.packets_in.add(1);
             if let Err(fault) = self.packet(location, frame) {
-                self.fault(location, fault);
+                self.fault(location, frame, fault);
                 return bytes.len();
             }
         }
@@ -145,13 +145,13 @@ impl Worker {
     }
 
     /// A packet that breaks the rules: v5 hears why, then the connection ends.
-    pub(super) fn fault(&mut self, location: Location, fault: Fault) {
+    pub(super) fn fault(&mut self, location: Location, frame: &[u8], fault: Fault) {
         self.counters.faults.add(1);
         if let Some(connection) = self.connection(location) {
             tracing::debug!(client = connection.label(), %fault, "malformed or illegal packet");
             match &connection.phase {
                 Phase::Active(_) => self.end_session(location, Cause::Fault(fault.reason)),
-                Phase::Greeting => self.refuse_unread(location, fault),
+                Phase::Greeting => self.refuse_unread(location, frame, fault),
                 _ => self.socket_ended(location, Some(fault.into())),
             }
         }

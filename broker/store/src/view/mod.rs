@@ -191,6 +191,7 @@ impl ShardView {
             }
             Command::Release { marker, reply } => self.release(marker, reply, batch),
             Command::Group(_) => {}
+            Command::Barrier { reply } => batch.committed(reply, ReasonCode::Success),
             Command::OutboxDone { outbox } => self.outbox_done(outbox, batch),
             Command::Evict { key } => self.evict(now_ms, &key, batch),
             Command::ExpireRetained { topics } => self.expire_retained(&topics, batch),
@@ -352,6 +353,7 @@ impl ShardView {
             }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
+            | Command::Barrier { reply }
             | Command::Release { reply, .. } => Some(reply),
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } => reply,
