@@ -112,7 +112,7 @@ impl Options {
             command.arg("--listen").arg(url);
         }
         command.args(["--http", "127.0.0.1:0"]).args(&self.arguments);
-        // Settings of whoever runs the tests are not the broker's.
+        // What the suite is told (`HOOPOE_BIN` and its like) is no setting of the broker's.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HOOPOE_") {
                 command.env_remove(name);
@@ -142,7 +142,7 @@ impl Running {
         let log = Log::new();
         log.follow(child.stdout.take().expect("standard output is piped"));
         log.follow(child.stderr.take().expect("standard error is piped"));
-        let (listeners, http) = log.wait_until_ready();
+        let (listeners, http) = log.wait_until_ready(options.listeners.len());
         Running { child: Some(child), log, listeners, http }
     }
 
@@ -315,8 +315,7 @@ pub fn shared_broker() -> &'static Broker {
     &SHARED
 }
 
-/// Sends a signal to a process of this test.
-pub fn signal_process(pid: u32, signal: &str) {
+fn signal_process(pid: u32, signal: &str) {
     let status = Command::new("sh")
         .args(["-c", r#"kill -s "$0" "$1""#, signal, &pid.to_string()])
         .status()
@@ -364,7 +363,7 @@ impl Log {
         });
     }
 
-    fn wait_until_ready(&self) -> (Vec<(String, SocketAddr)>, Option<SocketAddr>) {
+    fn wait_until_ready(&self, count: usize) -> (Vec<(String, SocketAddr)>, Option<SocketAddr>) {
         let started = Instant::now();
         let mut state = self.lock();
         while !state.ready {
@@ -378,6 +377,7 @@ impl Log {
             let waited = self.changed.wait_timeout(state, DEADLINE / 20);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        assert_eq!(state.listeners.len(), count, "listeners announced: {:?}", state.lines);
         (state.listeners.clone(), state.http)
     }
 

@@ -319,10 +319,11 @@ impl Worker {
     }
 
     /// A first packet that could not be read. The version is unknown or not to be trusted: only
-    /// an unsupported protocol level is answered ([MQTT-3.1.2-2]), in the form all versions know.
-    pub(super) fn refuse_unread(&mut self, location: Location, fault: Fault) {
+    /// an unsupported protocol is answered ([MQTT-3.1.2-2]), in the form that its level knows.
+    pub(super) fn refuse_unread(&mut self, location: Location, frame: &[u8], fault: Fault) {
         if fault.reason == ReasonCode::UnsupportedProtocolVersion {
-            self.refuse(location, Version::V311, fault.reason);
+            let version = if protocol_level(frame) >= Some(5) { Version::V5 } else { Version::V311 };
+            self.refuse(location, version, fault.reason);
         } else {
             self.counters.refused_connects.add(1);
             self.socket_ended(location, Some(fault.into()));
@@ -425,6 +426,14 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
     })
+}
+
+/// The protocol level of a CONNECT that is not understood.
+fn protocol_level(frame: &[u8]) -> Option<u8> {
+    let length_bytes = frame.iter().skip(1).position(|byte| byte & 0x80 == 0)? + 1;
+    let body = frame.get(1 + length_bytes..)?;
+    let name = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    body.get(2 + name).copied()
 }
 
 /// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).

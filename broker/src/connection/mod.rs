@@ -105,6 +105,8 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
+    /// Publications with RETAIN that are submitted and not yet committed.
+    pub retained_under_way: AtomicU64,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }

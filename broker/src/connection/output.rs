@@ -14,7 +14,7 @@ pub const SHARED_FROM_BYTES: usize = 4096;
 const MOST_SLICES: usize = 64;
 
 /// Capacity that a buffer may keep when it goes back to the pool.
-const KEPT_CAPACITY: usize = 64 * 1024;
+const KEPT_CAPACITY: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Shared {

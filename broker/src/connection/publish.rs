@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{Fault, PacketId, Publish, QoS, ReasonCode, Version};
 use hoopoe_core::index::topic_hash as hash;
@@ -313,6 +314,9 @@ impl Worker {
         reply: ReplyTo,
     ) {
         for (shard, mut command) in commands {
+            if command.retain {
+                self.env.retained_under_way.fetch_add(1, Ordering::AcqRel);
+            }
             command.reply = Some(reply);
             self.turn.to_shards[shard].push(Command::Publish(command));
         }

@@ -21,6 +21,9 @@ use crate::shard::{QueuePage, ReadJob};
 /// Set in tokens of outgoing exchanges, which are settled apart from answers to the client.
 pub(super) const STEP_TOKEN: u64 = 1 << 63;
 
+/// The token of barriers before a scan of retained messages.
+pub(super) const SCAN_TOKEN: u64 = u64::MAX;
+
 /// Entries per page at most, and bytes.
 const PAGE_ENTRIES: usize = 256;
 const PAGE_BYTES: usize = 256 * 1024;
@@ -63,6 +66,10 @@ impl Worker {
             return;
         }
         let location = reply.location;
+        if reply.token == SCAN_TOKEN {
+            self.scan_ordered(location);
+            return;
+        }
         if reply.token & STEP_TOKEN != 0 {
             self.step_committed(location, reply.token & !STEP_TOKEN, code);
             return;
@@ -125,8 +132,10 @@ impl Worker {
             let Some(session) = connection.session() else { return };
             let room = session.window.room() > 0;
             let Some(stored) = &mut session.stored else { return };
-            let Some(entry) = stored.page.front() else { break };
-            if !room && entry.seq >= stored.resend_end {
+            if stored.page.is_empty() {
+                break;
+            }
+            if !room {
                 return;
             }
             let Some(entry) = stored.page.pop_front() else { return };
@@ -189,11 +198,16 @@ impl Worker {
             }
             if stored.resend.front().is_some_and(|(at, _)| *at == seq)
                 && let Some((_, id)) = stored.resend.pop_front()
+                && session.window.resend(id) == Ok(true)
             {
                 let outgoing = Outgoing::from_entry(entry, origin, true);
                 self.send_step(location, outgoing, id);
             }
             return;
+        }
+        if !stored.resend.is_empty() {
+            self.forget_lost(location);
+            return self.send_entry(location, entry);
         }
         if let Some(at) = stored.done.iter().position(|done| *done == seq) {
             stored.done.swap_remove(at);
@@ -316,7 +330,8 @@ impl Worker {
         // What was in delivery before a restart or a reconnect keeps its identifier.
         let before = session.window.iter().find(|message| message.source == origin);
         if let Some(message) = before {
-            if !message.released {
+            // At most a member's share of the group: it may exceed the window for a moment.
+            if session.window.resend(message.id) == Ok(true) {
                 let outgoing = Outgoing::from_entry(entry, origin, true);
                 self.send_step(location, outgoing, message.id);
             }

@@ -186,6 +186,9 @@ pub struct Scan {
     pub after: Option<Arc<str>>,
     /// A page is on its way.
     pub reading: bool,
+    /// Shards that have not yet said that everything submitted before is committed; `None` before
+    /// they are asked.
+    pub barriers: Option<usize>,
 }
 
 /// What an outgoing exchange does once its commit is done.

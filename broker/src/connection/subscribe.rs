@@ -5,6 +5,7 @@
 //! page by page, as fast as the client takes them (ruling 8).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{
     AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
@@ -20,6 +21,7 @@ use smallvec::SmallVec;
 
 use super::Connection;
 use super::closing::{Cause, group_slot, leave_command};
+use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan, Subscribed};
 use super::worker::Worker;
 use crate::access::Action;
@@ -73,6 +75,7 @@ impl Worker {
                 identifier,
                 after: None,
                 reading: false,
+                barriers: None,
             });
         }
         // More filters than commits can be counted for are no more than the packet's filters.
@@ -239,7 +242,8 @@ impl Worker {
                 codes.push(ReasonCode::TopicFilterInvalid);
             } else if session.subscriptions.take(filter).is_some() {
                 codes.push(ReasonCode::Success);
-                session.scans.retain(|scan| *scan.filter != **filter);
+                // A scan under way ends with its page.
+                session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
                 ended.push((*filter).into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
@@ -291,6 +295,8 @@ impl Worker {
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
+        let shards = self.turn.to_shards.len();
+        let retained_under_way = self.env.retained_under_way.load(Ordering::Acquire) > 0;
         let Some(connection) = self.connection(location) else { return };
         if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
             return;
@@ -302,6 +308,15 @@ impl Worker {
         let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
         scan.reading = true;
         session.fresh.get_or_insert_default();
+        if scan.barriers.is_none() && retained_under_way {
+            // What was published before this subscription must be found (ruling 8).
+            scan.barriers = Some(shards);
+            let reply = ReplyTo { location, token: SCAN_TOKEN };
+            for batch in &mut self.turn.to_shards {
+                batch.push(Command::Barrier { reply });
+            }
+            return;
+        }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
         if filter.starts_with('$') {
             let messages = self.env.system.matching(&filter);
@@ -311,6 +326,20 @@ impl Worker {
         }
         let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
         self.turn.to_readers.push(job);
+    }
+
+    /// A shard has committed everything that came before a scan.
+    pub(super) fn scan_ordered(&mut self, location: Location) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Some(scan) = session.scans.front_mut()
+            && let Some(barriers) = &mut scan.barriers
+        {
+            *barriers = barriers.saturating_sub(1);
+            if *barriers == 0 {
+                scan.reading = false;
+                self.scan_on(location);
+            }
+        }
     }
 
     /// A page of retained messages has been read.

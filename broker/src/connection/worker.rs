@@ -32,7 +32,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
 /// Output buffers kept for the next turn.
-const POOLED_OUTPUTS: usize = 1024;
+const POOLED_OUTPUTS: usize = 512;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
 /// While some other thread is behind, sockets are looked at again after this time.

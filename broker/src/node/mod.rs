@@ -146,6 +146,7 @@ impl Node {
                 QueuePolicy::Refuse => settings.queue.max_messages,
                 QueuePolicy::DropOldest => 0,
             },
+            retained_under_way: AtomicU64::new(0),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();

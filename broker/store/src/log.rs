@@ -62,6 +62,14 @@ impl PendingBatch {
         self.effects.push(Effect::Committed { reply, code, position: 0 });
     }
 
+    /// Outbox entries that are made in this batch.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = u64> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Publish { outbox, .. } => Some(*outbox),
+            _ => None,
+        })
+    }
+
     /// Connections that would have been told that they are let in.
     pub(crate) fn opened(&self) -> impl Iterator<Item = Location> + '_ {
         self.effects.iter().filter_map(|effect| match effect {

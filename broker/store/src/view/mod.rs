@@ -191,6 +191,7 @@ impl ShardView {
             }
             Command::Release { marker, reply } => self.release(marker, reply, batch),
             Command::Group(_) => {}
+            Command::Barrier { reply } => batch.committed(reply, ReasonCode::Success),
             Command::OutboxDone { outbox } => self.outbox_done(outbox, batch),
             Command::Evict { key } => self.evict(now_ms, &key, batch),
             Command::ExpireRetained { topics } => self.expire_retained(&topics, batch),
@@ -264,6 +265,7 @@ impl ShardView {
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
         let opened: Vec<Location> = batch.opened().collect();
+        let owed: Vec<u64> = batch.owed().collect();
         match self.log.append(batch) {
             Ok(receipt) => {
                 self.committed(&after);
@@ -274,6 +276,7 @@ impl ShardView {
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
                 self.never_opened.extend(opened);
+                self.outbox.retain(|number| !owed.contains(number));
                 self.deferred.extend(closes);
                 Err(error)
             }
@@ -350,6 +353,7 @@ impl ShardView {
             }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
+            | Command::Barrier { reply }
             | Command::Release { reply, .. } => Some(reply),
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } => reply,
