@@ -27,13 +27,10 @@ pub(crate) enum Kind {
     Offline,
     /// As offline, and the broker is killed in between.
     Crash,
-}
-
-impl Kind {
-    /// True where users talk while connected, which runs for a time rather than for a count.
-    pub(crate) fn talks(self) -> bool {
-        matches!(self, Kind::Pairs | Kind::Group | Kind::Room)
-    }
+    /// Users with many conversations return to waiting messages.
+    Login,
+    /// An evening of chat: 1:1 with receipts, groups, a room, people who come and go.
+    Mixed,
 }
 
 /// MQTT version.
@@ -88,12 +85,21 @@ pub(crate) struct Shape {
     pub memberships: usize,
     /// Who speaks in a group or room, in turn.
     pub speakers: usize,
-    /// Connections that listen (room), connect (storm, idle) or leave and return (offline).
+    /// Connections that listen (room), connect (storm, idle), leave and return (offline, login), or
+    /// chat (mixed).
     pub clients: usize,
-    /// Subscriptions of each connection (storm, idle).
+    /// Subscriptions of each connection (storm, idle), conversations of each user (login).
     pub subscriptions: usize,
-    /// Messages for each session (offline), or topics (retained).
+    /// Messages for each session (offline, login), or topics (retained).
     pub messages: usize,
+    /// Conversations of each user in which messages wait (login).
+    pub news: usize,
+    /// Users who watch the room (mixed).
+    pub viewers: usize,
+    /// Users who leave per second (mixed).
+    pub churn: f64,
+    /// Seconds that they are away.
+    pub away_secs: f64,
     /// Connections that publish (offline, retained).
     pub publishers: usize,
     /// Storm: measure the return of known sessions rather than first visits.
@@ -156,15 +162,29 @@ pub(crate) struct Overrides {
     /// Who speaks in a group or room, in turn
     #[arg(long)]
     pub speakers: Option<usize>,
-    /// Connections that listen (room), connect (storm, idle), leave and return (offline)
+    /// Connections that listen (room), connect (storm, idle), leave and return (offline, login), chat
+    /// (mixed)
     #[arg(long)]
     pub clients: Option<usize>,
-    /// Subscriptions of each connection (storm, idle)
+    /// Subscriptions of each connection (storm, idle), conversations of each user (login)
     #[arg(long)]
     pub subscriptions: Option<usize>,
-    /// Messages for each session (offline, crash), or topics (retained)
+    /// Messages for each session (offline, crash, login), or topics (retained)
     #[arg(long)]
     pub messages: Option<usize>,
+    /// Conversations of each user in which messages wait (login)
+    #[arg(long)]
+    pub news: Option<usize>,
+    /// Users who watch the room (mixed)
+    #[arg(long)]
+    pub viewers: Option<usize>,
+    /// Users who leave per second (mixed)
+    #[arg(long)]
+    pub churn: Option<f64>,
+    /// Seconds that they are away (mixed)
+    #[arg(long = "away")]
+    #[serde(rename = "away")]
+    pub away_secs: Option<f64>,
     /// Connections that publish (offline, crash, retained)
     #[arg(long)]
     pub publishers: Option<usize>,
@@ -186,7 +206,7 @@ impl Overrides {
         overlay!(self, shape;
             mqtt, qos, size, persistent, window, duration_secs, warmup_secs, drain_secs, pending,
             pairs, groups, members, memberships, speakers, clients, subscriptions, messages,
-            publishers, resume;
+            news, viewers, churn, away_secs, publishers, resume;
             rate, ramp);
     }
 }
@@ -210,6 +230,9 @@ pub(crate) const PRESETS: &[(&str, &str)] = &[
     ("retained", "50,000 retained topics to one QoS 1 wildcard subscriber"),
     ("offline", "2,000 sessions leave, 100 messages arrive for each, all return"),
     ("crash", "as offline, with the broker killed and started again in between"),
+    ("login", "1,000 users of 50 conversations return to 30 waiting messages each"),
+    ("mixed", "an evening of chat: 2,000 users come and go, 1:1 with receipts, groups, a room"),
+    ("office", "10,000 users at once, 18,000 requests per second: 1:1 with receipts, groups"),
 ];
 
 impl Shape {
@@ -236,6 +259,10 @@ impl Shape {
             clients: 10_000,
             subscriptions: 1,
             messages: 100,
+            news: 10,
+            viewers: 0,
+            churn: 0.0,
+            away_secs: 2.0,
             publishers: 20,
             resume: false,
         }
@@ -248,6 +275,14 @@ impl Shape {
         let group = Shape { window: 4, ..base(Kind::Group) };
         let room = Shape { qos: 0, size: 128, window: 4, speakers: 1, ..base(Kind::Room) };
         let storm = base(Kind::Storm);
+        let mixed = Shape {
+            groups: 1000,
+            members: 10,
+            memberships: 1,
+            speakers: 4,
+            rate: Some(18_000.0),
+            ..base(Kind::Mixed)
+        };
         let offline = Shape { clients: 2000, window: 100, ..base(Kind::Offline) };
         Ok(match name {
             "pairs0" => Shape { qos: 0, ..pairs },
@@ -267,6 +302,24 @@ impl Shape {
             "retained" => Shape { messages: 50_000, window: 100, ..base(Kind::Retained) },
             "offline" => offline,
             "crash" => Shape { kind: Kind::Crash, ..offline },
+            "login" => Shape {
+                kind: Kind::Login,
+                clients: 1000,
+                subscriptions: 50,
+                messages: 30,
+                ..offline
+            },
+            "mixed" => Shape {
+                clients: 2000,
+                groups: 100,
+                members: 20,
+                viewers: 500,
+                churn: 50.0,
+                persistent: true,
+                rate: Some(3000.0),
+                ..mixed
+            },
+            "office" => mixed,
             _ => bail!(
                 "no scenario is called {name:?}; there are: {}",
                 PRESETS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
@@ -287,6 +340,7 @@ impl Shape {
             ("--speakers", self.speakers),
             ("--clients", self.clients),
             ("--messages", self.messages),
+            ("--news", self.news),
             ("--publishers", self.publishers),
             ("--pending", self.pending),
             ("--window", self.window as usize),
@@ -307,8 +361,39 @@ impl Shape {
         if self.kind == Kind::Group {
             self.check_groups()?;
         }
-        if matches!(self.kind, Kind::Offline | Kind::Crash) && self.qos == 0 {
+        if self.kind == Kind::Login && !self.messages.is_multiple_of(self.news) {
+            bail!("--news {}: must divide --messages {}", self.news, self.messages);
+        }
+        if self.kind == Kind::Login && self.news > self.subscriptions {
+            bail!("--news {}: there are {} conversations", self.news, self.subscriptions);
+        }
+        if self.kind == Kind::Mixed {
+            self.check_evening()?;
+        }
+        if matches!(self.kind, Kind::Offline | Kind::Crash | Kind::Login) && self.qos == 0 {
             bail!("--qos 0: messages of QoS 0 are not kept for absent sessions");
+        }
+        Ok(())
+    }
+
+    fn check_evening(&self) -> Result<()> {
+        if self.rate.is_none() {
+            bail!("--rate is needed: chat is an open loop");
+        }
+        if self.clients < 6 {
+            bail!("--clients {}: everybody has four friends, which takes six", self.clients);
+        }
+        if self.members > self.clients || self.viewers > self.clients {
+            bail!("--members and --viewers are at most --clients, {}", self.clients);
+        }
+        if !(0.0..=1e6).contains(&self.churn) {
+            bail!("--churn {}: between 0 and 1,000,000 per second", self.churn);
+        }
+        if self.churn > 0.0 && !self.persistent {
+            bail!("--churn needs --persistent: who is away would miss messages of right");
+        }
+        if self.churn * self.away_secs > self.clients as f64 / 2.0 {
+            bail!("--churn and --away: more than half of the users would be away");
         }
         Ok(())
     }
@@ -361,7 +446,8 @@ impl Shape {
             Kind::Room => self.clients + self.speakers,
             Kind::Storm | Kind::Idle => self.clients,
             Kind::Retained => self.publishers + 1,
-            Kind::Offline | Kind::Crash => self.clients + self.publishers,
+            Kind::Offline | Kind::Crash | Kind::Login => self.clients + self.publishers,
+            Kind::Mixed => self.clients,
         }
     }
 
@@ -390,6 +476,14 @@ impl Shape {
             Kind::Offline | Kind::Crash => {
                 format!("{} sessions, {} messages each", self.clients, self.messages)
             }
+            Kind::Login => format!(
+                "{} users of {} conversations, {} messages waiting in {} of them",
+                self.clients, self.subscriptions, self.messages, self.news
+            ),
+            Kind::Mixed => format!(
+                "{} users, {pace} and their receipts, {} groups of {}, room of {}, {} leave per second",
+                self.clients, self.groups, self.members, self.viewers, self.churn
+            ),
         };
         let version = match self.mqtt {
             Mqtt::V311 => "3.1.1",

@@ -14,8 +14,13 @@ const RATE: &str = "rate5k --pairs 2 --rate 300 --duration 0.5";
 const RETAINED: &str = "retained --messages 100 --publishers 2";
 const OFFLINE: &str = "offline --clients 4 --messages 20 --publishers 2";
 const CRASH: &str = "crash --clients 4 --messages 20 --publishers 2 --kill true --restart true";
+const LOGIN: &str =
+    "login --clients 6 --subscriptions 8 --news 2 --messages 20 --publishers 2 --pending 4";
+const MIXED: &str = "mixed --clients 12 --groups 3 --members 4 --viewers 6 --churn 20 --away 0.05 \
+                     --rate 500 --duration 0.5";
+const OFFICE: &str = "office --clients 12 --groups 3 --members 4 --rate 500 --duration 0.5";
 const STORM: &str = "storm --clients 40";
-const RESUME: &str = "storm-resume --clients 45";
+const RESUME: &str = "storm-resume --clients 40";
 const IDLE: &str = "idle --clients 40 --duration 0.3";
 
 /// Scenario, what the broker does wrong, and the counter that must have seen it.
@@ -46,6 +51,14 @@ const CAUGHT: &[(&str, Error, &str)] = &[
     (OFFLINE, Error::Double, "doubled"),
     (OFFLINE, Error::Overtake, "out_of_order"),
     (OFFLINE, Error::ForgetSessions, "lost"),
+    (LOGIN, Error::Lose, "lost"),
+    (LOGIN, Error::Double, "doubled"),
+    (LOGIN, Error::Overtake, "out_of_order"),
+    (MIXED, Error::Lose, "lost"),
+    (MIXED, Error::Double, "doubled"),
+    (MIXED, Error::Misroute, "misrouted"),
+    (OFFICE, Error::Lose, "lost"),
+    (OFFICE, Error::Double, "doubled"),
     (CRASH, Error::Lose, "lost"),
     (CRASH, Error::Double, "doubled"),
     (CRASH, Error::Overtake, "out_of_order"),
@@ -75,6 +88,8 @@ fn a_broker_without_errors_passes_every_scenario() {
         RETAINED,
         OFFLINE,
         CRASH,
+        LOGIN,
+        OFFICE,
         STORM,
         RESUME,
         IDLE,

@@ -40,7 +40,7 @@ pub(crate) enum Error {
 }
 
 /// Every so many deliveries (or connections) the error happens.
-const EVERY: u64 = 10;
+const EVERY: u64 = 7;
 
 #[derive(Clone)]
 struct Message {
@@ -54,6 +54,8 @@ struct Message {
 struct Session {
     filters: Vec<(String, QoS)>,
     waiting: VecDeque<Message>,
+    /// Sent to a persistent session and not acknowledged.
+    unsettled: Vec<(PacketId, Message)>,
     held_back: Option<Message>,
     online: Option<(TcpStream, Version, u64)>,
     persistent: bool,
@@ -175,6 +177,10 @@ impl State {
         if refused {
             return None;
         }
+        let again = std::mem::take(&mut session.unsettled);
+        for (_, message) in again {
+            session.publish(&message, true);
+        }
         let waiting: Vec<Message> = session.waiting.drain(..).collect();
         for message in waiting {
             self.deliver(id, &message);
@@ -223,7 +229,11 @@ impl State {
             Packet::PubRel(ack) => {
                 Ack::success(ack.id).encode(AckKind::PubComp, version, &mut answer);
             }
-            Packet::PubAck(_) | Packet::PubComp(_) => {}
+            Packet::PubAck(ack) | Packet::PubComp(ack) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.unsettled.retain(|(known, _)| *known != ack.id);
+                }
+            }
             Packet::Subscribe(subscribe) => {
                 let mut codes = Vec::new();
                 for (filter, options) in &subscribe.filters {
@@ -330,11 +340,20 @@ impl Session {
     }
 
     fn publish(&mut self, message: &Message, dup: bool) {
-        let Some((_, version, _)) = self.online else { return };
+        let Some((_, version, _)) = self.online else {
+            if message.qos != QoS::AtMostOnce {
+                self.waiting.push_back(message.clone());
+            }
+            return;
+        };
         let mut packet = Vec::new();
         let id = (message.qos != QoS::AtMostOnce).then(|| {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            PacketId::new(self.last_id).unwrap()
+            let id = PacketId::new(self.last_id).unwrap();
+            if self.persistent {
+                self.unsettled.push((id, message.clone()));
+            }
+            id
         });
         PublishHead {
             version,
