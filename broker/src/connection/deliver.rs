@@ -145,9 +145,7 @@ impl Worker {
                 self.counters.dropped(Dropped::FullBuffer);
                 return;
             }
-            qos if !full && session.backlog.is_empty() => {
-                session.window.push(qos, outgoing.origin)
-            }
+            qos if !full && session.backlog.is_empty() => session.window.push(qos, outgoing.origin),
             _ => None,
         };
         if id.is_some() || outgoing.qos == QoS::AtMostOnce {

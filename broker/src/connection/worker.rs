@@ -235,9 +235,7 @@ impl Worker {
         let place = entry.key();
         let location = Location::new(self.number as u8, self.generation, place as u32);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll.registry().register(socket.stream(), Token(place), interest)
-        {
+        if let Err(error) = self.poll.registry().register(socket.stream(), Token(place), interest) {
             tracing::warn!(%error, "socket not registered");
             return;
         }

@@ -13,8 +13,8 @@ use crate::connection::{Limits, Listener, Seats};
 use crate::fabric::Mail;
 use crate::settings::{self, HttpAddress, Scheme, Settings};
 use crate::transport::{
-    Acceptor, BindOptions, Carrier, Certificates, ClientCertificates, ConnectRate, GateLimits, ListenerGate,
-    ListenerTransport, TlsFiles, WebSocketSettings, bind,
+    Acceptor, BindOptions, Carrier, Certificates, ClientCertificates, ConnectRate, GateLimits,
+    ListenerGate, ListenerTransport, TlsFiles, WebSocketSettings, bind,
 };
 
 /// Messages that may wait for room in the window of a session that is not stored.
@@ -86,8 +86,7 @@ impl OpenListener {
     ) -> impl Future<Output = ()> + use<> {
         let socket = self.socket.try_clone();
         let (transport, gate) = (self.transport.clone(), self.gate.clone());
-        let (listener, seats, env) =
-            (self.listener.clone(), node.seats.clone(), node.env.clone());
+        let (listener, seats, env) = (self.listener.clone(), node.seats.clone(), node.env.clone());
         let most = match settings.limits.max_connections {
             0 => u64::MAX,
             most => u64::from(most),
@@ -146,8 +145,7 @@ fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTranspor
             }
             Some(authority) => ClientCertificates::Optional(authority.clone()),
         };
-        let files =
-            TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone(), clients };
+        let files = TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone(), clients };
         Certificates::load(files).with_context(|| format!("listener {url}"))
     };
     let websocket = || {

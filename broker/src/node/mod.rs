@@ -158,8 +158,7 @@ impl Node {
             env: env.clone(),
             counters: env.telemetry.workers[number].clone(),
         });
-        let parts =
-            Parts { workers: worker_parts.collect(), shards: shard_parts, outbox, stop };
+        let parts = Parts { workers: worker_parts.collect(), shards: shard_parts, outbox, stop };
         Ok((Node { env, store, seats: WorkerSeats::new(workers) }, parts))
     }
 
