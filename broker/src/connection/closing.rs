@@ -139,22 +139,22 @@ impl Worker {
 
     /// Takes a transient session's subscriptions out of the index.
     fn unroute(&self, session: &Session) {
-        for subscribed in session.subscriptions.iter() {
-            if !subscribed.filter.starts_with("$share/") {
-                self.env.fabric.index.remove(&subscribed.filter, session.route.subscriber);
+        for filter in session.subscriptions.iter() {
+            if !filter.starts_with("$share/") {
+                self.env.fabric.index.remove(filter, session.route.subscriber);
             }
         }
     }
 
     /// Gives back what the session holds of shared groups.
     fn leave_groups(&mut self, location: Location, session: &Session) {
-        let shared = session.subscriptions.iter().filter(|s| s.filter.starts_with("$share/"));
+        let shared = session.subscriptions.iter().filter(|filter| filter.starts_with("$share/"));
         let subscriber = session.route.subscriber;
         let mut commands = Vec::new();
-        for subscribed in shared {
+        for filter in shared {
             if session.route.session.is_none() {
-                commands.extend(leave_command(&subscribed.filter, subscriber));
-            } else if let Some(group) = self.env.groups.get(&*subscribed.filter) {
+                commands.extend(leave_command(filter, subscriber));
+            } else if let Some(group) = self.env.groups.get(filter) {
                 let keeps = session.window.iter().filter_map(|m| match m.source {
                     Origin::Group { group: of, seq }
                         if of == *group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>

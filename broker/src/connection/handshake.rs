@@ -18,7 +18,7 @@ use hoopoe_store::effect::{Opened, StoredSession};
 
 use super::closing::Cause;
 use super::rate::Rate;
-use super::session::{Origin, Session, Stored, Subscribed, Subscriptions};
+use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
@@ -265,11 +265,7 @@ impl Worker {
         session.incoming.restore(&stored.markers);
         let mut shared = Vec::new();
         for subscription in &stored.subscriptions {
-            session.subscriptions.put(Subscribed {
-                filter: (*subscription.filter).into(),
-                options: subscription.options,
-                identifier: subscription.identifier,
-            });
+            session.subscriptions.put(&subscription.filter);
             if let Some(group) = env.groups.get(&*subscription.filter) {
                 let member = Member {
                     subscriber: route.subscriber,
@@ -423,7 +419,6 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
         topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
         request_response: properties.request_response_information.unwrap_or(false),
-        request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
     })
 }
@@ -543,7 +538,6 @@ fn new_session(
         outbound_aliases: (aliases > 0).then(|| Box::new(OutboundAliases::new(aliases))),
         subscriptions: Subscriptions::default(),
         maximum_packet: newcomer.maximum_packet,
-        problem_information: newcomer.request_problem,
         expiry_secs: newcomer.expiry_secs,
         will: newcomer.will.clone().filter(|_| opened.session.is_none()).map(Box::new),
         backlog: Default::default(),

@@ -153,7 +153,6 @@ struct Newcomer {
     maximum_packet: u32,
     topic_alias_maximum: u16,
     request_response: bool,
-    request_problem: bool,
     expiry_capped: bool,
 }
 
@@ -219,7 +218,8 @@ impl Connection {
     }
 
     fn output_len(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.len())
+        let wrapped = self.socket.as_ref().map_or(0, Socket::waiting);
+        wrapped + self.output.as_ref().map_or(0, |output| output.len())
     }
 
     /// Takes over the address that a PROXY header named, and charges it for the connection; false

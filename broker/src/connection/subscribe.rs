@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use super::Connection;
 use super::closing::{Cause, group_slot, leave_command};
 use super::queue::SCAN_TOKEN;
-use super::session::{Answer, Origin, Outgoing, Scan, Subscribed};
+use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
 use crate::shard::{ReadJob, RetainedPage};
@@ -162,11 +162,7 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
-        session.subscriptions.put(Subscribed {
-            filter: grant.filter.into(),
-            options: grant.options,
-            identifier,
-        });
+        session.subscriptions.put(grant.filter);
         let route = session.route.clone();
         if grant.shared.is_none() {
             let subscriber = route.subscriber;
@@ -240,7 +236,7 @@ impl Worker {
         for filter in &unsubscribe.filters {
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
-            } else if session.subscriptions.take(filter).is_some() {
+            } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
                 session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
