@@ -42,6 +42,9 @@ const RECLAIM_EVERY: Duration = Duration::from_secs(10);
 /// When the broker cannot start, or cannot go on.
 pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
     let logging = logging::init(&settings.log)?;
+    for note in settings.notes() {
+        tracing::warn!("{note}");
+    }
     crate::transport::install_crypto_provider();
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread()
