@@ -8,6 +8,7 @@ pub mod broker;
 pub mod certificate;
 pub mod client;
 pub mod connect;
+pub mod fuzz;
 pub mod program;
 pub mod reaper;
 pub mod statement;
