@@ -139,6 +139,12 @@ impl Program {
         lines
     }
 
+    /// Asks the program to end with SIGTERM and waits until it has.
+    pub fn terminate(mut self) {
+        crate::broker::signal_process(self.child.id(), "TERM");
+        while self.next_line().is_some() {}
+    }
+
     /// Ends the program with SIGKILL, so that it says no farewell.
     pub fn kill(mut self) {
         self.end();

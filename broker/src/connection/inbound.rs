@@ -2,7 +2,7 @@
 //! one ends the connection with its reason.
 
 use hoopoe_codec::{
-    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
+    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, ReasonCode, Receiver, Version, decode,
     decode_connect, frame_length,
 };
 use hoopoe_core::Location;
@@ -95,14 +95,14 @@ impl Worker {
                     return used;
                 }
                 Err(fault) => {
-                    self.fault(location, fault);
+                    self.fault(location, &[], fault);
                     return bytes.len();
                 }
             };
             used += frame.len();
             self.counters.packets_in.add(1);
             if let Err(fault) = self.packet(location, frame) {
-                self.fault(location, fault);
+                self.fault(location, frame, fault);
                 return bytes.len();
             }
         }
@@ -145,13 +145,13 @@ impl Worker {
     }
 
     /// A packet that breaks the rules: v5 hears why, then the connection ends.
-    pub(super) fn fault(&mut self, location: Location, fault: Fault) {
+    pub(super) fn fault(&mut self, location: Location, frame: &[u8], fault: Fault) {
         self.counters.faults.add(1);
         if let Some(connection) = self.connection(location) {
             tracing::debug!(client = connection.label(), %fault, "malformed or illegal packet");
             match &connection.phase {
                 Phase::Active(_) => self.end_session(location, Cause::Fault(fault.reason)),
-                Phase::Greeting => self.refuse_unread(location, fault),
+                Phase::Greeting => self.refuse_unread(location, frame, fault),
                 _ => self.socket_ended(location, Some(fault.into())),
             }
         }
@@ -279,11 +279,7 @@ impl Worker {
         Ok(())
     }
 
-    fn disconnect(
-        &mut self,
-        location: Location,
-        disconnect: &Disconnect<'_>,
-    ) -> Result<(), Fault> {
+    fn disconnect(&mut self, location: Location, disconnect: &Disconnect<'_>) -> Result<(), Fault> {
         let Some(connection) = self.connection(location) else { return Ok(()) };
         let cap = connection.limits.session_expiry_max_secs;
         let Some(session) = connection.session() else { return Ok(()) };
@@ -322,14 +318,15 @@ impl Worker {
     ) -> u64 {
         let Some(connection) = self.connection(location) else { return 0 };
         let Some(session) = connection.session() else { return 0 };
+        if commits == 0 && session.answers.is_empty() {
+            // Nothing to wait for: it never enters the queue.
+            self.fulfil(location, owed, ReasonCode::Success);
+            return 0;
+        }
         session.owed_bytes += owed.bytes;
-        let at_once = commits == 0 && session.answers.is_empty();
         let token = session.answers.owe(commits, topic, owed);
         if session.answers.len() >= MOST_OWED || session.owed_bytes >= MOST_OWED_BYTES {
             connection.paused = true;
-        }
-        if at_once {
-            self.answer_ready(location);
         }
         token
     }
@@ -340,13 +337,7 @@ impl Worker {
             && let Some((owed, code)) = session.answers.pop_ready()
         {
             session.owed_bytes -= owed.bytes;
-            let publisher = session.route.subscriber;
-            if let Some((publication, plan)) = &owed.publish
-                && !code.is_error()
-            {
-                self.fan_out_shared(publication, plan, publisher);
-            }
-            self.answer(location, owed.answer, code);
+            self.fulfil(location, owed, code);
         }
         if let Some(connection) = self.connection(location)
             && connection.paused
@@ -358,6 +349,18 @@ impl Worker {
         }
     }
 
+    /// Sends an answer, after the copies of its publication that waited for it.
+    fn fulfil(&mut self, location: Location, owed: Owed, code: ReasonCode) {
+        if let Some((publication, plan)) = &owed.publish
+            && !code.is_error()
+            && let Some(session) = self.connection(location).and_then(Connection::session)
+        {
+            let publisher = session.route.subscriber;
+            self.fan_out_shared(publication, plan, publisher);
+        }
+        self.answer(location, owed.answer, code);
+    }
+
     fn answer(&mut self, location: Location, answer: Answer, code: ReasonCode) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
@@ -367,15 +370,11 @@ impl Worker {
             Answer::Nothing => {}
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubAck(ack(id, code))
-                });
+                self.acknowledge(location, version, code, |code| Packet::PubAck(ack(id, code)));
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubRec(ack(id, code))
-                });
+                self.acknowledge(location, version, code, |code| Packet::PubRec(ack(id, code)));
             }
             Answer::PubComp(id, found) => {
                 // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).

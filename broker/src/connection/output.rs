@@ -14,7 +14,7 @@ pub const SHARED_FROM_BYTES: usize = 4096;
 const MOST_SLICES: usize = 64;
 
 /// Capacity that a buffer may keep when it goes back to the pool.
-const KEPT_CAPACITY: usize = 64 * 1024;
+const KEPT_CAPACITY: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Shared {
@@ -31,6 +31,10 @@ pub struct Output {
     shared: VecDeque<Shared>,
     shared_bytes: usize,
 }
+
+/// Buffers between two uses. They are boxed because a connection without output holds a pointer
+/// only, and takes and gives back its buffer without copying.
+pub type Pool = Vec<Box<Output>>;
 
 /// How a write ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{Fault, PacketId, Publish, QoS, ReasonCode, Version};
 use hoopoe_core::index::topic_hash as hash;
@@ -17,12 +18,12 @@ use hoopoe_store::command::{self, ReplyTo};
 use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
-use super::{Connection, Limits};
 use super::closing::Cause;
 use super::message::Message;
 use super::plan::Plan;
 use super::session::{Answer, Owed};
 use super::worker::Worker;
+use super::{Connection, Limits};
 use crate::access::Action;
 use crate::fabric::Delivery;
 use crate::fabric::Mail;
@@ -231,8 +232,7 @@ impl Worker {
         }
         if self.queue_is_full(&plan, parts.qos) {
             self.counters.refused_publications.add(1);
-            let token =
-                self.owe_with(location, 1, 0, Owed { answer, publish: None, bytes: 0 });
+            let token = self.owe_with(location, 1, 0, Owed { answer, publish: None, bytes: 0 });
             self.settle(location, token, ReasonCode::QuotaExceeded);
             return;
         }
@@ -313,6 +313,9 @@ impl Worker {
         reply: ReplyTo,
     ) {
         for (shard, mut command) in commands {
+            if command.retain {
+                self.env.retained_under_way.fetch_add(1, Ordering::AcqRel);
+            }
             command.reply = Some(reply);
             self.turn.to_shards[shard].push(Command::Publish(command));
         }
@@ -490,11 +493,7 @@ fn check_publish(limits: &Limits, publish: &Publish<'_>, topic: &str) -> Result<
 }
 
 /// Whether something durable depends on the publication.
-fn needs_commit(
-    parts: &PublicationParts<'_>,
-    plan: &Plan,
-    marker: Option<PacketIdent>,
-) -> bool {
+fn needs_commit(parts: &PublicationParts<'_>, plan: &Plan, marker: Option<PacketIdent>) -> bool {
     let stored = plan.stored_qos.is_some_and(|granted| granted.min(parts.qos) > QoS::AtMostOnce);
     stored || parts.retain || marker.is_some() || !plan.groups.is_empty()
 }

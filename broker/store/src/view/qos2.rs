@@ -59,14 +59,6 @@ impl Exchanges {
         self.done.range(acknowledged + 1..).map(|(seq, _)| *seq).collect()
     }
 
-    /// Entries of groups that are in flight.
-    pub(super) fn group_entries(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
-        self.rows.values().filter_map(|row| match row.in_flight.source {
-            Source::Group(group, seq) => Some((group, seq)),
-            Source::Queue(_) => None,
-        })
-    }
-
     /// Keys of all rows there may be.
     pub(super) fn stored_keys(&self, id: SessionId) -> impl Iterator<Item = Key> + '_ {
         let exchanges = self.rows.keys().chain(&self.removed);

@@ -234,7 +234,7 @@ over_both! {
         rig.publish(&[alice.id()], "1");
         rig.publish(&[alice.id()], "2");
         rig.run(vec![Command::Progress(alice.progress(2, 68, 2))]);
-        rig.pass(1_000);
+        rig.pass(5_000);
         rig.store.reclaim().expect("reclaims");
         if let Some(memory) = &rig.memory {
             assert!(memory.is_empty(crate::kv::Family::Queue));
