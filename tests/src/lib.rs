@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod client;
 pub mod connect;
 pub mod crash;
+pub mod fuzz;
 pub mod program;
 pub mod reaper;
 pub mod statement;
