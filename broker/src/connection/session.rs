@@ -70,6 +70,8 @@ pub struct Outgoing {
     pub origin: Origin,
     /// It may have been sent before.
     pub dup: bool,
+    /// The identifier under which it was sent before, if it keeps that.
+    pub again: Option<PacketId>,
 }
 
 impl Outgoing {
@@ -82,6 +84,7 @@ impl Outgoing {
             identifiers: entry.identifiers,
             origin,
             dup,
+            again: None,
         }
     }
 }

@@ -140,9 +140,7 @@ impl Audit<'_> {
                 Some(Client::Receiver(number)) => {
                     self.judge_receiver(at, usize::from(number), entry)
                 }
-                Some(Client::Publisher(number)) => {
-                    self.judge_session(usize::from(number), entry)
-                }
+                Some(Client::Publisher(number)) => self.judge_session(usize::from(number), entry),
                 None => Ok(()),
             },
         };

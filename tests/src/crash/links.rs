@@ -146,9 +146,8 @@ impl Links {
         }
         open.buffer.extend_from_slice(bytes);
         let mut used = 0;
-        while let Some(length) = (used < open.buffer.len())
-            .then(|| wire::frame_length(&open.buffer[used..]))
-            .flatten()
+        while let Some(length) =
+            (used < open.buffer.len()).then(|| wire::frame_length(&open.buffer[used..])).flatten()
         {
             let packet = wire::decode(open.version, &open.buffer[used..used + length]);
             self.arrived.push_back(Arrival { link, client, packet: Some(packet) });

@@ -126,8 +126,7 @@ impl Run {
 
     /// Acts until the time to kill has come.
     async fn round(&mut self, number: usize) {
-        let mut round =
-            Round::of_seed(self.settings.seed, number, &self.cast, self.settings.acks);
+        let mut round = Round::of_seed(self.settings.seed, number, &self.cast, self.settings.acks);
         self.scene.acked = 0;
         self.scene.accepted = 0;
         self.everybody_comes();

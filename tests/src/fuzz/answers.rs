@@ -114,8 +114,7 @@ impl Conversation {
             return Err("Session Present after Clean Start [MQTT-3.2.2-2]".to_owned());
         }
         let empty = hello.client_id.is_empty();
-        if hello.version == Version::V5
-            && empty != connack.properties.assigned_client_id.is_some()
+        if hello.version == Version::V5 && empty != connack.properties.assigned_client_id.is_some()
         {
             return Err("Assigned Client Identifier [MQTT-3.2.2-16]".to_owned());
         }
@@ -286,8 +285,7 @@ impl Conversation {
         subscribed: &[Subscribed],
     ) -> Verdict {
         let latest = publications.iter().map(|publication| publication.at).max().unwrap_or(0);
-        let explains =
-            |s: &&Subscribed| s.until.is_none_or(|until| latest <= until);
+        let explains = |s: &&Subscribed| s.until.is_none_or(|until| latest <= until);
         let explaining: Vec<&Subscribed> = subscribed.iter().filter(explains).collect();
         if explaining.is_empty() {
             return Err("no subscription explains the message".to_owned());
