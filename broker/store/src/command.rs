@@ -72,6 +72,11 @@ pub enum Command {
     },
     /// A shared-subscription group's change or answer.
     Group(Box<GroupCommand>),
+    /// Does nothing; the answer says that everything told before is committed.
+    Barrier {
+        /// Told then.
+        reply: ReplyTo,
+    },
     /// An outbox entry has been carried out.
     OutboxDone {
         /// Its number.

@@ -233,6 +233,7 @@ impl ShardView {
             }
             Command::Release { marker, reply } => self.release(marker, reply, batch),
             Command::Group(command) => self.group(*command, batch),
+            Command::Barrier { reply } => batch.committed(reply, ReasonCode::Success),
             Command::OutboxDone { outbox } => self.outbox_done(outbox, batch),
             Command::Evict { key } => self.evict(now_ms, &key, batch),
             Command::ExpireRetained { topics } => self.expire_retained(&topics, batch),
@@ -452,6 +453,7 @@ impl ShardView {
             }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
+            | Command::Barrier { reply }
             | Command::Release { reply, .. } => Some(reply),
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } => reply,

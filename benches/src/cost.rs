@@ -1,0 +1,141 @@
+//! What a broker costs: CPU seconds and memory of its process tree, read from /proc.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// CPU and memory of a process tree at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// CPU seconds in user mode since the processes began.
+    pub user_secs: f64,
+    /// CPU seconds in the kernel.
+    pub system_secs: f64,
+    /// Resident bytes now.
+    pub rss_bytes: u64,
+    /// Sum of the processes' highest resident bytes.
+    pub peak_rss_bytes: u64,
+}
+
+impl Usage {
+    /// User and system CPU seconds together.
+    pub(crate) fn cpu_secs(&self) -> f64 {
+        self.user_secs + self.system_secs
+    }
+}
+
+/// The processes whose cost is counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    roots: Vec<u32>,
+    ticks_per_sec: f64,
+}
+
+impl Watch {
+    /// Watches these processes and all their descendants.
+    pub(crate) fn new(roots: &[u32]) -> Result<Watch> {
+        for pid in roots {
+            if fs::metadata(format!("/proc/{pid}")).is_err() {
+                bail!("--broker-pid {pid}: there is no such process");
+            }
+        }
+        let ticks_per_sec = rustix::param::clock_ticks_per_second() as f64;
+        Ok(Watch { roots: roots.to_vec(), ticks_per_sec })
+    }
+
+    /// Reads the tree's cost; processes that ended meanwhile are no longer in it.
+    pub(crate) fn read(&self) -> Result<Usage> {
+        let mut sum = Usage::default();
+        for pid in self.tree()? {
+            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+            let Some(stat) = Stat::parse(&stat) else { continue };
+            sum.user_secs += stat.user_ticks as f64 / self.ticks_per_sec;
+            sum.system_secs += stat.system_ticks as f64 / self.ticks_per_sec;
+            if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+                sum.rss_bytes += kilobytes(&status, "VmRSS:") * 1024;
+                sum.peak_rss_bytes += kilobytes(&status, "VmHWM:") * 1024;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn tree(&self) -> Result<HashSet<u32>> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for entry in fs::read_dir("/proc").context("reading /proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if let Some(stat) = Stat::parse(&stat) {
+                children.entry(stat.parent).or_default().push(pid);
+            }
+        }
+        let mut tree = HashSet::new();
+        let mut open = self.roots.clone();
+        while let Some(pid) = open.pop() {
+            if tree.insert(pid) {
+                open.extend(children.get(&pid).into_iter().flatten());
+            }
+        }
+        Ok(tree)
+    }
+}
+
+struct Stat {
+    parent: u32,
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl Stat {
+    /// The command's name may hold blanks and brackets: fields count from the last bracket.
+    fn parse(text: &str) -> Option<Stat> {
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        Some(Stat {
+            parent: fields.get(1)?.parse().ok()?,
+            user_ticks: fields.get(11)?.parse().ok()?,
+            system_ticks: fields.get(12)?.parse().ok()?,
+        })
+    }
+}
+
+fn kilobytes(status: &str, field: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// CPU seconds of the calling thread.
+pub(crate) fn thread_cpu_secs() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_command_is_called() {
+        let line = "4242 (a (b) c) S 17 1 1 0 -1 4194560 1 2 3 4 55 66 0 0 20 0 1 0 1 1 1";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.parent, stat.user_ticks, stat.system_ticks), (17, 55, 66));
+        assert!(Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn own_process_costs_something_and_holds_memory() {
+        let watch = Watch::new(&[std::process::id()]).unwrap();
+        let usage = watch.read().unwrap();
+        assert!(usage.rss_bytes > 100_000);
+        assert!(usage.peak_rss_bytes >= usage.rss_bytes / 2);
+        assert!(thread_cpu_secs() >= 0.0);
+        assert!(Watch::new(&[u32::MAX - 1]).is_err());
+    }
+}

@@ -1,0 +1,385 @@
+//! Users who talk: the one driver behind pairs, groups, rooms and mixtures of them.
+//!
+//! A *channel* is a topic with members who hear and speakers who talk in turn. Closed loop: every
+//! channel keeps a window of messages unfinished, and a message is finished when all members have it
+//! and the broker has settled it with the speaker. Open loop: messages fall due at a fixed rate,
+//! whatever the broker does, and latency counts from the due time. Owns the books of every delivery;
+//! connecting and subscribing are the lobby's.
+
+mod channel;
+pub(crate) mod evening;
+mod pace;
+pub(crate) mod world;
+
+use hdrhistogram::Histogram;
+use hoopoe_codec::ReasonCode;
+
+use crate::clock::now_ns;
+use crate::ledger::{Checks, Ledger, Verdict};
+use crate::net::{Down, Driver, Incoming, Net, State, Token};
+use crate::run::histogram;
+use crate::stamp::{Foreign, Sealer, Stamp};
+
+pub(crate) use channel::{Channel, Flight};
+pub(crate) use pace::Pace;
+pub(crate) use world::World;
+
+/// Due messages of a channel that may wait for a speaker with room; beyond it they are not sent.
+const MAX_OWED: usize = 10_000;
+/// Messages that a channel follows until everybody has them; older ones are only booked.
+const MAX_FOLLOWED: usize = 4096;
+
+/// What is measured about one sort of channel (1:1, group, room, …).
+pub(crate) struct Sort {
+    /// Name in the table.
+    pub name: &'static str,
+    /// Due time to arrival, every delivery.
+    pub latency: Histogram<u64>,
+    /// Due time to the last member's arrival; only where there are several.
+    pub last: Histogram<u64>,
+    /// First to last member's arrival.
+    pub spread: Histogram<u64>,
+    /// Everything said is owed to every member. Not so where members are away at times and nothing
+    /// is kept for them: there only order and doubling can be judged.
+    pub owed_to_all: bool,
+    /// The driver's owner wants to know of every arrival, to answer it.
+    pub answered: bool,
+}
+
+/// An arrival that wants an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    /// Who said it: index into the channel's speakers.
+    pub speaker: u16,
+    /// Who heard it.
+    pub client: u32,
+    /// When.
+    pub at_ns: u64,
+}
+
+impl Sort {
+    /// A sort of channel that nothing has been measured of.
+    pub(crate) fn new(name: &'static str) -> Sort {
+        let [latency, last, spread] = [histogram(), histogram(), histogram()];
+        Sort { name, latency, last, spread, owed_to_all: true, answered: false }
+    }
+}
+
+/// One channel that a client hears, with its place in the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Feed {
+    /// Which channel.
+    pub channel: u32,
+    /// The slot of the channel's first speaker; the others follow.
+    pub first_slot: u32,
+}
+
+/// The driver.
+pub(crate) struct Talk {
+    /// What is said where.
+    pub channels: Vec<Channel>,
+    /// Sorts of channels.
+    pub sorts: Vec<Sort>,
+    /// What each client hears, ordered by channel.
+    pub feeds: Vec<Vec<Feed>>,
+    /// The books.
+    pub ledger: Ledger,
+    /// Latencies since they were last shown.
+    pub interval: Histogram<u64>,
+    /// Deliveries received that were not repetitions.
+    pub received: u64,
+    /// Deliveries that all messages sent so far amount to.
+    pub owed_deliveries: u64,
+    /// Messages that a closed loop stopped waiting for.
+    pub abandoned: u64,
+    /// Due messages that were never sent because too many were waiting.
+    pub unsent: u64,
+    /// When something last arrived.
+    pub heard_ns: u64,
+    /// Arrivals that want an answer; the owner takes them out after every turn.
+    pub heard: Vec<Heard>,
+    /// Why the first connection was lost.
+    pub first_loss: Option<String>,
+    sealer: Sealer,
+    from_ns: u64,
+    to_ns: u64,
+    closing: bool,
+    /// Channels whose window has opened in this turn.
+    ready: Vec<u32>,
+}
+
+impl Talk {
+    /// A driver for this world, about to begin.
+    pub(crate) fn new(world: World, tag: u32) -> Talk {
+        Talk {
+            channels: world.channels,
+            sorts: world.sorts,
+            feeds: world.feeds,
+            ledger: world.ledger,
+            interval: histogram(),
+            received: 0,
+            owed_deliveries: 0,
+            abandoned: 0,
+            unsent: 0,
+            heard_ns: 0,
+            heard: Vec::new(),
+            first_loss: None,
+            sealer: Sealer::new(tag),
+            from_ns: u64::MAX,
+            to_ns: u64::MAX,
+            closing: false,
+            ready: Vec::new(),
+        }
+    }
+
+    /// Messages due from now on count in the latencies.
+    pub(crate) fn measure_from(&mut self, now_ns: u64) {
+        self.from_ns = now_ns;
+    }
+
+    /// Messages due after now do not count, and nothing more is said.
+    pub(crate) fn close(&mut self, now_ns: u64) {
+        self.to_ns = now_ns;
+        self.closing = true;
+    }
+
+    /// Nothing that was said is still under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.received >= self.owed_deliveries
+    }
+
+    /// Closed loop: opens every channel's window.
+    pub(crate) fn fill_windows(&mut self, net: &mut Net) {
+        for channel in 0..self.channels.len() as u32 {
+            self.refill(net, channel, now_ns());
+        }
+    }
+
+    /// Says what the windows allow after the arrivals of this turn.
+    pub(crate) fn after_turn(&mut self, net: &mut Net) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let now = now_ns();
+        let mut ready = std::mem::take(&mut self.ready);
+        for channel in ready.drain(..) {
+            self.channels[channel as usize].queued = false;
+            if !self.channels[channel as usize].owed.is_empty() {
+                self.pay(net, channel);
+            }
+            self.refill(net, channel, now);
+        }
+        self.ready = ready;
+    }
+
+    fn refill(&mut self, net: &mut Net, channel: u32, now: u64) {
+        while !self.closing && self.channels[channel as usize].wants_more() {
+            if !self.speak(net, channel, now) {
+                break;
+            }
+        }
+    }
+
+    /// Open loop: a message of this channel was due at `due_ns`.
+    pub(crate) fn due(&mut self, net: &mut Net, channel: u32, due_ns: u64) {
+        if self.channels[channel as usize].owed.is_empty() && self.speak(net, channel, due_ns) {
+            return;
+        }
+        let owed = &mut self.channels[channel as usize].owed;
+        if owed.len() < MAX_OWED {
+            owed.push_back(due_ns);
+        } else {
+            self.unsent += 1;
+        }
+        self.pay(net, channel);
+    }
+
+    /// Says what fell due while no speaker had room.
+    pub(crate) fn pay(&mut self, net: &mut Net, channel: u32) {
+        while let Some(due) = self.channels[channel as usize].owed.front().copied() {
+            if !self.speak(net, channel, due) {
+                break;
+            }
+            self.channels[channel as usize].owed.pop_front();
+        }
+    }
+
+    /// Lets the next speaker with room say one message; false when nobody has any.
+    pub(crate) fn speak(&mut self, net: &mut Net, channel: u32, due_ns: u64) -> bool {
+        let c = &mut self.channels[channel as usize];
+        let Some(speaker) = c.next_speaker(|client| net.has_room(client)) else { return false };
+        self.speak_as(net, channel, speaker, due_ns);
+        true
+    }
+
+    /// Lets this speaker, who is known to have room, say one message.
+    pub(crate) fn speak_as(&mut self, net: &mut Net, channel: u32, speaker: usize, due_ns: u64) {
+        let c = &mut self.channels[channel as usize];
+        let client = c.speakers[speaker];
+        let number = c.take_number();
+        let stamp = Stamp {
+            run: self.sealer.run(),
+            channel,
+            number,
+            speaker: speaker as u16,
+            seq: c.sent[speaker],
+            due_ns,
+        };
+        c.sent[speaker] += 1;
+        let parts = c.members + u32::from(c.settles);
+        c.follow(Flight { remaining: parts, due_ns, first_ns: 0, heard: 0 });
+        if self.sorts[c.sort as usize].owed_to_all {
+            self.owed_deliveries += u64::from(c.members);
+        }
+        let token = Token { channel, number };
+        net.publish(client, &c.template, token, &self.sealer, &stamp);
+    }
+
+    /// A client has been away from channels where nothing was kept for it.
+    pub(crate) fn came_back(&mut self, client: u32) {
+        for feed in &self.feeds[client as usize] {
+            let c = &self.channels[feed.channel as usize];
+            if !self.sorts[c.sort as usize].owed_to_all {
+                for speaker in 0..c.speakers.len() as u32 {
+                    self.ledger.begin_anew(feed.first_slot + speaker);
+                }
+            }
+        }
+    }
+
+    /// One part of a message (a delivery or the settling) is done.
+    #[inline]
+    fn part_done(&mut self, channel: u32, number: u32, heard_at: Option<u64>) {
+        let c = &mut self.channels[channel as usize];
+        let (sort, members) = (c.sort as usize, c.members);
+        let Some(flight) = c.flight(number) else { return };
+        flight.remaining = flight.remaining.saturating_sub(1);
+        let done = flight.remaining == 0;
+        if let Some(at) = heard_at {
+            flight.heard += 1;
+            if flight.heard == 1 {
+                flight.first_ns = at;
+            }
+            if flight.heard == members
+                && members > 1
+                && flight.due_ns >= self.from_ns
+                && flight.due_ns < self.to_ns
+            {
+                let sort = &mut self.sorts[sort];
+                sort.last.saturating_record(at.saturating_sub(flight.due_ns));
+                sort.spread.saturating_record(at.saturating_sub(flight.first_ns));
+            }
+        }
+        if done {
+            c.finish(number);
+            self.make_ready(channel);
+        }
+    }
+
+    #[inline]
+    fn make_ready(&mut self, channel: u32) {
+        let c = &mut self.channels[channel as usize];
+        if !c.queued {
+            c.queued = true;
+            self.ready.push(channel);
+        }
+    }
+
+    /// Closed loop: stops waiting for messages due before `before_ns`, so that a loss does not end
+    /// the conversation. The ledger knows of the loss all the same.
+    pub(crate) fn abandon_before(&mut self, before_ns: u64) {
+        for channel in 0..self.channels.len() {
+            let abandoned = self.channels[channel].abandon_before(before_ns);
+            if abandoned > 0 {
+                self.abandoned += u64::from(abandoned);
+                self.make_ready(channel as u32);
+            }
+        }
+    }
+
+    /// Closes the books: compares what was said with what was heard.
+    pub(crate) fn balance(&mut self) -> Checks {
+        let mut checks = self.ledger.checks;
+        for feeds in &self.feeds {
+            for feed in feeds {
+                let c = &self.channels[feed.channel as usize];
+                if !self.sorts[c.sort as usize].owed_to_all {
+                    continue;
+                }
+                for (speaker, sent) in c.sent.iter().enumerate() {
+                    checks.expected += u64::from(*sent);
+                    checks.lost += self.ledger.missing(feed.first_slot + speaker as u32, *sent);
+                }
+            }
+        }
+        checks
+    }
+}
+
+impl Driver for Talk {
+    #[inline]
+    fn on_message(&mut self, _net: &mut Net, client: u32, message: &Incoming<'_>) {
+        let stamp = match self.sealer.read(message.payload) {
+            Ok(stamp) => stamp,
+            Err(Foreign::Stranger) => {
+                self.ledger.checks.strangers += 1;
+                return;
+            }
+            Err(Foreign::Damaged) => {
+                self.ledger.checks.damaged += 1;
+                return;
+            }
+        };
+        let feeds = self.feeds.get(client as usize).map_or(&[][..], Vec::as_slice);
+        let feed = match feeds {
+            [one] if one.channel == stamp.channel => Some(one),
+            many if many.len() <= 8 => many.iter().find(|f| f.channel == stamp.channel),
+            many => {
+                many.binary_search_by_key(&stamp.channel, |f| f.channel).ok().map(|at| &many[at])
+            }
+        };
+        let Some(feed) = feed else {
+            self.ledger.checks.misrouted += 1;
+            return;
+        };
+        let c = &self.channels[stamp.channel as usize];
+        if usize::from(stamp.speaker) >= c.speakers.len() {
+            self.ledger.checks.damaged += 1;
+            return;
+        }
+        let sort = c.sort as usize;
+        let slot = feed.first_slot + u32::from(stamp.speaker);
+        self.heard_ns = message.at_ns;
+        if self.ledger.note(slot, stamp.seq, message.dup) == Verdict::Again {
+            return;
+        }
+        let kind = &self.sorts[sort];
+        self.received += u64::from(kind.owed_to_all);
+        if kind.answered && !self.closing {
+            self.heard.push(Heard { speaker: stamp.speaker, client, at_ns: message.at_ns });
+        }
+        if stamp.due_ns >= self.from_ns && stamp.due_ns < self.to_ns {
+            let latency = message.at_ns.saturating_sub(stamp.due_ns);
+            self.sorts[sort].latency.saturating_record(latency);
+            self.interval.saturating_record(latency);
+        }
+        self.part_done(stamp.channel, stamp.number, Some(message.at_ns));
+    }
+
+    #[inline]
+    fn on_settled(&mut self, _net: &mut Net, _client: u32, token: Token, code: ReasonCode) {
+        if code.is_error() {
+            self.ledger.checks.refused += 1;
+        }
+        self.part_done(token.channel, token.number, None);
+        if !self.channels[token.channel as usize].owed.is_empty() {
+            self.make_ready(token.channel);
+        }
+    }
+
+    fn on_down(&mut self, net: &mut Net, client: u32, why: Down) {
+        debug_assert_eq!(net.state(client), State::Down);
+        self.ledger.checks.disconnects += 1;
+        self.first_loss.get_or_insert_with(|| why.to_string());
+    }
+}

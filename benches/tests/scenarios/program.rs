@@ -1,0 +1,69 @@
+//! Runs the built program and reads what it says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The program under test.
+pub(crate) fn path() -> PathBuf {
+    env!("CARGO_BIN_EXE_hoopoe-bench").into()
+}
+
+/// What one call of the program came to.
+pub(crate) struct Outcome {
+    /// Exit code.
+    pub code: i32,
+    /// Both outputs, for messages.
+    pub text: String,
+    /// The reports.
+    pub reports: Vec<Value>,
+}
+
+impl Outcome {
+    /// A counter of the first report's checks.
+    pub(crate) fn check(&self, name: &str) -> u64 {
+        self.reports[0]["checks"][name].as_u64().unwrap_or_else(|| panic!("{name}: {}", self.text))
+    }
+
+    /// The first report's faults.
+    pub(crate) fn faults(&self) -> String {
+        self.reports[0]["faults"].to_string()
+    }
+}
+
+/// Calls the program with these words (split at blanks) and more arguments.
+pub(crate) fn call(words: &str, more: &[&str]) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("result.json");
+    let output = Command::new(path())
+        .args(words.split_ascii_whitespace())
+        .args(more)
+        .args(["--quiet", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    outcome(&output, &json)
+}
+
+fn outcome(output: &Output, json: &Path) -> Outcome {
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let reports = match std::fs::read(json) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        Err(_) => Vec::new(),
+    };
+    Outcome { code: output.status.code().unwrap_or(-1), text, reports }
+}
+
+/// Plays a scenario at small size against what listens on this port.
+pub(crate) fn play(port: u16, words: &str) -> Outcome {
+    let port = port.to_string();
+    call(&format!("run {words} --port {port} {SMALL}"), &[])
+}
+
+/// Small enough for a test, large enough to be a scenario.
+pub(crate) const SMALL: &str = "--warmup 0.1 --drain 0.5";
