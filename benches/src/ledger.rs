@@ -71,6 +71,9 @@ struct Hole {
     to: u32,
 }
 
+/// Expected by a slot that takes any sequence number as its beginning.
+const ANEW: u32 = u32::MAX;
+
 /// Next expected sequence number per slot, and the holes.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -103,6 +106,11 @@ impl Ledger {
     #[cold]
     fn note_odd(&mut self, slot: u32, seq: u32, dup: bool) -> Verdict {
         let next = self.next[slot as usize];
+        if next == ANEW {
+            self.next[slot as usize] = seq + 1;
+            self.checks.received += 1;
+            return Verdict::Fresh;
+        }
         if seq > next {
             self.holes.entry(slot).or_default().push(Hole { from: next, to: seq });
             self.next[slot as usize] = seq + 1;
@@ -151,9 +159,9 @@ impl Ledger {
         tail + holes
     }
 
-    /// Forgets what came before: the receiver was away and is owed nothing up to `seq`.
-    pub(crate) fn resume_at(&mut self, slot: u32, seq: u32) {
-        self.next[slot as usize] = seq;
+    /// The receiver was away from something that is not kept: whatever comes next is the beginning.
+    pub(crate) fn begin_anew(&mut self, slot: u32) {
+        self.next[slot as usize] = ANEW;
         self.holes.remove(&slot);
     }
 }
@@ -195,13 +203,15 @@ mod tests {
     }
 
     #[test]
-    fn a_returning_receiver_is_owed_nothing_from_before() {
+    fn whoever_returns_begins_with_what_comes_next() {
         let mut ledger = Ledger::default();
         let slot = ledger.add_slots(1);
         ledger.note(slot, 3, false);
         assert_eq!(ledger.missing(slot, 4), 3);
-        ledger.resume_at(slot, 10);
+        ledger.begin_anew(slot);
+        assert_eq!(ledger.note(slot, 9, false), Verdict::Fresh);
         assert_eq!(ledger.missing(slot, 10), 0);
-        assert_eq!(ledger.note(slot, 10, false), Verdict::Fresh);
+        assert_eq!(ledger.note(slot, 9, false), Verdict::Again);
+        assert_eq!(ledger.checks.doubled, 1);
     }
 }

@@ -37,7 +37,14 @@ pub(crate) struct Roster<'a> {
 const SESSION_EXPIRY_SECS: u32 = 3600;
 
 impl Roster<'_> {
-    fn greet<D: Driver>(&self, net: &mut Net, driver: &mut D, settings: &Settings, client: u32) {
+    /// Opens the connection of one client and says CONNECT.
+    pub(crate) fn greet<D: Driver>(
+        &self,
+        net: &mut Net,
+        driver: &mut D,
+        settings: &Settings,
+        client: u32,
+    ) {
         let number = (self.first + client as usize).to_string();
         let fill = |text: &Option<String>| text.as_ref().map(|t| t.replace("{n}", &number));
         let (username, password) = (fill(&settings.username), fill(&settings.password));

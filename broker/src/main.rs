@@ -7,10 +7,6 @@ use clap::Parser;
 use hoopoe::cli::{Cli, Command, SettingsArgs};
 use hoopoe::{commands, node};
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let done = match Cli::parse().command {

@@ -112,6 +112,12 @@ impl Options {
             command.arg("--listen").arg(url);
         }
         command.args(["--http", "127.0.0.1:0"]).args(&self.arguments);
+        // What the suite is told (`HOOPOE_BIN` and its like) is no setting of the broker's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOOPOE_") {
+                command.env_remove(name);
+            }
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
@@ -136,7 +142,7 @@ impl Running {
         let log = Log::new();
         log.follow(child.stdout.take().expect("standard output is piped"));
         log.follow(child.stderr.take().expect("standard error is piped"));
-        let (listeners, http) = log.wait_until_ready(options.listeners.len());
+        let (listeners, http) = log.wait_until_ready();
         Running { child: Some(child), log, listeners, http }
     }
 
@@ -253,9 +259,9 @@ impl Broker {
         self.running.take().expect("the broker is running").end("TERM")
     }
 
-    /// Ends the process as a power cut would end it.
+    /// Ends the process with SIGKILL, at this very moment.
     pub fn kill(&mut self) {
-        self.running.take().expect("the broker is running").end("KILL");
+        drop(self.running.take().expect("the broker is running"));
     }
 
     /// Starts again on the same data folder; ports are new.
@@ -309,7 +315,8 @@ pub fn shared_broker() -> &'static Broker {
     &SHARED
 }
 
-fn signal_process(pid: u32, signal: &str) {
+/// Sends a signal to a process of this test.
+pub fn signal_process(pid: u32, signal: &str) {
     let status = Command::new("sh")
         .args(["-c", r#"kill -s "$0" "$1""#, signal, &pid.to_string()])
         .status()
@@ -357,7 +364,7 @@ impl Log {
         });
     }
 
-    fn wait_until_ready(&self, count: usize) -> (Vec<(String, SocketAddr)>, Option<SocketAddr>) {
+    fn wait_until_ready(&self) -> (Vec<(String, SocketAddr)>, Option<SocketAddr>) {
         let started = Instant::now();
         let mut state = self.lock();
         while !state.ready {
@@ -371,7 +378,6 @@ impl Log {
             let waited = self.changed.wait_timeout(state, DEADLINE / 20);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        assert_eq!(state.listeners.len(), count, "listeners announced: {:?}", state.lines);
         (state.listeners.clone(), state.http)
     }
 

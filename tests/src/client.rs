@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::connect::{Connect, Will};
@@ -26,12 +27,18 @@ const TRANSCRIPT_BYTES: usize = 96;
 pub trait Link: Read + Write + Send {
     /// Closes both directions at once, as a lost network would.
     fn cut(&mut self);
+    /// Bounds how long a read waits.
+    fn set_deadline(&mut self, deadline: Duration);
 }
 
 impl Link for TcpStream {
     fn cut(&mut self) {
         // The other side may have closed already.
         let _ = self.shutdown(Shutdown::Both);
+    }
+
+    fn set_deadline(&mut self, deadline: Duration) {
+        self.set_read_timeout(Some(deadline)).expect("a read timeout can be set");
     }
 }
 
@@ -140,7 +147,7 @@ impl RawClient {
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if is_closed(error.kind()) => return self.closed(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => panic!("nothing came within {DEADLINE:?}: {error}"),
+                Err(error) => panic!("nothing came in time: {error}"),
             }
         }
     }
@@ -190,8 +197,8 @@ impl RawClient {
         }
     }
 
-    /// The next packet that `wanted` accepts; PUBLISH packets before it are kept for later reads,
-    /// anything else fails.
+    /// The next packet that `wanted` accepts; packets before it that `may_wait` are kept for later
+    /// reads, anything else fails.
     fn next_matching<T>(&mut self, what: &str, wanted: impl Fn(&Packet) -> Option<T>) -> T {
         if let Some(index) = self.stash.iter().position(|packet| wanted(packet).is_some()) {
             let packet = self.stash.remove(index).expect("the index was just found");
@@ -201,7 +208,7 @@ impl RawClient {
             match self.receive_new() {
                 Received::Packet(packet) => match wanted(&packet) {
                     Some(found) => return found,
-                    None if matches!(packet, Packet::Publish(_)) => self.stash.push_back(packet),
+                    None if may_wait(&packet) => self.stash.push_back(packet),
                     None => panic!("{what} expected, got {packet:?}"),
                 },
                 Received::Closed => panic!("{what} expected, but the broker closed"),
@@ -311,7 +318,8 @@ impl RawClient {
         self.send(&wire::ack(self.version, kind, id, code));
     }
 
-    /// The acknowledgement of type `kind` for `id`; PUBLISH packets before it are kept.
+    /// The next acknowledgement of type `kind`, which must be for `id`; PUBLISH packets and
+    /// acknowledgements of other types before it are kept.
     pub fn expect_ack(&mut self, kind: u8, id: u16) -> Ack {
         let ack = self.next_matching("acknowledgement", |packet| match (kind, packet) {
             (packet_type::PUBACK, Packet::PubAck(ack))
@@ -330,6 +338,14 @@ impl RawClient {
             Packet::Publish(publish) => publish,
             other => panic!("PUBLISH expected, got {other:?}"),
         }
+    }
+
+    /// Like [`Self::expect_publish`], with `times` the usual deadline for a slow sender.
+    pub fn expect_patiently(&mut self, times: u32) -> Publish {
+        self.link.set_deadline(DEADLINE * times);
+        let publish = self.expect_publish();
+        self.link.set_deadline(DEADLINE);
+        publish
     }
 
     /// The next packet must be a PUBLISH; completes its handshake.
@@ -486,6 +502,18 @@ pub fn ring_after(broker: &Broker, secs: u32) {
     let will = Will::new(&bell, "ring").delay_secs(secs);
     broker.connect(&Connect::persistent(Version::V5, &unique_id("clock")).will(will)).cut();
     listener.expect_message(&bell, "ring");
+}
+
+/// Packets that belong to deliveries of their own and may come between a request and its answer.
+fn may_wait(packet: &Packet) -> bool {
+    matches!(
+        packet,
+        Packet::Publish(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+    )
 }
 
 fn frame_length_or_none(buffer: &[u8]) -> Option<usize> {

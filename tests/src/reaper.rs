@@ -23,6 +23,7 @@ for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
 [ -z "$dirs" ] || rm -rf $dirs
 "#;
 
+#[allow(clippy::zombie_processes, reason = "it outlives this process on purpose")]
 static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     let mut shell = Command::new("sh")
         .arg("-c")

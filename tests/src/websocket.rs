@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use tungstenite::client::{ClientRequestBuilder, client};
 use tungstenite::{Error, Message, WebSocket};
@@ -95,5 +96,10 @@ impl Link for WebSocketLink {
     fn cut(&mut self) {
         // The other side may have closed already.
         let _ = self.socket.get_ref().shutdown(Shutdown::Both);
+    }
+
+    fn set_deadline(&mut self, deadline: Duration) {
+        let stream = self.socket.get_ref();
+        stream.set_read_timeout(Some(deadline)).expect("a read timeout can be set");
     }
 }

@@ -100,6 +100,8 @@ pub(super) struct Client {
     /// How many publications the broker takes unsettled (5.0: Receive Maximum).
     pub(super) quota: u16,
     pub(super) inflight: VecDeque<Unsettled>,
+    /// When the connection was begun.
+    pub(super) opened_ns: u64,
     /// QoS 2 identifiers received and not released.
     pub(super) held: Vec<u16>,
 }

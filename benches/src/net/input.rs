@@ -175,14 +175,8 @@ impl Net {
         }
         self.totals.delivered += 1;
         if first_time {
-            let message = Incoming {
-                qos: cut.qos,
-                dup: frame[0] & 0x08 != 0,
-                retain: frame[0] & 0x01 != 0,
-                topic: cut.topic,
-                payload: cut.payload,
-                at_ns,
-            };
+            let dup = frame[0] & 0x08 != 0;
+            let message = Incoming { dup, payload: cut.payload, at_ns };
             driver.on_message(self, client, &message);
         }
         Ok(())

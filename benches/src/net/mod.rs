@@ -13,13 +13,15 @@ mod transport;
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hoopoe_codec::{QoS, ReasonCode, Version};
+use hoopoe_codec::ReasonCode;
 use rustix::event::epoll;
 use rustix::event::epoll::EventFlags;
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -55,14 +57,8 @@ pub(crate) struct Token {
 
 /// A message that arrived.
 pub(crate) struct Incoming<'a> {
-    /// Delivered with this QoS.
-    pub qos: QoS,
     /// The broker says that it may have sent this before.
     pub dup: bool,
-    /// Sent because it was retained.
-    pub retain: bool,
-    /// Topic as bytes; not checked.
-    pub topic: &'a [u8],
     /// Application bytes.
     pub payload: &'a [u8],
     /// When it was read from the socket.
@@ -115,11 +111,16 @@ pub(crate) struct Net {
     dirty: Vec<u32>,
     scratch: Vec<u8>,
     totals: Totals,
+    pinged_ns: u64,
+    ping_next: usize,
 }
 
 impl Net {
     /// The engine of thread number `thread`, which connects to `target`.
     pub(crate) fn new(target: Arc<Target>, thread: usize) -> io::Result<Self> {
+        // Due times are kept to the microsecond: by default the kernel may wake us 50 of them late.
+        // Where it may not be asked for more, late it is.
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -135,6 +136,8 @@ impl Net {
             dirty: Vec::new(),
             scratch: vec![0; SCRATCH_LEN],
             totals: Totals::default(),
+            pinged_ns: crate::clock::now_ns(),
+            ping_next: 0,
         })
     }
 
@@ -143,11 +146,6 @@ impl Net {
         let first = self.clients.len() as u32;
         self.clients.resize_with(self.clients.len() + count, Client::default);
         first
-    }
-
-    /// Number of clients, connected or not.
-    pub(crate) fn len(&self) -> usize {
-        self.clients.len()
     }
 
     /// Number of the thread that it runs on.
@@ -160,9 +158,9 @@ impl Net {
         self.totals
     }
 
-    /// The protocol version spoken.
-    pub(crate) fn version(&self) -> Version {
-        self.target.version
+    /// When the client's connection was begun.
+    pub(crate) fn opened_ns(&self, client: u32) -> u64 {
+        self.clients[client as usize].opened_ns
     }
 
     /// Where the client is in its life.
@@ -183,6 +181,7 @@ impl Net {
         wait: Duration,
         until_ns: Option<u64>,
     ) -> io::Result<()> {
+        self.keep_alive();
         self.flush(driver);
         let wait = self.arm(wait, until_ns)?;
         let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_PER_TURN];

@@ -4,14 +4,18 @@ use std::io::{self, Write};
 
 use hoopoe_codec::{
     Connect, ConnectProperties, Disconnect, PacketId, PublishHead, QoS, ReasonCode, RetainHandling,
-    Subscribe, SubscribeOptions, Unsubscribe, Version,
+    Subscribe, SubscribeOptions, Version,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::client::Unsettled;
 use super::transport::Layers;
 use super::{Down, Driver, Greeting, MAX_UNWRITTEN, Net, State, Token};
+use crate::clock::now_ns;
 use crate::stamp::{Sealer, Stamp};
+
+/// Between two rounds of PINGREQ.
+const PING_EVERY_NS: u64 = 100_000_000;
 
 /// Everything of a PUBLISH but identifier and payload; made once per channel.
 pub(crate) struct Template {
@@ -63,6 +67,7 @@ impl Net {
         c.stream = Some(stream);
         c.layers = layers;
         c.state = State::Connecting;
+        c.opened_ns = now_ns();
         c.quota = u16::MAX;
         let connect = Connect {
             version: target.version,
@@ -173,25 +178,22 @@ impl Net {
         self.mark_dirty(client);
     }
 
-    /// Sends one UNSUBSCRIBE.
-    pub(crate) fn unsubscribe(&mut self, client: u32, filters: &[String]) {
-        let version = self.target.version;
-        let c = &mut self.clients[client as usize];
-        let Some(id) = PacketId::new(c.next_id()) else { return };
-        let unsubscribe = Unsubscribe {
-            id,
-            user_properties: Default::default(),
-            filters: filters.iter().map(String::as_str).collect(),
-        };
-        unsubscribe.encode(version, &mut c.out);
-        self.mark_dirty(client);
-    }
-
-    /// Sends PINGREQ.
-    pub(crate) fn ping(&mut self, client: u32) {
-        if self.clients[client as usize].state == State::Up {
-            self.clients[client as usize].out.extend_from_slice(&[0xC0, 0]);
-            self.mark_dirty(client);
+    /// Sends PINGREQ to the next few clients, so that everybody has had one after half the keep-alive.
+    pub(super) fn keep_alive(&mut self) {
+        let now = now_ns();
+        let half_ns = u64::from(self.target.keep_alive_secs) * 500_000_000;
+        if half_ns == 0 || now < self.pinged_ns + PING_EVERY_NS {
+            return;
+        }
+        let share = (now - self.pinged_ns) as f64 / half_ns as f64;
+        self.pinged_ns = now;
+        let count = (self.clients.len() as f64 * share).ceil() as usize;
+        for _ in 0..count.min(self.clients.len()) {
+            self.ping_next = (self.ping_next + 1) % self.clients.len();
+            if self.clients[self.ping_next].state == State::Up {
+                self.clients[self.ping_next].out.extend_from_slice(&[0xC0, 0]);
+                self.mark_dirty(self.ping_next as u32);
+            }
         }
     }
 

@@ -32,7 +32,7 @@ fn compare_reports(a: &[Report], b: &[Report]) -> String {
             .iter()
             .find(|s| same(s) && s.broker == left.broker)
             // A file about one broker may be held against a file about another.
-            .or_else(|| b.iter().filter(same).next_back());
+            .or_else(|| b.iter().rfind(same));
         if let Some(right) = right {
             paired.push(Summary { broker: label("A", &left.broker), ..left.clone() });
             paired.push(Summary { broker: label("B", &right.broker), ..right.clone() });

@@ -1,6 +1,8 @@
 //! The scenarios: each plays its shape against the target and hands back what it found.
 
 mod connect;
+mod login;
+mod mixed;
 mod offline;
 mod retained;
 mod talk;
@@ -33,6 +35,8 @@ pub(crate) fn play(run: &Run) -> Result<Report> {
         Kind::Retained => (retained::play(run)?, "deliveries", run.shape.qos > 0),
         Kind::Offline => (offline::play(run)?, "deliveries", true),
         Kind::Crash => (offline::crash(run)?, "deliveries", true),
+        Kind::Login => (login::play(run)?, "logins", true),
+        Kind::Mixed => (mixed::play(run)?, "deliveries", run.shape.qos > 0),
     };
     let mut report = run.report(outcome, unit);
     report.judge(lossless, run.shape.qos == 2 && run.shape.kind != Kind::Crash);

@@ -81,7 +81,8 @@ fn absence(run: &Run, meanwhile: fn(&Run, &mut Outcome) -> Result<()>) -> Result
     leave(&mut net, 0..sessions);
     let speakers = Roster { persistent: false, clean: true, filters: &nothing, ..roster };
     gather(run, &mut net, &mut talk, &speakers, sessions..sessions + publishers)?;
-    feed(run, &mut net, &mut talk, &mut outcome)?;
+    let feeders = Feeders::new(&talk, sessions, publishers, shape.messages);
+    feed(run, &mut net, &mut talk, feeders, &mut outcome)?;
     leave(&mut net, sessions..sessions + publishers);
     meanwhile(run, &mut outcome)?;
     talk.measure_from(u64::MAX);
@@ -105,8 +106,7 @@ fn mailboxes(run: &Run) -> World {
     let shape = &run.shape;
     let (sessions, publishers) = (shape.clients as u32, shape.publishers as u32);
     let base = base(run, 0, "/");
-    let mut world =
-        World::empty((sessions + publishers) as usize, vec![Sort::new("waiting", true)]);
+    let mut world = World::empty((sessions + publishers) as usize, vec![Sort::new("waiting")]);
     for session in 0..sessions {
         let plan = Plan {
             topic: format!("{base}/u/{session}"),
@@ -123,34 +123,60 @@ fn mailboxes(run: &Run) -> World {
     world
 }
 
+/// The connections that publish, each with the channels that only it speaks in.
+pub(super) struct Feeders {
+    first: u32,
+    channels: Vec<Vec<u32>>,
+    said: Vec<usize>,
+    /// Messages in each channel.
+    each: usize,
+}
+
+impl Feeders {
+    /// Publishers are the clients from `first` on.
+    pub(super) fn new(talk: &Talk, first: u32, publishers: u32, each: usize) -> Feeders {
+        let mut channels = vec![Vec::new(); publishers as usize];
+        for (number, channel) in talk.channels.iter().enumerate() {
+            channels[(channel.speakers[0] - first) as usize].push(number as u32);
+        }
+        Feeders { first, said: vec![0; channels.len()], channels, each }
+    }
+
+    fn total(&self) -> u64 {
+        self.channels.iter().map(|own| (own.len() * self.each) as u64).sum()
+    }
+
+    /// Says what the windows allow: one message in every channel, then the next in every channel.
+    fn say(&mut self, net: &mut Net, talk: &mut Talk, window: usize) {
+        for (publisher, own) in self.channels.iter().enumerate() {
+            let client = self.first + publisher as u32;
+            let said = &mut self.said[publisher];
+            while *said < own.len() * self.each && net.unsettled(client) < window {
+                if !talk.speak(net, own[*said % own.len()], now_ns()) {
+                    break;
+                }
+                *said += 1;
+            }
+        }
+    }
+}
+
 /// Publishes everything, each publisher with a window of unsettled messages, until all are settled.
-fn feed(run: &Run, net: &mut Net, talk: &mut Talk, outcome: &mut Outcome) -> Result<()> {
+pub(super) fn feed(
+    run: &Run,
+    net: &mut Net,
+    talk: &mut Talk,
+    mut feeders: Feeders,
+    outcome: &mut Outcome,
+) -> Result<()> {
     run.phase("feeding");
-    let shape = &run.shape;
-    let (sessions, publishers) = (shape.clients, shape.publishers);
-    let total = (sessions * shape.messages) as u64;
-    let mut said = vec![0usize; publishers];
-    let share: Vec<usize> = (0..publishers)
-        .map(|p| (sessions / publishers + usize::from(p < sessions % publishers)) * shape.messages)
-        .collect();
+    let total = feeders.total();
     let (began, usage) = (now_ns(), run.usage());
     let settled_before = net.totals().settled;
     let mut progress_ns = began;
     let mut settled = 0;
     while settled < total && !run.stopping() {
-        for publisher in 0..publishers {
-            let client = (sessions + publisher) as u32;
-            let own = sessions / publishers + usize::from(publisher < sessions % publishers);
-            while said[publisher] < share[publisher]
-                && net.unsettled(client) < shape.window as usize
-            {
-                let channel = said[publisher] % own * publishers + publisher;
-                if !talk.speak(net, channel as u32, now_ns()) {
-                    break;
-                }
-                said[publisher] += 1;
-            }
-        }
+        feeders.say(net, talk, run.shape.window as usize);
         net.turn(talk, TURN, None)?;
         run.show(net);
         let now_settled = net.totals().settled - settled_before;

@@ -84,8 +84,7 @@ fn talk_one(talk: &mut Talk, net: &mut Net, topic: u32) -> Option<()> {
 /// One channel per topic; client 0 hears all, the others speak.
 fn topics(run: &Run, base: &str) -> World {
     let publishers = run.shape.publishers as u32;
-    let mut world =
-        World::empty(publishers as usize + 1, vec![Sort::new("retained", run.shape.qos > 0)]);
+    let mut world = World::empty(publishers as usize + 1, vec![Sort::new("retained")]);
     for topic in 0..run.shape.messages as u32 {
         let plan = Plan {
             topic: format!("{base}/r/{topic}"),

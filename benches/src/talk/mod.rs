@@ -7,6 +7,7 @@
 //! connecting and subscribing are the lobby's.
 
 mod channel;
+pub(crate) mod evening;
 mod pace;
 pub(crate) mod world;
 
@@ -38,15 +39,29 @@ pub(crate) struct Sort {
     pub last: Histogram<u64>,
     /// First to last member's arrival.
     pub spread: Histogram<u64>,
-    /// QoS 1 and 2: nothing may be lost.
-    pub lossless: bool,
+    /// Everything said is owed to every member. Not so where members are away at times and nothing
+    /// is kept for them: there only order and doubling can be judged.
+    pub owed_to_all: bool,
+    /// The driver's owner wants to know of every arrival, to answer it.
+    pub answered: bool,
+}
+
+/// An arrival that wants an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    /// Who said it: index into the channel's speakers.
+    pub speaker: u16,
+    /// Who heard it.
+    pub client: u32,
+    /// When.
+    pub at_ns: u64,
 }
 
 impl Sort {
     /// A sort of channel that nothing has been measured of.
-    pub(crate) fn new(name: &'static str, lossless: bool) -> Sort {
+    pub(crate) fn new(name: &'static str) -> Sort {
         let [latency, last, spread] = [histogram(), histogram(), histogram()];
-        Sort { name, latency, last, spread, lossless }
+        Sort { name, latency, last, spread, owed_to_all: true, answered: false }
     }
 }
 
@@ -81,6 +96,8 @@ pub(crate) struct Talk {
     pub unsent: u64,
     /// When something last arrived.
     pub heard_ns: u64,
+    /// Arrivals that want an answer; the owner takes them out after every turn.
+    pub heard: Vec<Heard>,
     /// Why the first connection was lost.
     pub first_loss: Option<String>,
     sealer: Sealer,
@@ -105,6 +122,7 @@ impl Talk {
             abandoned: 0,
             unsent: 0,
             heard_ns: 0,
+            heard: Vec::new(),
             first_loss: None,
             sealer: Sealer::new(tag),
             from_ns: u64::MAX,
@@ -164,15 +182,16 @@ impl Talk {
 
     /// Open loop: a message of this channel was due at `due_ns`.
     pub(crate) fn due(&mut self, net: &mut Net, channel: u32, due_ns: u64) {
-        let waiting = !self.channels[channel as usize].owed.is_empty();
-        if waiting || !self.speak(net, channel, due_ns) {
-            let owed = &mut self.channels[channel as usize].owed;
-            if owed.len() < MAX_OWED {
-                owed.push_back(due_ns);
-            } else {
-                self.unsent += 1;
-            }
+        if self.channels[channel as usize].owed.is_empty() && self.speak(net, channel, due_ns) {
+            return;
         }
+        let owed = &mut self.channels[channel as usize].owed;
+        if owed.len() < MAX_OWED {
+            owed.push_back(due_ns);
+        } else {
+            self.unsent += 1;
+        }
+        self.pay(net, channel);
     }
 
     /// Says what fell due while no speaker had room.
@@ -189,6 +208,13 @@ impl Talk {
     pub(crate) fn speak(&mut self, net: &mut Net, channel: u32, due_ns: u64) -> bool {
         let c = &mut self.channels[channel as usize];
         let Some(speaker) = c.next_speaker(|client| net.has_room(client)) else { return false };
+        self.speak_as(net, channel, speaker, due_ns);
+        true
+    }
+
+    /// Lets this speaker, who is known to have room, say one message.
+    pub(crate) fn speak_as(&mut self, net: &mut Net, channel: u32, speaker: usize, due_ns: u64) {
+        let c = &mut self.channels[channel as usize];
         let client = c.speakers[speaker];
         let number = c.take_number();
         let stamp = Stamp {
@@ -202,10 +228,23 @@ impl Talk {
         c.sent[speaker] += 1;
         let parts = c.members + u32::from(c.settles);
         c.follow(Flight { remaining: parts, due_ns, first_ns: 0, heard: 0 });
-        self.owed_deliveries += u64::from(c.members);
+        if self.sorts[c.sort as usize].owed_to_all {
+            self.owed_deliveries += u64::from(c.members);
+        }
         let token = Token { channel, number };
         net.publish(client, &c.template, token, &self.sealer, &stamp);
-        true
+    }
+
+    /// A client has been away from channels where nothing was kept for it.
+    pub(crate) fn came_back(&mut self, client: u32) {
+        for feed in &self.feeds[client as usize] {
+            let c = &self.channels[feed.channel as usize];
+            if !self.sorts[c.sort as usize].owed_to_all {
+                for speaker in 0..c.speakers.len() as u32 {
+                    self.ledger.begin_anew(feed.first_slot + speaker);
+                }
+            }
+        }
     }
 
     /// One part of a message (a delivery or the settling) is done.
@@ -264,6 +303,9 @@ impl Talk {
         for feeds in &self.feeds {
             for feed in feeds {
                 let c = &self.channels[feed.channel as usize];
+                if !self.sorts[c.sort as usize].owed_to_all {
+                    continue;
+                }
                 for (speaker, sent) in c.sent.iter().enumerate() {
                     checks.expected += u64::from(*sent);
                     checks.lost += self.ledger.missing(feed.first_slot + speaker as u32, *sent);
@@ -311,7 +353,11 @@ impl Driver for Talk {
         if self.ledger.note(slot, stamp.seq, message.dup) == Verdict::Again {
             return;
         }
-        self.received += 1;
+        let kind = &self.sorts[sort];
+        self.received += u64::from(kind.owed_to_all);
+        if kind.answered && !self.closing {
+            self.heard.push(Heard { speaker: stamp.speaker, client, at_ns: message.at_ns });
+        }
         if stamp.due_ns >= self.from_ns && stamp.due_ns < self.to_ns {
             let latency = message.at_ns.saturating_sub(stamp.due_ns);
             self.sorts[sort].latency.saturating_record(latency);

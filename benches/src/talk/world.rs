@@ -55,7 +55,7 @@ impl World {
             Kind::Room => ("room", shape.connections(), room(shape, base)),
             _ => ("1:1", 2 * shape.pairs, pairs(shape, base)),
         };
-        let mut world = World::empty(clients, vec![Sort::new(name, shape.qos > 0)]);
+        let mut world = World::empty(clients, vec![Sort::new(name)]);
         for (topic, members, speakers) in plans {
             let plan = Plan {
                 topic,
@@ -146,7 +146,7 @@ fn groups(shape: &Shape, base: &str) -> Plans {
 
 /// Deals `groups` hands of `members` different users; everybody is dealt equally often. Whoever has
 /// been dealt least comes first, in an order drawn anew for every hand.
-fn deal(groups: usize, members: usize, users: usize) -> Vec<Vec<u32>> {
+pub(crate) fn deal(groups: usize, members: usize, users: usize) -> Vec<Vec<u32>> {
     let mut dealt = vec![0u32; users];
     let mut pack: Vec<u32> = (0..users as u32).collect();
     (0..groups as u64)

@@ -1,7 +1,7 @@
 //! Every scenario that claims to check something is held against a broker that gets it wrong.
 
 use super::erring::{Erring, Error};
-use super::program::play;
+use super::program::{interrupted, play};
 
 const PAIRS: &str = "pairs1 --pairs 3 --duration 0.3";
 const PAIRS2: &str = "pairs2 --pairs 3 --duration 0.3";
@@ -14,8 +14,13 @@ const RATE: &str = "rate5k --pairs 2 --rate 300 --duration 0.5";
 const RETAINED: &str = "retained --messages 100 --publishers 2";
 const OFFLINE: &str = "offline --clients 4 --messages 20 --publishers 2";
 const CRASH: &str = "crash --clients 4 --messages 20 --publishers 2 --kill true --restart true";
+const LOGIN: &str =
+    "login --clients 6 --subscriptions 8 --news 2 --messages 20 --publishers 2 --pending 4";
+const MIXED: &str = "mixed --clients 12 --groups 3 --members 4 --viewers 6 --churn 20 --away 0.05 \
+                     --rate 500 --duration 0.5";
+const OFFICE: &str = "office --clients 12 --groups 3 --members 4 --rate 500 --duration 0.5";
 const STORM: &str = "storm --clients 40";
-const RESUME: &str = "storm-resume --clients 45";
+const RESUME: &str = "storm-resume --clients 40";
 const IDLE: &str = "idle --clients 40 --duration 0.3";
 
 /// Scenario, what the broker does wrong, and the counter that must have seen it.
@@ -46,6 +51,14 @@ const CAUGHT: &[(&str, Error, &str)] = &[
     (OFFLINE, Error::Double, "doubled"),
     (OFFLINE, Error::Overtake, "out_of_order"),
     (OFFLINE, Error::ForgetSessions, "lost"),
+    (LOGIN, Error::Lose, "lost"),
+    (LOGIN, Error::Double, "doubled"),
+    (LOGIN, Error::Overtake, "out_of_order"),
+    (MIXED, Error::Lose, "lost"),
+    (MIXED, Error::Double, "doubled"),
+    (MIXED, Error::Misroute, "misrouted"),
+    (OFFICE, Error::Lose, "lost"),
+    (OFFICE, Error::Double, "doubled"),
     (CRASH, Error::Lose, "lost"),
     (CRASH, Error::Double, "doubled"),
     (CRASH, Error::Overtake, "out_of_order"),
@@ -75,6 +88,8 @@ fn a_broker_without_errors_passes_every_scenario() {
         RETAINED,
         OFFLINE,
         CRASH,
+        LOGIN,
+        OFFICE,
         STORM,
         RESUME,
         IDLE,
@@ -132,4 +147,15 @@ fn nothing_listening_is_said_with_the_remedy() {
     let outcome = play(port, PAIRS);
     assert_eq!(outcome.code, 1);
     assert!(outcome.text.contains("connection refused"), "{}", outcome.text);
+}
+
+#[test]
+fn an_interrupted_run_ends_with_what_was_measured() {
+    let broker = Erring::start(Error::Never);
+    let words = format!("run pairs1 --pairs 3 --duration 600 --warmup 0 --port {}", broker.port);
+    let outcome = interrupted(&words, || broker.await_deliveries(1000));
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    assert_eq!(outcome.reports[0]["interrupted"], true);
+    assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
+    assert!(outcome.text.contains("ended early"), "{}", outcome.text);
 }

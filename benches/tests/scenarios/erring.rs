@@ -40,7 +40,7 @@ pub(crate) enum Error {
 }
 
 /// Every so many deliveries (or connections) the error happens.
-const EVERY: u64 = 10;
+const EVERY: u64 = 7;
 
 #[derive(Clone)]
 struct Message {
@@ -54,6 +54,8 @@ struct Message {
 struct Session {
     filters: Vec<(String, QoS)>,
     waiting: VecDeque<Message>,
+    /// Sent to a persistent session and not acknowledged.
+    unsettled: Vec<(PacketId, Message)>,
     held_back: Option<Message>,
     online: Option<(TcpStream, Version, u64)>,
     persistent: bool,
@@ -64,7 +66,9 @@ struct State {
     error: Error,
     sessions: HashMap<String, Session>,
     retained: BTreeMap<String, Message>,
-    deliveries: u64,
+    /// Looks at whether to err.
+    looks: u64,
+    delivered: u64,
     connections: u64,
 }
 
@@ -72,9 +76,17 @@ struct State {
 pub(crate) struct Erring {
     /// Where it listens.
     pub port: u16,
+    state: Arc<Mutex<State>>,
 }
 
 impl Erring {
+    /// Waits until so many messages have been delivered.
+    pub(crate) fn await_deliveries(&self, count: u64) {
+        while lock(&self.state).delivered < count {
+            thread::yield_now();
+        }
+    }
+
     /// Begins to listen.
     pub(crate) fn start(error: Error) -> Erring {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -83,16 +95,18 @@ impl Erring {
             error,
             sessions: HashMap::new(),
             retained: BTreeMap::new(),
-            deliveries: 0,
+            looks: 0,
+            delivered: 0,
             connections: 0,
         }));
+        let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&state);
+                let state = Arc::clone(&shared);
                 thread::spawn(move || serve(stream, &state));
             }
         });
-        Erring { port }
+        Erring { port, state }
     }
 }
 
@@ -142,8 +156,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
 impl State {
     fn errs(&mut self, error: Error) -> bool {
         self.error == error && {
-            self.deliveries += 1;
-            self.deliveries.is_multiple_of(EVERY)
+            self.looks += 1;
+            self.looks.is_multiple_of(EVERY)
         }
     }
 
@@ -174,6 +188,10 @@ impl State {
         session.send(&answer);
         if refused {
             return None;
+        }
+        let again = std::mem::take(&mut session.unsettled);
+        for (_, message) in again {
+            session.publish(&message, true);
         }
         let waiting: Vec<Message> = session.waiting.drain(..).collect();
         for message in waiting {
@@ -223,7 +241,11 @@ impl State {
             Packet::PubRel(ack) => {
                 Ack::success(ack.id).encode(AckKind::PubComp, version, &mut answer);
             }
-            Packet::PubAck(_) | Packet::PubComp(_) => {}
+            Packet::PubAck(ack) | Packet::PubComp(ack) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.unsettled.retain(|(known, _)| *known != ack.id);
+                }
+            }
             Packet::Subscribe(subscribe) => {
                 let mut codes = Vec::new();
                 for (filter, options) in &subscribe.filters {
@@ -290,6 +312,7 @@ impl State {
 
     /// Sends one message to one client, or errs.
     fn deliver(&mut self, id: &str, message: &Message) {
+        self.delivered += 1;
         if self.errs(Error::Lose) {
             return;
         }
@@ -330,11 +353,20 @@ impl Session {
     }
 
     fn publish(&mut self, message: &Message, dup: bool) {
-        let Some((_, version, _)) = self.online else { return };
+        let Some((_, version, _)) = self.online else {
+            if message.qos != QoS::AtMostOnce {
+                self.waiting.push_back(message.clone());
+            }
+            return;
+        };
         let mut packet = Vec::new();
         let id = (message.qos != QoS::AtMostOnce).then(|| {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            PacketId::new(self.last_id).unwrap()
+            let id = PacketId::new(self.last_id).unwrap();
+            if self.persistent {
+                self.unsettled.push((id, message.clone()));
+            }
+            id
         });
         PublishHead {
             version,

@@ -84,6 +84,10 @@ const ALL: &[&str] = &[
     "idle --clients 50 --duration 0.2",
     "retained --messages 300",
     "offline --clients 20 --messages 10",
+    "login --clients 20 --subscriptions 10 --news 5",
+    "mixed --clients 40 --groups 5 --members 8 --viewers 20 --churn 20 --away 0.1 --rate 600 \
+     --duration 0.5",
+    "office --clients 40 --groups 5 --members 8 --rate 600 --duration 0.5",
 ];
 
 #[test]

@@ -39,8 +39,7 @@ impl Worker {
     /// Ends the session of a connection; the socket follows once everything is written.
     pub(super) fn end_session(&mut self, location: Location, cause: Cause) {
         let Some(connection) = self.connection(location) else { return };
-        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended)
-        else {
+        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended) else {
             return;
         };
         let reason = match cause {
@@ -139,22 +138,20 @@ impl Worker {
 
     /// Takes a transient session's subscriptions out of the index.
     fn unroute(&self, session: &Session) {
-        for subscribed in session.subscriptions.iter() {
-            if !subscribed.filter.starts_with("$share/") {
-                self.env.fabric.index.remove(&subscribed.filter, session.route.subscriber);
+        for filter in session.subscriptions.iter() {
+            if !filter.starts_with("$share/") {
+                self.env.fabric.index.remove(filter, session.route.subscriber);
             }
         }
     }
 
     /// Gives back what the session holds of shared groups.
     fn leave_groups(&mut self, location: Location, session: &Session) {
-        let shared = session.subscriptions.iter().filter(|s| s.filter.starts_with("$share/"));
+        let shared = session.subscriptions.iter().filter(|filter| filter.starts_with("$share/"));
         let subscriber = session.route.subscriber;
         let mut commands = Vec::new();
-        for subscribed in shared {
-            if session.route.session.is_none() {
-                commands.extend(leave_command(&subscribed.filter, subscriber));
-            } else if let Some(group) = self.env.groups.get(&*subscribed.filter) {
+        for filter in shared {
+            if let Some(group) = self.env.groups.get(filter) {
                 let keeps = session.window.iter().filter_map(|m| match m.source {
                     Origin::Group { group: of, seq }
                         if of == *group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
@@ -164,9 +161,11 @@ impl Worker {
                     _ => None,
                 });
                 let keeps = keeps.collect();
-                let offline =
-                    GroupCommand::Offline { group: *group, subscriber, location, keeps };
+                let offline = GroupCommand::Offline { group: *group, subscriber, location, keeps };
                 commands.push((group.slot(), offline));
+            } else if session.route.session.is_none() {
+                // Its Join is on the way: the group is not known here yet.
+                commands.extend(leave_command(filter, subscriber));
             }
         }
         for (slot, command) in commands {

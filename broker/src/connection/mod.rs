@@ -36,8 +36,8 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
-use crate::telemetry::{SystemTopics, Telemetry};
 use crate::settings::Door;
+use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
 use output::Output;
 use session::{Owed, Session};
@@ -105,6 +105,8 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
+    /// Publications with RETAIN that are submitted and not yet committed.
+    pub retained_under_way: AtomicU64,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -217,7 +219,8 @@ impl Connection {
     }
 
     fn output_len(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.len())
+        let wrapped = self.socket.as_ref().map_or(0, Socket::waiting);
+        wrapped + self.output.as_ref().map_or(0, |output| output.len())
     }
 
     /// Takes over the address that a PROXY header named, and charges it for the connection; false

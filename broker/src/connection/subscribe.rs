@@ -5,22 +5,21 @@
 //! page by page, as fast as the client takes them (ruling 8).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{
-    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
-    SubscribeOptions, Unsubscribe, check_filter, topic_matches,
+    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck,
+    Subscribe, SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
-use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::{Location, Publication, Subscription};
 use hoopoe_store::Command;
-use hoopoe_store::command::{
-    GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription,
-};
+use hoopoe_store::command::{GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription};
 use smallvec::SmallVec;
 
 use super::Connection;
 use super::closing::{Cause, group_slot, leave_command};
-use super::session::{Answer, Origin, Outgoing, Scan, Subscribed};
+use super::queue::SCAN_TOKEN;
+use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
 use crate::shard::{ReadJob, RetainedPage};
@@ -73,6 +72,7 @@ impl Worker {
                 identifier,
                 after: None,
                 reading: false,
+                barriers: None,
             });
         }
         // More filters than commits can be counted for are no more than the packet's filters.
@@ -89,10 +89,7 @@ impl Worker {
                 identifier,
             });
             let filters = filters.collect();
-            self.command(
-                session.slot(),
-                Command::Subscribe { session, epoch, filters, reply },
-            );
+            self.command(session.slot(), Command::Subscribe { session, epoch, filters, reply });
         }
         for grant in &accepted {
             self.join_group(location, grant, identifier, reply);
@@ -159,11 +156,7 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
-        session.subscriptions.put(Subscribed {
-            filter: grant.filter.into(),
-            options: grant.options,
-            identifier,
-        });
+        session.subscriptions.put(grant.filter);
         let route = session.route.clone();
         if grant.shared.is_none() {
             let subscriber = route.subscriber;
@@ -237,9 +230,10 @@ impl Worker {
         for filter in &unsubscribe.filters {
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
-            } else if session.subscriptions.take(filter).is_some() {
+            } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
-                session.scans.retain(|scan| *scan.filter != **filter);
+                // A scan under way ends with its page.
+                session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
                 ended.push((*filter).into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
@@ -291,6 +285,8 @@ impl Worker {
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
+        let shards = self.turn.to_shards.len();
+        let retained_under_way = self.env.retained_under_way.load(Ordering::Acquire) > 0;
         let Some(connection) = self.connection(location) else { return };
         if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
             return;
@@ -302,6 +298,15 @@ impl Worker {
         let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
         scan.reading = true;
         session.fresh.get_or_insert_default();
+        if scan.barriers.is_none() && retained_under_way {
+            // What was published before this subscription must be found (ruling 8).
+            scan.barriers = Some(shards);
+            let reply = ReplyTo { location, token: SCAN_TOKEN };
+            for batch in &mut self.turn.to_shards {
+                batch.push(Command::Barrier { reply });
+            }
+            return;
+        }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
         if filter.starts_with('$') {
             let messages = self.env.system.matching(&filter);
@@ -311,6 +316,20 @@ impl Worker {
         }
         let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
         self.turn.to_readers.push(job);
+    }
+
+    /// A shard has committed everything that came before a scan.
+    pub(super) fn scan_ordered(&mut self, location: Location) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Some(scan) = session.scans.front_mut()
+            && let Some(barriers) = &mut scan.barriers
+        {
+            *barriers = barriers.saturating_sub(1);
+            if *barriers == 0 {
+                scan.reading = false;
+                self.scan_on(location);
+            }
+        }
     }
 
     /// A page of retained messages has been read.
@@ -351,7 +370,7 @@ impl Worker {
         if !topic_matches(filter, topic) {
             return;
         }
-        if session.fresh.as_ref().is_some_and(|fresh| fresh.contains(&hash(topic))) {
+        if session.fresh.as_ref().is_some_and(|fresh| fresh.has(topic)) {
             return;
         }
         let qos = publication.qos.min(granted);
@@ -379,6 +398,7 @@ impl Worker {
             identifiers,
             origin: Origin::Transient,
             dup: false,
+            again: None,
         };
         self.send_or_wait(location, outgoing);
     }

@@ -71,15 +71,10 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
     let mut reloader = reload::Reloader { settings, source, logging };
-    loop {
-        match signals.next().await {
-            Told::Reload => {
-                crate::telemetry::systemd::reloading();
-                reloader.reload(&node, &open);
-                crate::telemetry::systemd::ready();
-            }
-            Told::Stop => break,
-        }
+    while let Told::Reload = signals.next().await {
+        crate::telemetry::systemd::reloading();
+        reloader.reload(&node, &open);
+        crate::telemetry::systemd::ready();
     }
     admin.set_phase(NodePhase::Stopping);
     crate::telemetry::systemd::stopping();
@@ -149,6 +144,7 @@ impl Node {
                 QueuePolicy::Refuse => settings.queue.max_messages,
                 QueuePolicy::DropOldest => 0,
             },
+            retained_under_way: AtomicU64::new(0),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();

@@ -17,8 +17,9 @@ use super::{LocatedProblem, Settings, SettingsError};
 
 /// What the variables of the environment begin with.
 const PREFIX: &str = "HOOPOE_";
-/// Variables that are no settings: they name the file the settings are in.
-const NOT_SETTINGS: [&str; 1] = ["HOOPOE_CONFIG"];
+/// Variables that are no settings: the file the settings are in, and the folder that builds cache
+/// in, which the Makefile exports to what it starts.
+const NOT_SETTINGS: [&str; 2] = ["HOOPOE_CONFIG", "HOOPOE_CACHE"];
 
 /// What the command line says; `None` and empty where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -113,10 +113,11 @@ impl Floors {
     }
 
     /// Forgets what is known of a shard: nothing of it is dead until [`loaded`](Self::loaded).
-    pub(crate) fn unload(&self, shard: u16) {
+    /// Gives back what was known.
+    pub(crate) fn unload(&self, shard: u16) -> HashMap<SessionId, u64> {
         let shard = &self.shards[usize::from(shard)];
         shard.loaded.store(false, Ordering::Release);
-        shard.floors.write().clear();
+        std::mem::take(&mut *shard.floors.write())
     }
 
     /// All queues of a shard are known.

@@ -70,6 +70,22 @@ impl PendingBatch {
         })
     }
 
+    /// Entries that would have been offered to members of groups.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Offer { group, entry, .. } => Some((*group, entry.seq)),
+            _ => None,
+        })
+    }
+
+    /// Groups that are made in this batch.
+    pub(crate) fn made(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::GroupMade { route, .. } => route.session,
+            _ => None,
+        })
+    }
+
     /// Connections that would have been told that they are let in.
     pub(crate) fn opened(&self) -> impl Iterator<Item = Location> + '_ {
         self.effects.iter().filter_map(|effect| match effect {
@@ -101,8 +117,8 @@ impl Receipt {
 pub struct CommitError {
     /// What happened.
     pub fault: WriteError,
-    /// What may still happen: refusals for those who wait (after [`WriteError::Refused`]) and
-    /// take-overs, which rest on nothing durable.
+    /// What may still happen: refusals for those who wait (after [`WriteError::Refused`]),
+    /// take-overs and ends of groups, which rest on nothing durable.
     pub effects: Vec<Effect>,
     /// Connections that must be closed, because what they wait for may have happened or not.
     pub lost: Vec<ReplyTo>,
@@ -144,7 +160,7 @@ fn failed(fault: WriteError, effects: Vec<Effect>) -> CommitError {
     let mut error = CommitError { fault, effects: Vec::new(), lost: Vec::new() };
     for effect in effects {
         match effect {
-            Effect::TakenOver { .. } => error.effects.push(effect),
+            Effect::TakenOver { .. } | Effect::GroupEnded { .. } => error.effects.push(effect),
             Effect::Opened(mut opened) => {
                 if opened.code == ReasonCode::Success {
                     opened.code = ReasonCode::ServerUnavailable;

@@ -19,6 +19,12 @@ fn refused(version: Version, bytes: &[u8]) {
     }
 }
 
+/// Whether this is a CONNACK that calls the protocol unsupported, in the form of either version.
+fn says_unsupported(answer: &[u8]) -> bool {
+    let v5 = answer.len() >= 5 && answer[0] == 0x20 && answer[2..4] == [0x00, 0x84];
+    v5 || answer == [0x20, 0x02, 0x00, 0x01]
+}
+
 #[test]
 fn first_packet_must_be_connect() {
     for version in Version::BOTH {
@@ -55,7 +61,8 @@ fn wrong_protocol_name_is_refused() {
             push_field(&mut body, connect.client_id.as_bytes());
             let mut client = shared_broker().open(version);
             client.send(&frame(0x10, &body));
-            client.expect_refused(&[0x01, code::UNSUPPORTED_PROTOCOL_VERSION, 0x81]);
+            let answer = client.read_to_end();
+            assert!(answer.is_empty() || says_unsupported(&answer), "{answer:02x?}");
         }
     }
 }
@@ -68,9 +75,7 @@ fn unsupported_protocol_level_is_answered_and_closed() {
         let mut client = shared_broker().open(Version::V311);
         client.send(&bytes);
         let answer = client.read_to_end();
-        let v311 = answer == [0x20, 0x02, 0x00, 0x01];
-        let v5 = answer.len() >= 5 && answer[0] == 0x20 && answer[2..4] == [0x00, 0x84];
-        assert!(v311 || v5, "level {level} answered by {answer:02x?}");
+        assert!(says_unsupported(&answer), "level {level} answered by {answer:02x?}");
     }
 }
 

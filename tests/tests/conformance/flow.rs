@@ -175,6 +175,7 @@ fn message_larger_than_the_client_takes_is_dropped_and_the_next_delivered() {
         }
         publisher.publish(Publish::new(&topic, "small").qos(qos));
         client.expect_message(&topic, "small");
+        client.ping();
         client.cut();
         // It counts as delivered: nothing of it waits in the session.
         let larger = Connect::persistent(Version::V5, &connect.client_id);

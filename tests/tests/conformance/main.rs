@@ -6,6 +6,7 @@
 mod connect;
 mod end;
 mod flow;
+mod limits;
 mod list;
 mod malformed;
 mod publish;

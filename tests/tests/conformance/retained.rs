@@ -23,7 +23,10 @@ fn retained_message_is_sent_to_a_new_subscription_with_retain_set() {
         for qos in 0..3 {
             let topic = unique_topic("retained");
             let mut publisher = shared_broker().client(version);
+            let mut live = shared_broker().client(version);
+            live.subscribe(&topic, 0);
             publisher.publish(Publish::new(&topic, "state").qos(qos).retain());
+            live.expect_message(&topic, "state");
             for granted in 0..3 {
                 let mut late = shared_broker().client(version);
                 late.subscribe(&topic, granted);
@@ -40,9 +43,13 @@ fn retained_message_is_sent_to_a_new_subscription_with_retain_set() {
 fn retained_message_replaces_the_one_before() {
     for version in Version::BOTH {
         let (mut publisher, topic) = retained(version, "old");
+        let mut live = shared_broker().client(version);
+        live.subscribe(&topic, 0);
+        live.expect_message(&topic, "old");
         publisher.publish(Publish::new(&topic, "newer").qos(2).retain());
         publisher.publish(Publish::new(&topic, "newest").qos(0).retain());
-        publisher.ping();
+        live.expect_message(&topic, "newer");
+        live.expect_message(&topic, "newest");
         let mut late = shared_broker().client(version);
         late.subscribe(&topic, 2);
         late.expect_message(&topic, "newest");

@@ -122,8 +122,11 @@ impl WebSocket {
     }
 }
 
-/// Opcode, payload and whole length of the frame at the beginning; none when its end has not come.
-fn cut_frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, String> {
+/// Opcode, payload and whole length of a frame.
+type Frame<'a> = (u8, &'a [u8], usize);
+
+/// The frame at the beginning; none when its end has not come.
+fn cut_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     if second & 0x80 != 0 {
         return Err("WebSocket: a masked frame from the broker".to_owned());
