@@ -130,9 +130,8 @@ impl Publication {
     /// What is left of the message expiry interval, rounded up to whole seconds; `None` without
     /// an expiry; `Some(0)` when it is over ([MQTT-3.3.2-6]).
     pub fn expiry_left_secs(&self, now_ms: u64) -> Option<u32> {
-        self.expires_at_ms.map(|at| {
-            u32::try_from(at.saturating_sub(now_ms).div_ceil(1000)).unwrap_or(u32::MAX)
-        })
+        self.expires_at_ms
+            .map(|at| u32::try_from(at.saturating_sub(now_ms).div_ceil(1000)).unwrap_or(u32::MAX))
     }
 }
 

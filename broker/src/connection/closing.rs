@@ -39,8 +39,7 @@ impl Worker {
     /// Ends the session of a connection; the socket follows once everything is written.
     pub(super) fn end_session(&mut self, location: Location, cause: Cause) {
         let Some(connection) = self.connection(location) else { return };
-        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended)
-        else {
+        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended) else {
             return;
         };
         let reason = match cause {
@@ -152,9 +151,7 @@ impl Worker {
         let subscriber = session.route.subscriber;
         let mut commands = Vec::new();
         for filter in shared {
-            if session.route.session.is_none() {
-                commands.extend(leave_command(filter, subscriber));
-            } else if let Some(group) = self.env.groups.get(filter) {
+            if let Some(group) = self.env.groups.get(filter) {
                 let keeps = session.window.iter().filter_map(|m| match m.source {
                     Origin::Group { group: of, seq }
                         if of == *group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
@@ -164,9 +161,11 @@ impl Worker {
                     _ => None,
                 });
                 let keeps = keeps.collect();
-                let offline =
-                    GroupCommand::Offline { group: *group, subscriber, location, keeps };
+                let offline = GroupCommand::Offline { group: *group, subscriber, location, keeps };
                 commands.push((group.slot(), offline));
+            } else if session.route.session.is_none() {
+                // Its Join is on the way: the group is not known here yet.
+                commands.extend(leave_command(filter, subscriber));
             }
         }
         for (slot, command) in commands {

@@ -4,21 +4,17 @@
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode};
 use hoopoe_core::Location;
-use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::session::alias::Alias;
 use smallvec::SmallVec;
 
 use super::closing::Cause;
 use super::message::{Message, Shape};
-use super::output::Output;
+use super::output::{Output, Pool};
 use super::session::{Origin, Outgoing, Session};
 use super::worker::{Turn, Worker};
 use super::{Connection, Phase};
 use crate::fabric::{Delivery, TransientReceiver};
 use crate::telemetry::{Dropped, WorkerCounters};
-
-/// Topics remembered as delivered live while a scan runs; beyond, a message may come twice.
-const MOST_FRESH: usize = 100_000;
 
 /// What became of one receiver's copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,10 +92,8 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
-        if let Some(fresh) = &mut session.fresh
-            && fresh.len() < MOST_FRESH
-        {
-            fresh.insert(hash(message.parts.topic));
+        if let Some(fresh) = &mut session.fresh {
+            fresh.add(message.parts.topic);
         }
         if copy.qos == QoS::AtMostOnce {
             if full {
@@ -145,9 +139,7 @@ impl Worker {
                 self.counters.dropped(Dropped::FullBuffer);
                 return;
             }
-            qos if !full && session.backlog.is_empty() => {
-                session.window.push(qos, outgoing.origin)
-            }
+            qos if !full && session.backlog.is_empty() => session.window.push(qos, outgoing.origin),
             _ => None,
         };
         if id.is_some() || outgoing.qos == QoS::AtMostOnce {
@@ -264,7 +256,7 @@ impl Worker {
 fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
-    pool: &mut Vec<Box<Output>>,
+    pool: &mut Pool,
     counters: &WorkerCounters,
     message: &mut Message<'_>,
     copy: Copy<'_>,

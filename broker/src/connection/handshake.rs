@@ -11,8 +11,8 @@ use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, win
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
-    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress,
-    ReplyTo, Source, StoredWill,
+    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
+    Source, StoredWill,
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
@@ -23,6 +23,7 @@ use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
 use crate::fabric::Mail;
+use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
 /// sessions are their ids, whose slots do not reach it.
@@ -78,11 +79,7 @@ impl Worker {
     }
 
     /// The client is authenticated, or not.
-    pub(super) fn logged_in(
-        &mut self,
-        location: Location,
-        login: Result<Identity, ReasonCode>,
-    ) {
+    pub(super) fn logged_in(&mut self, location: Location, login: Result<Identity, ReasonCode>) {
         let access = self.env.access.clone();
         let Some(connection) = self.connection(location) else { return };
         let Phase::Checking(mut newcomer) = std::mem::replace(&mut connection.phase, Phase::Ended)
@@ -224,8 +221,7 @@ impl Worker {
             maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
             assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
             topic_alias_maximum: Some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs)
-                .then_some(keep_alive),
+            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
             response_information: newcomer.request_response.then_some("im/me/res/"),
             ..ConnAckProperties::default()
         };
@@ -240,7 +236,7 @@ impl Worker {
         let (version, route) = (session.version, session.route.clone());
         let mut released = Vec::new();
         let mut resend = Vec::new();
-        let mut ahead = Vec::new();
+        let (mut ahead, mut entries) = (Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
             session.window.restore(message);
@@ -250,6 +246,9 @@ impl Worker {
             match message.source {
                 Origin::Queue { seq, .. } if !message.released => resend.push((seq, message.id)),
                 Origin::Ahead { seq } => ahead.push((seq, message.id)),
+                Origin::Group { group, seq } if !message.released => {
+                    entries.push(ReadJob::Entry { location, group, seq });
+                }
                 _ => {}
             }
         }
@@ -295,6 +294,7 @@ impl Worker {
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
             self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
         }
+        self.turn.to_readers.append(&mut entries);
         for (group, member) in shared {
             let online = GroupCommand::Online { group, member };
             self.command(group.slot(), Command::Group(Box::new(online)));
@@ -318,7 +318,8 @@ impl Worker {
     /// an unsupported protocol is answered ([MQTT-3.1.2-2]), in the form that its level knows.
     pub(super) fn refuse_unread(&mut self, location: Location, frame: &[u8], fault: Fault) {
         if fault.reason == ReasonCode::UnsupportedProtocolVersion {
-            let version = if protocol_level(frame) >= Some(5) { Version::V5 } else { Version::V311 };
+            let version =
+                if protocol_level(frame) >= Some(5) { Version::V5 } else { Version::V311 };
             self.refuse(location, version, fault.reason);
         } else {
             self.counters.refused_connects.add(1);
@@ -400,10 +401,9 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
     let will = connect.will.as_ref().map(|will| checked_will(will, limits)).transpose()?;
     let window = match connect.version {
         Version::V311 => limits.window_v311,
-        Version::V5 => properties
-            .receive_maximum
-            .map_or(u16::MAX, NonZeroU16::get)
-            .min(limits.window_v5),
+        Version::V5 => {
+            properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(limits.window_v5)
+        }
     };
     Ok(Newcomer {
         version: connect.version,

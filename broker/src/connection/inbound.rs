@@ -2,7 +2,7 @@
 //! one ends the connection with its reason.
 
 use hoopoe_codec::{
-    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
+    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, ReasonCode, Receiver, Version, decode,
     decode_connect, frame_length,
 };
 use hoopoe_core::Location;
@@ -279,11 +279,7 @@ impl Worker {
         Ok(())
     }
 
-    fn disconnect(
-        &mut self,
-        location: Location,
-        disconnect: &Disconnect<'_>,
-    ) -> Result<(), Fault> {
+    fn disconnect(&mut self, location: Location, disconnect: &Disconnect<'_>) -> Result<(), Fault> {
         let Some(connection) = self.connection(location) else { return Ok(()) };
         let cap = connection.limits.session_expiry_max_secs;
         let Some(session) = connection.session() else { return Ok(()) };
@@ -374,15 +370,11 @@ impl Worker {
             Answer::Nothing => {}
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubAck(ack(id, code))
-                });
+                self.acknowledge(location, version, code, |code| Packet::PubAck(ack(id, code)));
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubRec(ack(id, code))
-                });
+                self.acknowledge(location, version, code, |code| Packet::PubRec(ack(id, code)));
             }
             Answer::PubComp(id, found) => {
                 // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).

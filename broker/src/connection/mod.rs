@@ -36,8 +36,8 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
-use crate::telemetry::{SystemTopics, Telemetry};
 use crate::settings::Door;
+use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
 use output::Output;
 use session::{Owed, Session};

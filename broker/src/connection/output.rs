@@ -32,6 +32,10 @@ pub struct Output {
     shared_bytes: usize,
 }
 
+/// Buffers between two uses. They are boxed because a connection without output holds a pointer
+/// only, and takes and gives back its buffer without copying.
+pub type Pool = Vec<Box<Output>>;
+
 /// How a write ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flush {

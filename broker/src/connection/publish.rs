@@ -18,12 +18,12 @@ use hoopoe_store::command::{self, ReplyTo};
 use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
-use super::{Connection, Limits};
 use super::closing::Cause;
 use super::message::Message;
 use super::plan::Plan;
 use super::session::{Answer, Owed};
 use super::worker::Worker;
+use super::{Connection, Limits};
 use crate::access::Action;
 use crate::fabric::Delivery;
 use crate::fabric::Mail;
@@ -232,8 +232,7 @@ impl Worker {
         }
         if self.queue_is_full(&plan, parts.qos) {
             self.counters.refused_publications.add(1);
-            let token =
-                self.owe_with(location, 1, 0, Owed { answer, publish: None, bytes: 0 });
+            let token = self.owe_with(location, 1, 0, Owed { answer, publish: None, bytes: 0 });
             self.settle(location, token, ReasonCode::QuotaExceeded);
             return;
         }
@@ -494,11 +493,7 @@ fn check_publish(limits: &Limits, publish: &Publish<'_>, topic: &str) -> Result<
 }
 
 /// Whether something durable depends on the publication.
-fn needs_commit(
-    parts: &PublicationParts<'_>,
-    plan: &Plan,
-    marker: Option<PacketIdent>,
-) -> bool {
+fn needs_commit(parts: &PublicationParts<'_>, plan: &Plan, marker: Option<PacketIdent>) -> bool {
     let stored = plan.stored_qos.is_some_and(|granted| granted.min(parts.qos) > QoS::AtMostOnce);
     stored || parts.retain || marker.is_some() || !plan.groups.is_empty()
 }

@@ -42,6 +42,7 @@ impl Worker {
             Mail::Live { publication, receivers } => self.live(&publication, receivers),
             Mail::LiveLost => self.look_into_queues(),
             Mail::Offer { location, group, entry } => self.offered(location, group, *entry),
+            Mail::EntryGone { location, group, seq } => self.entry_gone(location, group, seq),
             Mail::Deliver(delivery) => self.delivered(&delivery),
             Mail::Queue { location, page } => self.queue_page(location, page),
             Mail::Retained { location, page } => self.retained_page(location, page),
@@ -332,7 +333,8 @@ impl Worker {
         if let Some(message) = before {
             // At most a member's share of the group: it may exceed the window for a moment.
             if session.window.resend(message.id) == Ok(true) {
-                let outgoing = Outgoing::from_entry(entry, origin, true);
+                let mut outgoing = Outgoing::from_entry(entry, origin, true);
+                outgoing.qos = message.qos;
                 self.send_step(location, outgoing, message.id);
             }
             return;
@@ -349,6 +351,24 @@ impl Worker {
         }
     }
 
+    /// A restored message of a shared group is no longer in the store: its exchange is over.
+    fn entry_gone(&mut self, location: Location, group: SessionId, seq: u64) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let origin = Origin::Group { group, seq };
+        let Some(id) = session.window.iter().find(|m| m.source == origin).map(|m| m.id) else {
+            return;
+        };
+        if session.window.refuse(id).is_ok() {
+            self.exchange_ended(location, id, origin);
+            self.finished(location, origin);
+        } else {
+            let _ = session.window.acknowledge(id);
+        }
+        self.settled(location);
+    }
+
     /// Once a second: how far stored sessions have come.
     pub(super) fn report_progress(&mut self) {
         for location in std::mem::take(&mut self.turn.progressed) {
@@ -360,13 +380,8 @@ impl Worker {
             stored.progressed = false;
             if let Some((acknowledged, weight, sent)) = stored.feed.take_progress() {
                 let session = stored.id;
-                let progress = hoopoe_store::command::Progress {
-                    session,
-                    epoch,
-                    acknowledged,
-                    weight,
-                    sent,
-                };
+                let progress =
+                    hoopoe_store::command::Progress { session, epoch, acknowledged, weight, sent };
                 self.command(session.slot(), Command::Progress(progress));
             }
         }

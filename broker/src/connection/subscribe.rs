@@ -8,15 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{
-    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck, Subscribe,
-    SubscribeOptions, Unsubscribe, check_filter, topic_matches,
+    AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck,
+    Subscribe, SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
-use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::{Location, Publication, Subscription};
 use hoopoe_store::Command;
-use hoopoe_store::command::{
-    GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription,
-};
+use hoopoe_store::command::{GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription};
 use smallvec::SmallVec;
 
 use super::Connection;
@@ -92,10 +89,7 @@ impl Worker {
                 identifier,
             });
             let filters = filters.collect();
-            self.command(
-                session.slot(),
-                Command::Subscribe { session, epoch, filters, reply },
-            );
+            self.command(session.slot(), Command::Subscribe { session, epoch, filters, reply });
         }
         for grant in &accepted {
             self.join_group(location, grant, identifier, reply);
@@ -376,7 +370,7 @@ impl Worker {
         if !topic_matches(filter, topic) {
             return;
         }
-        if session.fresh.as_ref().is_some_and(|fresh| fresh.contains(&hash(topic))) {
+        if session.fresh.as_ref().is_some_and(|fresh| fresh.has(topic)) {
             return;
         }
         let qos = publication.qos.min(granted);

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::message::Frames;
-use super::output::{Flush, Output};
+use super::output::{Flush, Output, Pool};
 use super::plan::Plans;
 use super::publish::InternalSubmit;
 use super::socket::{Received, Socket};
@@ -87,7 +87,7 @@ pub struct Worker {
     mailbox: Arc<Mailbox<Mail>>,
     started: Instant,
     generation: u32,
-    pub(super) pool: Vec<Box<Output>>,
+    pub(super) pool: Pool,
     scratch: Vec<u8>,
     plain: Vec<u8>,
 }
@@ -235,9 +235,7 @@ impl Worker {
         let place = entry.key();
         let location = Location::new(self.number as u8, self.generation, place as u32);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll.registry().register(socket.stream(), Token(place), interest)
-        {
+        if let Err(error) = self.poll.registry().register(socket.stream(), Token(place), interest) {
             tracing::warn!(%error, "socket not registered");
             return;
         }
@@ -345,7 +343,7 @@ impl Worker {
 
     /// The buffer for packets to a connection; marks it to be flushed at the end of the turn.
     pub(super) fn output<'a>(
-        pool: &mut Vec<Box<Output>>,
+        pool: &mut Pool,
         turn: &mut Turn,
         connection: &'a mut Connection,
     ) -> &'a mut Output {

@@ -18,6 +18,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
+use crate::settings::TlsSettings;
+
 /// Session tickets sent per full handshake: a device comes back with one connection at a time.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
@@ -42,6 +44,19 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Whether and by whom clients' certificates must be signed.
     pub clients: ClientCertificates,
+}
+
+impl From<&TlsSettings> for TlsFiles {
+    fn from(tls: &TlsSettings) -> TlsFiles {
+        let clients = match &tls.client_ca {
+            None => ClientCertificates::Ignored,
+            Some(authority) if tls.require_client_cert => {
+                ClientCertificates::Required(authority.clone())
+            }
+            Some(authority) => ClientCertificates::Optional(authority.clone()),
+        };
+        TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone(), clients }
+    }
 }
 
 /// Why certificates could not be taken into use; each names its file.

@@ -244,8 +244,7 @@ mod tests {
     #[test]
     fn completed_out_of_order_leaves_in_order() {
         let mut window = Window::new(10);
-        let ids: Vec<_> =
-            (1..=3).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
+        let ids: Vec<_> = (1..=3).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
         window.acknowledge(ids[2]).unwrap();
         window.acknowledge(ids[1]).unwrap();
         assert_eq!(window.pop_done(), None);
