@@ -8,6 +8,8 @@ pub mod broker;
 pub mod certificate;
 pub mod client;
 pub mod connect;
+pub mod crash;
+pub mod fuzz;
 pub mod metrics;
 pub mod program;
 pub mod reaper;

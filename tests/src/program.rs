@@ -15,14 +15,17 @@ use crate::reaper;
 /// How long another program may run before a test calls it a failure.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(90);
 
-/// The broker: `HOOPOE_BIN`, else `hoopoe` beside the folder of this test program.
+/// The broker: `HOOPOE_BIN`, else `hoopoe` beside this program or beside its folder.
 pub fn hoopoe() -> PathBuf {
     if let Some(path) = std::env::var_os("HOOPOE_BIN") {
         return existing(PathBuf::from(path), "HOOPOE_BIN names it");
     }
-    let test = std::env::current_exe().expect("this program has a path");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    existing(profile.join("hoopoe"), "`make test` builds it (or set HOOPOE_BIN)")
+    let program = std::env::current_exe().expect("this program has a path");
+    // Tools are in target/<profile>, tests in target/<profile>/deps.
+    let beside = program.with_file_name("hoopoe");
+    let profile = program.parent().and_then(Path::parent).expect("target/<profile>/<program>");
+    let path = if beside.exists() { beside } else { profile.join("hoopoe") };
+    existing(path, "`make test` builds it (or set HOOPOE_BIN)")
 }
 
 /// A call of the broker's program. What the tests are told (`HOOPOE_BIN` and its like) is no setting

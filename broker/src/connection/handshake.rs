@@ -419,6 +419,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
         topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
         request_response: properties.request_response_information.unwrap_or(false),
+        request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
     })
 }
@@ -538,6 +539,7 @@ fn new_session(
         outbound_aliases: (aliases > 0).then(|| Box::new(OutboundAliases::new(aliases))),
         subscriptions: Subscriptions::default(),
         maximum_packet: newcomer.maximum_packet,
+        problem_information: newcomer.request_problem,
         expiry_secs: newcomer.expiry_secs,
         will: newcomer.will.clone().filter(|_| opened.session.is_none()).map(Box::new),
         backlog: Default::default(),

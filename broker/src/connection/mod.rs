@@ -153,6 +153,7 @@ struct Newcomer {
     maximum_packet: u32,
     topic_alias_maximum: u16,
     request_response: bool,
+    request_problem: bool,
     expiry_capped: bool,
 }
 

@@ -70,6 +70,8 @@ pub struct Outgoing {
     pub origin: Origin,
     /// It may have been sent before.
     pub dup: bool,
+    /// The identifier under which it was sent before, if it keeps that.
+    pub again: Option<PacketId>,
 }
 
 impl Outgoing {
@@ -82,6 +84,7 @@ impl Outgoing {
             identifiers: entry.identifiers,
             origin,
             dup,
+            again: None,
         }
     }
 }
@@ -112,6 +115,14 @@ pub struct Owed {
     pub publish: Option<(Arc<Publication>, Rc<Plan>)>,
     /// Bytes held for it.
     pub bytes: usize,
+    /// Why the publication is refused, if it is: for people.
+    pub reason: Option<&'static str>,
+}
+
+impl From<Answer> for Owed {
+    fn from(answer: Answer) -> Owed {
+        Owed { answer, publish: None, bytes: 0, reason: None }
+    }
 }
 
 /// The client's filters as it wrote them, sorted: small, and found by halving. The terms are in
@@ -259,6 +270,8 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// The client's Maximum Packet Size.
     pub maximum_packet: u32,
+    /// The client wants reason strings ([MQTT-3.1.2-29]).
+    pub problem_information: bool,
     /// Session Expiry Interval in seconds, as capped.
     pub expiry_secs: u32,
     /// Will of a session that ends with its connection.

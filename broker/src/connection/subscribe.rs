@@ -398,6 +398,7 @@ impl Worker {
             identifiers,
             origin: Origin::Transient,
             dup: false,
+            again: None,
         };
         self.send_or_wait(location, outgoing);
     }

@@ -146,9 +146,10 @@ impl ShardView {
         };
         let key = open.key.clone();
         if let Some(pending) = self.directory.wait(&key, now_ms + TAKE_OVER_MS) {
-            // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3].
+            // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3]. That
+            // one has had no CONNACK yet, and 0x8E is no code of CONNACK (table 3-1).
             match pending.open.replace(open) {
-                Some(older) => batch.effect(refused(&older, ReasonCode::SessionTakenOver)),
+                Some(older) => batch.effect(refused(&older, ReasonCode::ServerUnavailable)),
                 None if pending.evict => {}
                 None => batch.effect(Effect::TakenOver {
                     location: live.location,

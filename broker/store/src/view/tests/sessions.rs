@@ -79,7 +79,7 @@ over_both! {
         assert!(matches!(effects[0], Effect::TakenOver { location, .. } if location == old.location));
         // A third one: the second has waited in vain.
         let open = rig.open("alice");
-        assert_eq!(brief(&rig.run(vec![Command::Open(Box::new(open))])), ["refused 8e"]);
+        assert_eq!(brief(&rig.run(vec![Command::Open(Box::new(open))])), ["refused 88"]);
         let effects = rig.close(&old, CloseCause::Abnormal);
         assert_eq!(brief(&effects), ["resumed"]);
         assert_eq!(client(&effects).expect("let in").id(), old.id());
