@@ -168,6 +168,8 @@ fn features_that_are_off_are_announced_and_refused() {
     assert!(announced.topic_alias_maximum().is_none_or(|maximum| maximum == 0));
     assert_eq!(client.try_subscribe("a/+/b", 1), 0xA2);
     assert_eq!(client.try_subscribe("$share/g/a", 1), 0x9E);
+    // MQTT 3.1.1 [MQTT-3.8.3-2]
+    assert_eq!(broker.v311().try_subscribe("a/+/b", 1), 0x80);
     let mut aliased = broker.v5();
     aliased.send_publish(Publish::new("a", "x").with(Property::TopicAlias(1)));
     aliased.expect_closed_with(&[code::TOPIC_ALIAS_INVALID, code::PROTOCOL_ERROR]);
