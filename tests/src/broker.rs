@@ -106,18 +106,12 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(program::hoopoe());
+        let mut command = program::hoopoe_command();
         command.arg("serve").arg("--data").arg(self.folder.join("data"));
         for url in &self.listeners {
             command.arg("--listen").arg(url);
         }
         command.args(["--http", "127.0.0.1:0"]).args(&self.arguments);
-        // What the suite is told (`HOOPOE_BIN` and its like) is no setting of the broker's.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOOPOE_") {
-                command.env_remove(name);
-            }
-        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
@@ -259,9 +253,20 @@ impl Broker {
         self.running.take().expect("the broker is running").end("TERM")
     }
 
-    /// Ends the process as a power cut would end it.
+    /// Stops with SIGTERM; returns the last lines that were printed, to the end.
+    pub fn stop_and_read_log(&mut self) -> String {
+        let log = Arc::clone(&self.running().log);
+        self.stop();
+        while log.lock().streams_open > 0 {
+            log.wait_for_more();
+        }
+        let lines: Vec<String> = log.lock().lines.iter().cloned().collect();
+        lines.join("\n")
+    }
+
+    /// Ends the process with SIGKILL, at this very moment.
     pub fn kill(&mut self) {
-        self.running.take().expect("the broker is running").end("KILL");
+        drop(self.running.take().expect("the broker is running"));
     }
 
     /// Starts again on the same data folder; ports are new.

@@ -15,22 +15,37 @@ use crate::reaper;
 /// How long another program may run before a test calls it a failure.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(90);
 
-/// The broker: `HOOPOE_BIN`, else `hoopoe` beside the folder of this test program.
+/// The broker: `HOOPOE_BIN`, else `hoopoe` beside this program or beside its folder.
 pub fn hoopoe() -> PathBuf {
     if let Some(path) = std::env::var_os("HOOPOE_BIN") {
         return existing(PathBuf::from(path), "HOOPOE_BIN names it");
     }
-    let test = std::env::current_exe().expect("this program has a path");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    existing(profile.join("hoopoe"), "`make test` builds it (or set HOOPOE_BIN)")
+    let program = std::env::current_exe().expect("this program has a path");
+    // Tools are in target/<profile>, tests in target/<profile>/deps.
+    let beside = program.with_file_name("hoopoe");
+    let profile = program.parent().and_then(Path::parent).expect("target/<profile>/<program>");
+    let path = if beside.exists() { beside } else { profile.join("hoopoe") };
+    existing(path, "`make test` builds it (or set HOOPOE_BIN)")
 }
 
-/// A Python with the packages of `clients/paho/requirements.txt`.
+/// A call of the broker's program. What the tests are told (`HOOPOE_BIN` and its like) is no setting
+/// of the broker's, so none of it is passed on.
+pub fn hoopoe_command() -> Command {
+    let mut command = Command::new(hoopoe());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOOPOE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A Python with the packages of `clients/requirements.txt`.
 pub fn python() -> OsString {
     std::env::var_os("HOOPOE_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
-/// The folder where `npm ci` installed the packages of `clients/mqttjs/package.json`.
+/// The folder where `npm ci` installed the packages of `clients/package.json`.
 pub fn node_modules() -> PathBuf {
     let hint = "`make test` installs MQTT.js and sets it";
     let path = std::env::var_os("HOOPOE_NODE_MODULES")

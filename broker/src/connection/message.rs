@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hoopoe_codec::{PacketId, PublishHead, QoS, Version, patch_packet_id};
-use hoopoe_core::{Publication, PublicationParts};
+use hoopoe_core::{Publication, PublicationParts, seconds_left};
 
 use super::output::{Output, SHARED_FROM_BYTES};
 

@@ -64,8 +64,7 @@ impl Composer<'_> {
         let user = !tracked && self.random.once_in(6);
         let connect = Connect {
             version,
-            clean_start: client_id.is_empty() && !self.random.once_in(10)
-                || self.random.once_in(4),
+            clean_start: client_id.is_empty() && !self.random.once_in(10) || self.random.once_in(4),
             keep_alive_secs: self.one_of(&[0, 0, 0, 0, 0, 0, 1, 2, 60, 65535]),
             client_id,
             will,
@@ -282,8 +281,7 @@ impl Composer<'_> {
     pub fn disconnect(&mut self, version: Version) -> Vec<u8> {
         let mut disconnect = Disconnect::with_code(ReasonCode::Success);
         if version == Version::V5 {
-            disconnect.code =
-                self.one_of(&[ReasonCode::Success, ReasonCode::DisconnectWithWill]);
+            disconnect.code = self.one_of(&[ReasonCode::Success, ReasonCode::DisconnectWithWill]);
             disconnect.session_expiry_secs =
                 self.one_of(&[None, None, None, Some(0), Some(2), Some(3600)]);
         }

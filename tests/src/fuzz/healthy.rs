@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::vocabulary::HEALTHY;
 use crate::client::RawClient;
 use crate::connect::Connect;
-use crate::wire::{Publish, Version};
 use crate::unique_id;
+use crate::wire::{Publish, Version};
 
 /// Messages a publisher may be ahead of its subscriber.
 const AHEAD: u64 = 32;

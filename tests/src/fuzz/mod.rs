@@ -136,10 +136,8 @@ fn run_seed(seed: u64, packets: u64, until: Option<Instant>) -> Tally {
     let limits = Rc::new(Limits::draw(&mut random));
     let mut broker = Options::new().configuration(&limits.configuration()).start();
     let address = broker.tcp();
-    let pairs = [
-        Pair::start(address, Version::V5, true),
-        Pair::start(address, Version::V311, false),
-    ];
+    let pairs =
+        [Pair::start(address, Version::V5, true), Pair::start(address, Version::V311, false)];
     let mut swarm = Swarm::new(random, limits.clone(), address);
     let result = drive(&mut swarm, &pairs, packets, until).and_then(|()| swarm.settle());
     let mut tally = Tally {

@@ -184,7 +184,8 @@ impl Swarm {
             count = self.random.below(count + 1);
         }
         for _ in 0..count {
-            let at = if self.random.once_in(30) { self.random.below(link.requests.len()) } else { 0 };
+            let at =
+                if self.random.once_in(30) { self.random.below(link.requests.len()) } else { 0 };
             let Some(request) = link.requests.remove(at) else { break };
             if request == Request::Begin {
                 self.go_on(link);
@@ -265,7 +266,8 @@ impl Swarm {
     fn announce(&mut self, new: &Link) {
         let Some(hello) = &new.conversation.hello else { return };
         for link in self.links.iter_mut().flatten() {
-            let same = link.conversation.hello.as_ref().is_some_and(|h| h.client_id == hello.client_id);
+            let same =
+                link.conversation.hello.as_ref().is_some_and(|h| h.client_id == hello.client_id);
             if same {
                 link.conversation.excused(format!("taken over by {}", new.conversation.number));
             }
@@ -278,7 +280,8 @@ impl Swarm {
             return;
         };
         for link in self.links.iter_mut().flatten() {
-            let same = link.conversation.hello.as_ref().is_some_and(|h| h.client_id == hello.client_id);
+            let same =
+                link.conversation.hello.as_ref().is_some_and(|h| h.client_id == hello.client_id);
             if same {
                 link.conversation.detach();
             }
