@@ -92,9 +92,6 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
-        if let Some(fresh) = &mut session.fresh {
-            fresh.add(message.parts.topic);
-        }
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);

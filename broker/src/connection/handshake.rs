@@ -226,7 +226,7 @@ impl Worker {
             ..ConnAckProperties::default()
         };
         let connack = ConnAck { session_present, code: ReasonCode::Success, properties };
-        self.send(location, |out| Packet::ConnAck(connack).encode(newcomer.version, out));
+        self.send_packet(location, newcomer.version, &Packet::ConnAck(connack));
     }
 
     /// Brings a stored session's delivery back to where it stood.
@@ -292,7 +292,7 @@ impl Worker {
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
-            self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+            self.send_packet(location, version, &Packet::PubRel(pubrel));
         }
         self.turn.to_readers.append(&mut entries);
         for (group, member) in shared {
@@ -310,7 +310,7 @@ impl Worker {
             tracing::debug!(%peer, client, ?code, "connect refused");
         }
         let connack = ConnAck { session_present: false, code, properties: Default::default() };
-        self.send(location, |out| Packet::ConnAck(connack).encode(version, out));
+        self.send_packet(location, version, &Packet::ConnAck(connack));
         self.finish(location);
     }
 
@@ -547,7 +547,6 @@ fn new_session(
         skipped: Vec::new(),
         stored: None,
         scans: Default::default(),
-        fresh: None,
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,

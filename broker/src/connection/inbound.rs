@@ -128,7 +128,7 @@ impl Worker {
             Packet::Subscribe(subscribe) => self.subscribe(location, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(location, &unsubscribe),
             Packet::PingReq => {
-                self.send(location, |out| Packet::PingResp.encode(version, out));
+                self.send_packet(location, version, &Packet::PingResp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.disconnect(location, &disconnect),
@@ -207,14 +207,14 @@ impl Worker {
                     }
                     _ => {
                         let pubrel = ack(id, ReasonCode::Success);
-                        self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                        self.send_packet(location, version, &Packet::PubRel(pubrel));
                     }
                 }
             }
             Err(_) => {
                 let code = ReasonCode::PacketIdentifierNotFound;
                 let pubrel = ack(packet.id, code);
-                self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                self.send_packet(location, version, &Packet::PubRel(pubrel));
             }
         }
         Ok(())
@@ -390,7 +390,7 @@ impl Worker {
                 }
                 session.incoming.end_qos2(id);
                 let pubcomp = ack(id, found);
-                self.send(location, |out| Packet::PubComp(pubcomp).encode(version, out));
+                self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
             Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
@@ -410,14 +410,7 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
-        };
-        let maximum = session.maximum_packet;
-        // Without its reason string where that would be too large ([MQTT-3.4.2-2]).
-        self.send(location, |out| {
-            packet.encode_within(version, maximum, out);
-        });
+        self.send_packet(location, version, &packet);
     }
 }
 

@@ -215,6 +215,9 @@ impl Worker {
 
     fn submit(&mut self, location: Location, parts: PublicationParts<'_>, answer: Answer) {
         let topic_hash = hash(parts.topic);
+        if parts.retain {
+            self.env.retained.published(topic_hash);
+        }
         let plan = self.plans.get(&self.env.fabric.index, parts.topic, topic_hash);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
@@ -326,7 +329,7 @@ impl Worker {
     ) {
         for (shard, mut command) in commands {
             if command.retain {
-                self.env.retained_under_way.fetch_add(1, Ordering::AcqRel);
+                self.env.retained.under_way.fetch_add(1, Ordering::AcqRel);
             }
             command.reply = Some(reply);
             self.turn.to_shards[shard].push(Command::Publish(command));
@@ -423,6 +426,9 @@ impl Worker {
     ) {
         tracing::debug!(client = %key, "publishing a will");
         let hash = hash(publication.topic());
+        if publication.retain {
+            self.env.retained.published(hash);
+        }
         let plan = self.plans.get(&self.env.fabric.index, publication.topic(), hash);
         let stored = outbox.map(|(_, number)| number).filter(|&number| number != 0);
         let origin = Origin { outbox: stored, ..Origin::default() };

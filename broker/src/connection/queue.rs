@@ -289,7 +289,7 @@ impl Worker {
                 Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
                 Step::PubRel(id) => {
                     let pubrel = ack(id, ReasonCode::Success);
-                    self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                    self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
             }
         }

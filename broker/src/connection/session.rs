@@ -1,12 +1,11 @@
 //! A session while a client is connected to it: the protocol parts of `hoopoe_core::session`, the
 //! subscriptions, and what waits for room.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
-use hoopoe_core::index::topic_hash;
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
@@ -179,6 +178,9 @@ pub struct Scan {
     pub identifier: u32,
     /// Last topic of the page before.
     pub after: Option<Arc<str>>,
+    /// Number of the last publication with RETAIN when the subscription was in the index: later
+    /// ones come live.
+    pub number: u64,
     /// A page is on its way.
     pub reading: bool,
     /// Shards that have not yet said that everything submitted before is committed; `None` before
@@ -216,29 +218,6 @@ pub struct Stored {
     pub steps: Answers<Step>,
     /// Progress since the last report to the shard.
     pub progressed: bool,
-}
-
-/// Hashes of topics.
-#[derive(Debug, Default)]
-pub struct FreshTopics {
-    hashes: HashSet<u64, foldhash::fast::RandomState>,
-}
-
-/// Topics remembered as delivered live while a scan runs; beyond, a message may come twice.
-const MOST_FRESH: usize = 100_000;
-
-impl FreshTopics {
-    /// Remembers a topic.
-    pub fn add(&mut self, topic: &str) {
-        if self.hashes.len() < MOST_FRESH {
-            self.hashes.insert(topic_hash(topic));
-        }
-    }
-
-    /// True when the topic was delivered live.
-    pub fn has(&self, topic: &str) -> bool {
-        self.hashes.contains(&topic_hash(topic))
-    }
 }
 
 /// A session with its client connected.
@@ -286,8 +265,6 @@ pub struct Session {
     pub stored: Option<Box<Stored>>,
     /// Scans of retained messages, one at a time.
     pub scans: VecDeque<Scan>,
-    /// Topics delivered live while a scan runs: newer than what the scan may find (ruling 8).
-    pub fresh: Option<Box<FreshTopics>>,
     /// Publish rate limits, when set.
     pub rate: Option<Box<Rate>>,
     /// Hashes of topics this client may publish to, as of `allowed_at`.
