@@ -7,15 +7,11 @@ use clap::Parser;
 use hoopoe::cli::{Cli, Command, SettingsArgs};
 use hoopoe::{commands, node};
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let done = match Cli::parse().command {
         Command::Serve(args) => {
-            // The log writes to the standard output as well.
+            // The start prints where the broker listens.
             drop(out);
             return finish(serve(args));
         }

@@ -1,1 +1,56 @@
-//! Whole-broker tests with real clients, conformance, durability and house rules.
+//! Whole-broker tests: the harness that starts the program, a raw client that speaks the wire
+//! format by itself, and the list of normative statements.
+//!
+//! The wire format is written here a second time, independent of `hoopoe-codec`, so that a fault
+//! in the codec cannot hide itself by being made on both sides.
+
+pub mod broker;
+pub mod certificate;
+pub mod client;
+pub mod connect;
+pub mod crash;
+pub mod fuzz;
+pub mod metrics;
+pub mod program;
+pub mod reaper;
+pub mod statement;
+pub mod tls;
+pub mod websocket;
+pub mod wire;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub use broker::{Broker, shared_broker};
+pub use client::{RawClient, Received};
+pub use connect::{Connect, Will};
+pub use wire::properties::{Properties, Property};
+pub use wire::{Ack, ConnAck, Disconnect, Packet, Publish, SubAck, Version, code};
+
+/// How long anything may take before a test calls it a failure. A bound for faults only: no test
+/// waits for it to pass.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+static NEXT_NAME: AtomicU32 = AtomicU32::new(1);
+
+/// A client identifier no other test uses, within the 23 letters and digits every server must
+/// allow (`[MQTT-3.1.3-5]`).
+pub fn unique_id(stem: &str) -> String {
+    let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
+    format!("{stem}{}x{number}", std::process::id())
+}
+
+/// A topic no other test uses.
+pub fn unique_topic(stem: &str) -> String {
+    let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
+    format!("test/{}/{number}/{stem}", std::process::id())
+}
+
+/// Asks until the answer is yes. For what the broker does on its own time and tells nobody about;
+/// each question is a request to it, so nothing is gained by waiting in between.
+pub fn eventually(what: &str, mut question: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !question() {
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+    }
+}

@@ -9,7 +9,7 @@
 //! code to answer with and the place that was wrong. What needs knowledge of a connection or a
 //! session (quotas, topic aliases, packet identifiers in use, rights) is not decided here.
 //!
-//! One packet, one file. The shared parts: `reader` walks bytes and `wire` writes them, `frame`
+//! One packet, one file, in `packet`. The shared parts: `reader` walks bytes and `wire` writes them, `frame`
 //! knows the fixed header, `property` the properties of MQTT 5 and `selection` where some of them
 //! lie, `topic` the syntax of names and filters.
 //!
@@ -30,53 +30,33 @@
 //! # Ok::<(), hoopoe_codec::Fault>(())
 //! ```
 
-mod ack;
-mod auth;
-mod connack;
-mod connect;
-mod disconnect;
 mod fault;
 mod frame;
 mod id;
 mod packet;
-mod ping;
 mod property;
-mod publish;
-mod publish_head;
-mod publish_properties;
 mod qos;
 mod reader;
 mod reason;
 mod selection;
-mod suback;
-mod subscribe;
 mod topic;
-mod unsubscribe;
 mod user_properties;
 mod version;
-mod will;
 mod wire;
 
-pub use ack::{Ack, AckKind, AckProperties};
-pub use auth::Auth;
-pub use connack::{ConnAck, ConnAckProperties};
-pub use connect::{Connect, ConnectProperties, decode_connect};
-pub use disconnect::Disconnect;
 pub use fault::Fault;
 pub use frame::{MAX_PACKET_LEN, PacketType, frame_length};
 pub use id::PacketId;
-pub use packet::{Packet, Receiver, decode};
-pub use publish::Publish;
-pub use publish_head::{PublishHead, patch_packet_id};
-pub use publish_properties::{PublishProperties, SubscriptionIds};
+pub use packet::{
+    Ack, AckKind, AckProperties, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties,
+    Disconnect, Packet, Publish, PublishHead, PublishProperties, Receiver, RetainHandling, SubAck,
+    Subscribe, SubscribeOptions, SubscriptionIds, Unsubscribe, Will, decode, decode_connect,
+    patch_packet_id,
+};
 pub use qos::QoS;
 pub use reason::ReasonCode;
-pub use suback::SubAck;
-pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions};
 pub use topic::{
     MAX_TOPIC_LEN, SharedFilter, TopicFault, check_filter, check_topic, levels, topic_matches,
 };
-pub use unsubscribe::Unsubscribe;
 pub use user_properties::{PropertyBlock, UserProperties};
 pub use version::Version;
-pub use will::Will;

@@ -4,14 +4,11 @@
 //! since a check must not disturb a broker that runs.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
-
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::access;
 use crate::settings::{Settings, SettingsSource, TlsSettings};
+use crate::transport::{Certificates, TlsError};
 
 /// Prints what is wrong and exits 1, or one line and exits 0.
 ///
@@ -59,23 +56,29 @@ fn problems_of_files(settings: &Settings) -> Vec<String> {
     problems
 }
 
+/// Loads the certificates as a start would, so that a key that belongs to another certificate is
+/// found as well. One fault per listener: what hides behind it shows when it is mended.
 fn check_tls(key: &str, tls: &TlsSettings, problems: &mut Vec<String>) {
-    let mut certificates = |name: &str, file: &Path| {
-        let read =
-            CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let fault = match read {
-            Ok(found) if found.is_empty() => "there is no certificate in it".to_owned(),
-            Ok(_) => return,
-            Err(error) => error.to_string(),
-        };
-        problems.push(format!("{key}.{name}: {}: {fault}", file.display()));
-    };
-    certificates("cert", &tls.cert);
-    if let Some(client_ca) = &tls.client_ca {
-        certificates("client_ca", client_ca);
+    if let Err(error) = Certificates::load(tls.into()) {
+        problems.push(format!("{key}.{}: {error}", file_at_fault(&error, tls)));
     }
-    if let Err(error) = PrivateKeyDer::from_pem_file(&tls.key) {
-        problems.push(format!("{key}.key: {}: {error}", tls.key.display()));
+}
+
+/// The key that names the file.
+fn file_at_fault(error: &TlsError, tls: &TlsSettings) -> &'static str {
+    match error {
+        TlsError::Unreadable { file, .. }
+        | TlsError::NotPem { file, .. }
+        | TlsError::NoCertificate { file }
+            if *file == tls.cert =>
+        {
+            "cert"
+        }
+        TlsError::Unreadable { file, .. } | TlsError::NotPem { file, .. } if *file == tls.key => {
+            "key"
+        }
+        TlsError::NoKey { .. } | TlsError::EncryptedKey { .. } | TlsError::Unusable { .. } => "key",
+        _ => "client_ca",
     }
 }
 
@@ -108,19 +111,28 @@ mod tests {
         fs::write(path("users"), "alice\n").unwrap();
         fs::write(path("rules"), "user *\nallow all #\n").unwrap();
         fs::write(path("empty"), "").unwrap();
-        let text = format!(
-            "[access]\nusers_file = '{}'\nrules_file = '{}'\n\
-             [[listener]]\nurl = 'tls://127.0.0.1:1'\ntls = {{ cert = '{}', key = '{}' }}\n\
-             [[listener]]\nurl = 'tls://127.0.0.1:2'\n\
-             tls = {{ cert = '{}', key = '{}', client_ca = '{}' }}\n",
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(path("other"), other.signing_key.serialize_pem()).unwrap();
+        let mut text = format!(
+            "[access]\nusers_file = '{}'\nrules_file = '{}'\n",
             path("users"),
-            path("rules"),
-            path("cert"),
-            path("key"),
-            path("empty"),
-            path("cert"),
-            path("none"),
+            path("rules")
         );
+        for (port, (cert, key, client_ca)) in
+            [("cert", "key", "cert"), ("empty", "key", "cert"), ("cert", "cert", "cert")]
+                .into_iter()
+                .chain([("cert", "key", "none"), ("cert", "other", "cert")])
+                .enumerate()
+        {
+            text.push_str(&format!(
+                "[[listener]]\nurl = 'tls://127.0.0.1:{}'\n\
+                 tls = {{ cert = '{}', key = '{}', client_ca = '{}' }}\n",
+                port + 1,
+                path(cert),
+                path(key),
+                path(client_ca),
+            ));
+        }
         fs::write(path("hoopoe.toml"), text).unwrap();
         let file = Some(path("hoopoe.toml").into());
         let (said, sound) = run(&SettingsSource { file, ..SettingsSource::default() });
@@ -128,9 +140,14 @@ mod tests {
         let expected = [
             format!("access.users_file: {}:1: expected user:hash", path("users")),
             format!("access.rules_file: {}:2: expected `publish`", path("rules")),
-            format!("listener[1].tls.cert: {}: there is no certificate", path("empty")),
-            format!("listener[1].tls.client_ca: {}: ", path("none")),
-            format!("listener[1].tls.key: {}: ", path("cert")),
+            format!("listener[1].tls.cert: {}: no certificate", path("empty")),
+            format!("listener[2].tls.key: {}: no private key", path("cert")),
+            format!("listener[3].tls.client_ca: cannot read {}: ", path("none")),
+            format!(
+                "listener[4].tls.key: certificate {} and key {} do not work: ",
+                path("cert"),
+                path("other")
+            ),
         ];
         assert_eq!(said.lines().count(), expected.len(), "{said}");
         for (line, expected) in said.lines().zip(expected) {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use hoopoe_codec::{Disconnect, Packet, ReasonCode, Version};
+use hoopoe_codec::{Disconnect, Packet, PacketType, ReasonCode, Version};
 use hoopoe_core::Location;
 use hoopoe_store::Command;
-use hoopoe_store::command::{Close, CloseCause, GroupCommand};
+use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
 use super::session::{Origin, Session};
@@ -39,8 +39,7 @@ impl Worker {
     /// Ends the session of a connection; the socket follows once everything is written.
     pub(super) fn end_session(&mut self, location: Location, cause: Cause) {
         let Some(connection) = self.connection(location) else { return };
-        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended)
-        else {
+        let Phase::Active(session) = std::mem::replace(&mut connection.phase, Phase::Ended) else {
             return;
         };
         let reason = match cause {
@@ -51,9 +50,13 @@ impl Worker {
         if let Some(reason) = reason {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
-                let disconnect = Disconnect::with_code(reason);
+                // Some faults have no code of their own in DISCONNECT (3.14.2.1).
+                let legal = reason.legal_in(PacketType::Disconnect);
+                let code = if legal { reason } else { ReasonCode::ProtocolError };
+                let disconnect = Packet::Disconnect(Disconnect::with_code(code));
+                // The phase has gone from the connection: the maximum is the session's.
                 self.send(location, |out| {
-                    Packet::Disconnect(disconnect).encode(Version::V5, out);
+                    disconnect.encode_within(Version::V5, session.maximum_packet, out);
                 });
             }
             tracing::debug!(client = %session.key, ?reason, "session's connection ended");
@@ -71,6 +74,7 @@ impl Worker {
         self.counters.sessions.sub(1);
         self.counters.stored_sessions.sub(u64::from(session.route.session.is_some()));
         session.route.leave(location);
+        self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
         if session.route.session.is_none() {
             self.unroute(&session);
@@ -139,22 +143,20 @@ impl Worker {
 
     /// Takes a transient session's subscriptions out of the index.
     fn unroute(&self, session: &Session) {
-        for subscribed in session.subscriptions.iter() {
-            if !subscribed.filter.starts_with("$share/") {
-                self.env.fabric.index.remove(&subscribed.filter, session.route.subscriber);
+        for filter in session.subscriptions.iter() {
+            if !filter.starts_with("$share/") {
+                self.env.fabric.index.remove(filter, session.route.subscriber);
             }
         }
     }
 
     /// Gives back what the session holds of shared groups.
     fn leave_groups(&mut self, location: Location, session: &Session) {
-        let shared = session.subscriptions.iter().filter(|s| s.filter.starts_with("$share/"));
+        let shared = session.subscriptions.iter().filter(|filter| filter.starts_with("$share/"));
         let subscriber = session.route.subscriber;
         let mut commands = Vec::new();
-        for subscribed in shared {
-            if session.route.session.is_none() {
-                commands.extend(leave_command(&subscribed.filter, subscriber));
-            } else if let Some(group) = self.env.groups.get(&*subscribed.filter) {
+        for filter in shared {
+            if let Some(group) = self.env.groups.get(filter) {
                 let keeps = session.window.iter().filter_map(|m| match m.source {
                     Origin::Group { group: of, seq }
                         if of == *group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
@@ -164,9 +166,11 @@ impl Worker {
                     _ => None,
                 });
                 let keeps = keeps.collect();
-                let offline =
-                    GroupCommand::Offline { group: *group, subscriber, location, keeps };
+                let offline = GroupCommand::Offline { group: *group, subscriber, location, keeps };
                 commands.push((group.slot(), offline));
+            } else if session.route.session.is_none() {
+                // Its Join is on the way: the group is not known here yet.
+                commands.extend(leave_command(filter, subscriber, None));
             }
         }
         for (slot, command) in commands {
@@ -269,13 +273,14 @@ impl Worker {
 pub(super) fn leave_command(
     filter: &str,
     subscriber: u64,
+    reply: Option<ReplyTo>,
 ) -> Option<(hoopoe_core::Slot, GroupCommand)> {
     let shared = hoopoe_codec::SharedFilter::parse(filter)?.ok()?;
     let leave = GroupCommand::Leave {
         share: shared.group.into(),
         filter: shared.filter.into(),
         subscriber,
-        reply: None,
+        reply,
     };
     Some((group_slot(shared.group, shared.filter), leave))
 }

@@ -4,21 +4,17 @@
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode};
 use hoopoe_core::Location;
-use hoopoe_core::index::topic_hash as hash;
 use hoopoe_core::session::alias::Alias;
 use smallvec::SmallVec;
 
 use super::closing::Cause;
 use super::message::{Message, Shape};
-use super::output::Output;
+use super::output::{Output, Pool};
 use super::session::{Origin, Outgoing, Session};
 use super::worker::{Turn, Worker};
 use super::{Connection, Phase};
 use crate::fabric::{Delivery, TransientReceiver};
 use crate::telemetry::{Dropped, WorkerCounters};
-
-/// Topics remembered as delivered live while a scan runs; beyond, a message may come twice.
-const MOST_FRESH: usize = 100_000;
 
 /// What became of one receiver's copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,11 +92,6 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
-        if let Some(fresh) = &mut session.fresh
-            && fresh.len() < MOST_FRESH
-        {
-            fresh.insert(hash(message.parts.topic));
-        }
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);
@@ -130,6 +121,7 @@ impl Worker {
             identifiers: copy.identifiers.into(),
             origin: Origin::Transient,
             dup: copy.dup,
+            again: None,
         });
         Delivered::Done
     }
@@ -145,9 +137,7 @@ impl Worker {
                 self.counters.dropped(Dropped::FullBuffer);
                 return;
             }
-            qos if !full && session.backlog.is_empty() => {
-                session.window.push(qos, outgoing.origin)
-            }
+            qos if !full && session.backlog.is_empty() => session.window.push(qos, outgoing.origin),
             _ => None,
         };
         if id.is_some() || outgoing.qos == QoS::AtMostOnce {
@@ -248,11 +238,26 @@ impl Worker {
                 return;
             }
             let Some(session) = connection.session() else { return };
-            let Some(waiting) = session.backlog.front() else { break };
-            let Some(id) = session.window.push(waiting.qos, waiting.origin) else { return };
+            if session.backlog.is_empty() {
+                break;
+            }
+            if session.window.room() == 0 {
+                return;
+            }
             let Some(outgoing) = session.backlog.pop_front() else { return };
             session.backlog_bytes -= outgoing.publication.payload().len();
-            self.send_outgoing(location, &outgoing, Some(id));
+            let recorded = session.stored.is_some() && outgoing.origin.source().is_some();
+            if let Some(id) = outgoing.again {
+                if session.window.resend(id) == Ok(true) {
+                    self.send_step(location, outgoing, id);
+                }
+            } else if let Some(id) = session.window.push(outgoing.qos, outgoing.origin) {
+                if recorded && outgoing.qos == QoS::ExactlyOnce {
+                    self.begin_exchange(location, outgoing, id);
+                } else {
+                    self.send_step(location, outgoing, id);
+                }
+            }
         }
         self.read_on(location);
         self.scan_on(location);
@@ -264,7 +269,7 @@ impl Worker {
 fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
-    pool: &mut Vec<Box<Output>>,
+    pool: &mut Pool,
     counters: &WorkerCounters,
     message: &mut Message<'_>,
     copy: Copy<'_>,

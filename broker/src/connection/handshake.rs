@@ -11,18 +11,19 @@ use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, win
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
-    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress,
-    ReplyTo, Source, StoredWill,
+    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
+    Source, StoredWill,
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
 use super::closing::Cause;
 use super::rate::Rate;
-use super::session::{Origin, Session, Stored, Subscribed, Subscriptions};
+use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
 use crate::fabric::Mail;
+use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
 /// sessions are their ids, whose slots do not reach it.
@@ -78,11 +79,7 @@ impl Worker {
     }
 
     /// The client is authenticated, or not.
-    pub(super) fn logged_in(
-        &mut self,
-        location: Location,
-        login: Result<Identity, ReasonCode>,
-    ) {
+    pub(super) fn logged_in(&mut self, location: Location, login: Result<Identity, ReasonCode>) {
         let access = self.env.access.clone();
         let Some(connection) = self.connection(location) else { return };
         let Phase::Checking(mut newcomer) = std::mem::replace(&mut connection.phase, Phase::Ended)
@@ -224,13 +221,12 @@ impl Worker {
             maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
             assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
             topic_alias_maximum: Some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs)
-                .then_some(keep_alive),
+            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
             response_information: newcomer.request_response.then_some("im/me/res/"),
             ..ConnAckProperties::default()
         };
         let connack = ConnAck { session_present, code: ReasonCode::Success, properties };
-        self.send(location, |out| Packet::ConnAck(connack).encode(newcomer.version, out));
+        self.send_packet(location, newcomer.version, &Packet::ConnAck(connack));
     }
 
     /// Brings a stored session's delivery back to where it stood.
@@ -240,7 +236,7 @@ impl Worker {
         let (version, route) = (session.version, session.route.clone());
         let mut released = Vec::new();
         let mut resend = Vec::new();
-        let mut ahead = Vec::new();
+        let (mut ahead, mut entries) = (Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
             session.window.restore(message);
@@ -250,6 +246,9 @@ impl Worker {
             match message.source {
                 Origin::Queue { seq, .. } if !message.released => resend.push((seq, message.id)),
                 Origin::Ahead { seq } => ahead.push((seq, message.id)),
+                Origin::Group { group, seq } if !message.released => {
+                    entries.push(ReadJob::Entry { location, group, seq });
+                }
                 _ => {}
             }
         }
@@ -265,11 +264,7 @@ impl Worker {
         session.incoming.restore(&stored.markers);
         let mut shared = Vec::new();
         for subscription in &stored.subscriptions {
-            session.subscriptions.put(Subscribed {
-                filter: (*subscription.filter).into(),
-                options: subscription.options,
-                identifier: subscription.identifier,
-            });
+            session.subscriptions.put(&subscription.filter);
             if let Some(group) = env.groups.get(&*subscription.filter) {
                 let member = Member {
                     subscriber: route.subscriber,
@@ -297,8 +292,9 @@ impl Worker {
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
-            self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+            self.send_packet(location, version, &Packet::PubRel(pubrel));
         }
+        self.turn.to_readers.append(&mut entries);
         for (group, member) in shared {
             let online = GroupCommand::Online { group, member };
             self.command(group.slot(), Command::Group(Box::new(online)));
@@ -314,15 +310,17 @@ impl Worker {
             tracing::debug!(%peer, client, ?code, "connect refused");
         }
         let connack = ConnAck { session_present: false, code, properties: Default::default() };
-        self.send(location, |out| Packet::ConnAck(connack).encode(version, out));
+        self.send_packet(location, version, &Packet::ConnAck(connack));
         self.finish(location);
     }
 
     /// A first packet that could not be read. The version is unknown or not to be trusted: only
-    /// an unsupported protocol level is answered ([MQTT-3.1.2-2]), in the form all versions know.
-    pub(super) fn refuse_unread(&mut self, location: Location, fault: Fault) {
+    /// an unsupported protocol is answered ([MQTT-3.1.2-2]), in the form that its level knows.
+    pub(super) fn refuse_unread(&mut self, location: Location, frame: &[u8], fault: Fault) {
         if fault.reason == ReasonCode::UnsupportedProtocolVersion {
-            self.refuse(location, Version::V311, fault.reason);
+            let version =
+                if protocol_level(frame) >= Some(5) { Version::V5 } else { Version::V311 };
+            self.refuse(location, version, fault.reason);
         } else {
             self.counters.refused_connects.add(1);
             self.socket_ended(location, Some(fault.into()));
@@ -403,10 +401,9 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
     let will = connect.will.as_ref().map(|will| checked_will(will, limits)).transpose()?;
     let window = match connect.version {
         Version::V311 => limits.window_v311,
-        Version::V5 => properties
-            .receive_maximum
-            .map_or(u16::MAX, NonZeroU16::get)
-            .min(limits.window_v5),
+        Version::V5 => {
+            properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(limits.window_v5)
+        }
     };
     Ok(Newcomer {
         version: connect.version,
@@ -425,6 +422,14 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
     })
+}
+
+/// The protocol level of a CONNECT that is not understood.
+fn protocol_level(frame: &[u8]) -> Option<u8> {
+    let length_bytes = frame.iter().skip(1).position(|byte| byte & 0x80 == 0)? + 1;
+    let body = frame.get(1 + length_bytes..)?;
+    let name = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+    body.get(2 + name).copied()
 }
 
 /// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).
@@ -542,7 +547,6 @@ fn new_session(
         skipped: Vec::new(),
         stored: None,
         scans: Default::default(),
-        fresh: None,
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,

@@ -2,7 +2,7 @@
 //! one ends the connection with its reason.
 
 use hoopoe_codec::{
-    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, Receiver, ReasonCode, Version, decode,
+    Ack, AckProperties, Disconnect, Fault, Packet, PacketId, ReasonCode, Receiver, Version, decode,
     decode_connect, frame_length,
 };
 use hoopoe_core::Location;
@@ -12,7 +12,7 @@ use smallvec::smallvec;
 
 use super::closing::Cause;
 use super::queue::STEP_TOKEN;
-use super::session::{Answer, Origin, Owed, Step};
+use super::session::{Answer, Origin, Owed, Session, Step};
 use super::worker::Worker;
 use super::{Connection, Phase};
 
@@ -95,14 +95,14 @@ impl Worker {
                     return used;
                 }
                 Err(fault) => {
-                    self.fault(location, fault);
+                    self.fault(location, &[], fault);
                     return bytes.len();
                 }
             };
             used += frame.len();
             self.counters.packets_in.add(1);
             if let Err(fault) = self.packet(location, frame) {
-                self.fault(location, fault);
+                self.fault(location, frame, fault);
                 return bytes.len();
             }
         }
@@ -128,7 +128,7 @@ impl Worker {
             Packet::Subscribe(subscribe) => self.subscribe(location, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(location, &unsubscribe),
             Packet::PingReq => {
-                self.send(location, |out| Packet::PingResp.encode(version, out));
+                self.send_packet(location, version, &Packet::PingResp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.disconnect(location, &disconnect),
@@ -145,13 +145,13 @@ impl Worker {
     }
 
     /// A packet that breaks the rules: v5 hears why, then the connection ends.
-    pub(super) fn fault(&mut self, location: Location, fault: Fault) {
+    pub(super) fn fault(&mut self, location: Location, frame: &[u8], fault: Fault) {
         self.counters.faults.add(1);
         if let Some(connection) = self.connection(location) {
             tracing::debug!(client = connection.label(), %fault, "malformed or illegal packet");
             match &connection.phase {
                 Phase::Active(_) => self.end_session(location, Cause::Fault(fault.reason)),
-                Phase::Greeting => self.refuse_unread(location, fault),
+                Phase::Greeting => self.refuse_unread(location, frame, fault),
                 _ => self.socket_ended(location, Some(fault.into())),
             }
         }
@@ -207,14 +207,14 @@ impl Worker {
                     }
                     _ => {
                         let pubrel = ack(id, ReasonCode::Success);
-                        self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                        self.send_packet(location, version, &Packet::PubRel(pubrel));
                     }
                 }
             }
             Err(_) => {
                 let code = ReasonCode::PacketIdentifierNotFound;
                 let pubrel = ack(packet.id, code);
-                self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                self.send_packet(location, version, &Packet::PubRel(pubrel));
             }
         }
         Ok(())
@@ -279,11 +279,7 @@ impl Worker {
         Ok(())
     }
 
-    fn disconnect(
-        &mut self,
-        location: Location,
-        disconnect: &Disconnect<'_>,
-    ) -> Result<(), Fault> {
+    fn disconnect(&mut self, location: Location, disconnect: &Disconnect<'_>) -> Result<(), Fault> {
         let Some(connection) = self.connection(location) else { return Ok(()) };
         let cap = connection.limits.session_expiry_max_secs;
         let Some(session) = connection.session() else { return Ok(()) };
@@ -308,8 +304,7 @@ impl Worker {
         topic: u64,
         answer: Answer,
     ) -> u64 {
-        let owed = Owed { answer, publish: None, bytes: 0 };
-        self.owe_with(location, commits, topic, owed)
+        self.owe_with(location, commits, topic, answer.into())
     }
 
     /// As [`owe`](Self::owe), with a publication that goes out when the turn comes.
@@ -322,14 +317,15 @@ impl Worker {
     ) -> u64 {
         let Some(connection) = self.connection(location) else { return 0 };
         let Some(session) = connection.session() else { return 0 };
+        if commits == 0 && session.answers.is_empty() {
+            // Nothing to wait for: it never enters the queue.
+            self.fulfil(location, owed, ReasonCode::Success);
+            return 0;
+        }
         session.owed_bytes += owed.bytes;
-        let at_once = commits == 0 && session.answers.is_empty();
         let token = session.answers.owe(commits, topic, owed);
         if session.answers.len() >= MOST_OWED || session.owed_bytes >= MOST_OWED_BYTES {
             connection.paused = true;
-        }
-        if at_once {
-            self.answer_ready(location);
         }
         token
     }
@@ -340,13 +336,7 @@ impl Worker {
             && let Some((owed, code)) = session.answers.pop_ready()
         {
             session.owed_bytes -= owed.bytes;
-            let publisher = session.route.subscriber;
-            if let Some((publication, plan)) = &owed.publish
-                && !code.is_error()
-            {
-                self.fan_out_shared(publication, plan, publisher);
-            }
-            self.answer(location, owed.answer, code);
+            self.fulfil(location, owed, code);
         }
         if let Some(connection) = self.connection(location)
             && connection.paused
@@ -358,7 +348,25 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, location: Location, answer: Answer, code: ReasonCode) {
+    /// Sends an answer, after the copies of its publication that waited for it.
+    fn fulfil(&mut self, location: Location, owed: Owed, code: ReasonCode) {
+        if let Some((publication, plan)) = &owed.publish
+            && !code.is_error()
+            && let Some(session) = self.connection(location).and_then(Connection::session)
+        {
+            let publisher = session.route.subscriber;
+            self.fan_out_shared(publication, plan, publisher);
+        }
+        self.answer(location, owed.answer, code, owed.reason);
+    }
+
+    fn answer(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        code: ReasonCode,
+        reason: Option<&'static str>,
+    ) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -367,15 +375,13 @@ impl Worker {
             Answer::Nothing => {}
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubAck(ack(id, code))
-                });
+                let ack = Ack { id, code, properties: explained(session, reason) };
+                self.acknowledge(location, version, code, Packet::PubAck(ack));
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
-                self.acknowledge(location, version, code, |code| {
-                    Packet::PubRec(ack(id, code))
-                });
+                let ack = Ack { id, code, properties: explained(session, reason) };
+                self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {
                 // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).
@@ -384,7 +390,7 @@ impl Worker {
                 }
                 session.incoming.end_qos2(id);
                 let pubcomp = ack(id, found);
-                self.send(location, |out| Packet::PubComp(pubcomp).encode(version, out));
+                self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
             Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
@@ -393,19 +399,25 @@ impl Worker {
 
     /// PUBACK or PUBREC; 3.1.1 has no code: what is refused there ends the connection, so that
     /// the client does not take it for accepted (ruling 12).
-    fn acknowledge<'a>(
+    fn acknowledge(
         &mut self,
         location: Location,
         version: Version,
         code: ReasonCode,
-        packet: impl FnOnce(ReasonCode) -> Packet<'a>,
+        packet: Packet<'_>,
     ) {
         if code.is_error() && (version == Version::V311 || code == ReasonCode::UnspecifiedError) {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        self.send(location, |out| packet(code).encode(version, out));
+        self.send_packet(location, version, &packet);
     }
+}
+
+/// A reason string, for a client that wants one.
+fn explained(session: &Session, reason: Option<&'static str>) -> AckProperties<'static> {
+    let reason_string = reason.filter(|_| session.problem_information);
+    AckProperties { reason_string, ..AckProperties::NONE }
 }
 
 /// An acknowledgement that says no more than its code.

@@ -134,9 +134,10 @@ fn make(index: &Index<Subscription>, topic: &str, stamp: Stamp, worker: usize) -
 fn receiver(same: &[Match]) -> TransientReceiver {
     let route = &same[0].subscription.route;
     let location = if route.session.is_some() { Location::NOWHERE } else { route.location() };
-    let own = same.iter().any(|found| found.subscription.options.no_local).then(|| {
-        Box::new(merge(same.iter().filter(|found| !found.subscription.options.no_local)))
-    });
+    let own = same
+        .iter()
+        .any(|found| found.subscription.options.no_local)
+        .then(|| Box::new(merge(same.iter().filter(|found| !found.subscription.options.no_local))));
     TransientReceiver {
         location,
         subscriber: route.subscriber,

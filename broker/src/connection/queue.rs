@@ -21,6 +21,9 @@ use crate::shard::{QueuePage, ReadJob};
 /// Set in tokens of outgoing exchanges, which are settled apart from answers to the client.
 pub(super) const STEP_TOKEN: u64 = 1 << 63;
 
+/// The token of barriers before a scan of retained messages.
+pub(super) const SCAN_TOKEN: u64 = u64::MAX;
+
 /// Entries per page at most, and bytes.
 const PAGE_ENTRIES: usize = 256;
 const PAGE_BYTES: usize = 256 * 1024;
@@ -39,6 +42,7 @@ impl Worker {
             Mail::Live { publication, receivers } => self.live(&publication, receivers),
             Mail::LiveLost => self.look_into_queues(),
             Mail::Offer { location, group, entry } => self.offered(location, group, *entry),
+            Mail::EntryGone { location, group, seq } => self.entry_gone(location, group, seq),
             Mail::Deliver(delivery) => self.delivered(&delivery),
             Mail::Queue { location, page } => self.queue_page(location, page),
             Mail::Retained { location, page } => self.retained_page(location, page),
@@ -63,6 +67,10 @@ impl Worker {
             return;
         }
         let location = reply.location;
+        if reply.token == SCAN_TOKEN {
+            self.scan_ordered(location);
+            return;
+        }
         if reply.token & STEP_TOKEN != 0 {
             self.step_committed(location, reply.token & !STEP_TOKEN, code);
             return;
@@ -125,8 +133,10 @@ impl Worker {
             let Some(session) = connection.session() else { return };
             let room = session.window.room() > 0;
             let Some(stored) = &mut session.stored else { return };
-            let Some(entry) = stored.page.front() else { break };
-            if !room && entry.seq >= stored.resend_end {
+            if stored.page.is_empty() {
+                break;
+            }
+            if !room {
                 return;
             }
             let Some(entry) = stored.page.pop_front() else { return };
@@ -189,11 +199,16 @@ impl Worker {
             }
             if stored.resend.front().is_some_and(|(at, _)| *at == seq)
                 && let Some((_, id)) = stored.resend.pop_front()
+                && session.window.resend(id) == Ok(true)
             {
                 let outgoing = Outgoing::from_entry(entry, origin, true);
                 self.send_step(location, outgoing, id);
             }
             return;
+        }
+        if !stored.resend.is_empty() {
+            self.forget_lost(location);
+            return self.send_entry(location, entry);
         }
         if let Some(at) = stored.done.iter().position(|done| *done == seq) {
             stored.done.swap_remove(at);
@@ -218,7 +233,7 @@ impl Worker {
     }
 
     /// QoS 2: the identifier is bound to the entry on disk before the PUBLISH leaves (ruling 5).
-    fn begin_exchange(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+    pub(super) fn begin_exchange(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -240,7 +255,7 @@ impl Worker {
     }
 
     /// Sends, or waits behind an exchange that is being committed: entries keep their order.
-    fn send_step(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+    pub(super) fn send_step(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
         if let Some(session) = self.connection(location).and_then(Connection::session)
             && let Some(stored) = &mut session.stored
             && !stored.steps.is_empty()
@@ -274,7 +289,7 @@ impl Worker {
                 Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
                 Step::PubRel(id) => {
                     let pubrel = ack(id, ReasonCode::Success);
-                    self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                    self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
             }
         }
@@ -316,22 +331,42 @@ impl Worker {
         // What was in delivery before a restart or a reconnect keeps its identifier.
         let before = session.window.iter().find(|message| message.source == origin);
         if let Some(message) = before {
-            if !message.released {
-                let outgoing = Outgoing::from_entry(entry, origin, true);
-                self.send_step(location, outgoing, message.id);
-            }
+            let mut outgoing = Outgoing::from_entry(entry, origin, true);
+            outgoing.qos = message.qos;
+            outgoing.again = Some(message.id);
+            self.wait_for_room(location, outgoing);
             return;
         }
-        let stored_exactly_once = session.stored.is_some() && entry.qos == QoS::ExactlyOnce;
-        let outgoing = Outgoing::from_entry(entry, origin, false);
-        if stored_exactly_once
-            && session.backlog.is_empty()
-            && let Some(id) = session.window.push(outgoing.qos, origin)
-        {
-            self.begin_exchange(location, outgoing, id);
+        self.wait_for_room(location, Outgoing::from_entry(entry, origin, false));
+    }
+
+    /// Puts a message behind those that wait, and sends what there is room for. Bounded: a group
+    /// gives a member no more than its window.
+    fn wait_for_room(&mut self, location: Location, outgoing: Outgoing) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        session.backlog_bytes += outgoing.publication.payload().len();
+        session.backlog.push_back(outgoing);
+        self.send_waiting(location);
+    }
+
+    /// A restored message of a shared group is no longer in the store: its exchange is over.
+    fn entry_gone(&mut self, location: Location, group: SessionId, seq: u64) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let origin = Origin::Group { group, seq };
+        let Some(id) = session.window.iter().find(|m| m.source == origin).map(|m| m.id) else {
+            return;
+        };
+        if session.window.refuse(id).is_ok() {
+            self.exchange_ended(location, id, origin);
+            self.finished(location, origin);
         } else {
-            self.send_or_wait(location, outgoing);
+            let _ = session.window.acknowledge(id);
         }
+        self.settled(location);
     }
 
     /// Once a second: how far stored sessions have come.
@@ -345,13 +380,8 @@ impl Worker {
             stored.progressed = false;
             if let Some((acknowledged, weight, sent)) = stored.feed.take_progress() {
                 let session = stored.id;
-                let progress = hoopoe_store::command::Progress {
-                    session,
-                    epoch,
-                    acknowledged,
-                    weight,
-                    sent,
-                };
+                let progress =
+                    hoopoe_store::command::Progress { session, epoch, acknowledged, weight, sent };
                 self.command(session.slot(), Command::Progress(progress));
             }
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hoopoe_codec::{PacketId, QoS, ReasonCode, SubscribeOptions, Version};
+use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
@@ -69,6 +69,8 @@ pub struct Outgoing {
     pub origin: Origin,
     /// It may have been sent before.
     pub dup: bool,
+    /// The identifier under which it was sent before, if it keeps that.
+    pub again: Option<PacketId>,
 }
 
 impl Outgoing {
@@ -81,6 +83,7 @@ impl Outgoing {
             identifiers: entry.identifiers,
             origin,
             dup,
+            again: None,
         }
     }
 }
@@ -111,46 +114,37 @@ pub struct Owed {
     pub publish: Option<(Arc<Publication>, Rc<Plan>)>,
     /// Bytes held for it.
     pub bytes: usize,
+    /// Why the publication is refused, if it is: for people.
+    pub reason: Option<&'static str>,
 }
 
-/// One subscription.
-#[derive(Clone, Debug)]
-pub struct Subscribed {
-    /// Filter as the client wrote it.
-    pub filter: Box<str>,
-    /// Terms.
-    pub options: SubscribeOptions,
-    /// Subscription Identifier, 0 when none.
-    pub identifier: u32,
+impl From<Answer> for Owed {
+    fn from(answer: Answer) -> Owed {
+        Owed { answer, publish: None, bytes: 0, reason: None }
+    }
 }
 
-/// The client's subscriptions, sorted by filter: small, and found by halving.
+/// The client's filters as it wrote them, sorted: small, and found by halving. The terms are in
+/// the index.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    sorted: Vec<Subscribed>,
+    sorted: Vec<Box<str>>,
 }
 
 impl Subscriptions {
-    /// Adds or replaces; true when it was there before.
-    pub fn put(&mut self, subscription: Subscribed) -> bool {
-        match self.find(&subscription.filter) {
-            Ok(at) => {
-                self.sorted[at] = subscription;
-                true
+    /// Adds one, if it is not there.
+    pub fn put(&mut self, filter: &str) {
+        if let Err(at) = self.find(filter) {
+            if self.sorted.len() == self.sorted.capacity() && self.sorted.len() < 8 {
+                self.sorted.reserve_exact(1);
             }
-            Err(at) => {
-                if self.sorted.len() == self.sorted.capacity() && self.sorted.len() < 8 {
-                    self.sorted.reserve_exact(1);
-                }
-                self.sorted.insert(at, subscription);
-                false
-            }
+            self.sorted.insert(at, filter.into());
         }
     }
 
-    /// Takes one out.
-    pub fn take(&mut self, filter: &str) -> Option<Subscribed> {
-        self.find(filter).ok().map(|at| self.sorted.remove(at))
+    /// Takes one out; true when it was there.
+    pub fn take(&mut self, filter: &str) -> bool {
+        self.find(filter).map(|at| self.sorted.remove(at)).is_ok()
     }
 
     /// True when this very filter is subscribed to.
@@ -164,12 +158,12 @@ impl Subscriptions {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Subscribed> {
-        self.sorted.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.sorted.iter().map(|filter| &**filter)
     }
 
     fn find(&self, filter: &str) -> Result<usize, usize> {
-        self.sorted.binary_search_by(|subscribed| (*subscribed.filter).cmp(filter))
+        self.sorted.binary_search_by(|sorted| (**sorted).cmp(filter))
     }
 }
 
@@ -184,8 +178,14 @@ pub struct Scan {
     pub identifier: u32,
     /// Last topic of the page before.
     pub after: Option<Arc<str>>,
+    /// Number of the last publication with RETAIN when the subscription was in the index: later
+    /// ones come live.
+    pub number: u64,
     /// A page is on its way.
     pub reading: bool,
+    /// Shards that have not yet said that everything submitted before is committed; `None` before
+    /// they are asked.
+    pub barriers: Option<usize>,
 }
 
 /// What an outgoing exchange does once its commit is done.
@@ -265,8 +265,6 @@ pub struct Session {
     pub stored: Option<Box<Stored>>,
     /// Scans of retained messages, one at a time.
     pub scans: VecDeque<Scan>,
-    /// Topics delivered live while a scan runs: newer than what the scan may find (ruling 8).
-    pub fresh: Option<Box<std::collections::HashSet<u64, foldhash::fast::RandomState>>>,
     /// Publish rate limits, when set.
     pub rate: Option<Box<Rate>>,
     /// Hashes of topics this client may publish to, as of `allowed_at`.

@@ -7,16 +7,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
 use hoopoe_store::Command;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::message::Frames;
-use super::output::{Flush, Output};
+use super::output::{Flush, Output, Pool};
 use super::plan::Plans;
 use super::publish::InternalSubmit;
 use super::socket::{Received, Socket};
@@ -32,7 +34,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
 /// Output buffers kept for the next turn.
-const POOLED_OUTPUTS: usize = 1024;
+const POOLED_OUTPUTS: usize = 512;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
 /// While some other thread is behind, sockets are looked at again after this time.
@@ -87,7 +89,7 @@ pub struct Worker {
     mailbox: Arc<Mailbox<Mail>>,
     started: Instant,
     generation: u32,
-    pub(super) pool: Vec<Box<Output>>,
+    pub(super) pool: Pool,
     scratch: Vec<u8>,
     plain: Vec<u8>,
 }
@@ -149,7 +151,7 @@ impl Worker {
             if !pressed {
                 std::mem::swap(&mut ready, &mut self.turn.again);
                 for location in ready.drain(..) {
-                    self.read(location);
+                    self.read_guarded(location);
                 }
             }
             self.flush();
@@ -235,13 +237,12 @@ impl Worker {
         let place = entry.key();
         let location = Location::new(self.number as u8, self.generation, place as u32);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll.registry().register(socket.stream(), Token(place), interest)
-        {
+        if let Err(error) = self.poll.registry().register(socket.stream(), Token(place), interest) {
             tracing::warn!(%error, "socket not registered");
             return;
         }
-        let deadline_secs = self.now_secs + listener.connect_timeout_secs;
+        // The present second has begun already: one more, so that none is short.
+        let deadline_secs = self.now_secs + listener.connect_timeout_secs + 1;
         entry.insert(Connection {
             location,
             limits: listener.limits.load_full(),
@@ -264,6 +265,17 @@ impl Worker {
         });
         self.counters.connections.add(1);
         self.wheel.schedule(location, deadline_secs);
+    }
+
+    /// A bug met while working on what a client sent ends that client's connection, not the
+    /// others'.
+    fn read_guarded(&mut self, location: Location) {
+        if catch_unwind(AssertUnwindSafe(|| self.read(location))).is_err() {
+            let label = self.connection(location).map(|connection| connection.label());
+            tracing::error!(client = label, "a bug: the connection that met it is closed");
+            self.scratch.resize(READ_BYTES, 0);
+            self.socket_ended(location, None);
+        }
     }
 
     /// Reads a socket once and works on what came.
@@ -345,7 +357,7 @@ impl Worker {
 
     /// The buffer for packets to a connection; marks it to be flushed at the end of the turn.
     pub(super) fn output<'a>(
-        pool: &mut Vec<Box<Output>>,
+        pool: &mut Pool,
         turn: &mut Turn,
         connection: &'a mut Connection,
     ) -> &'a mut Output {
@@ -365,6 +377,30 @@ impl Worker {
         {
             counters.packets_out.add(1);
             encode(Worker::output(pool, turn, connection).bytes());
+        }
+    }
+
+    /// Sends a packet, without its reason string where the client's maximum asks for that
+    /// ([MQTT-3.4.2-2]). A client that cannot take the packet at all cannot be served.
+    pub(super) fn send_packet(
+        &mut self,
+        location: Location,
+        version: Version,
+        packet: &Packet<'_>,
+    ) {
+        let maximum = match self.connection(location).map(|connection| &connection.phase) {
+            Some(Phase::Active(session)) => session.maximum_packet,
+            Some(Phase::Checking(newcomer) | Phase::Opening(newcomer)) => newcomer.maximum_packet,
+            _ => u32::MAX,
+        };
+        let mut fits = true;
+        self.send(location, |out| fits = packet.encode_within(version, maximum, out));
+        if !fits {
+            let fault = Fault {
+                reason: ReasonCode::PacketTooLarge,
+                what: "an answer is larger than the client's Maximum Packet Size [MQTT-3.1.2-24]",
+            };
+            self.socket_ended(location, Some(fault.into()));
         }
     }
 

@@ -67,6 +67,15 @@ pub enum Mail {
         /// The entry.
         entry: Box<QueueEntry>,
     },
+    /// An entry of a shared group that was in delivery exists no more.
+    EntryGone {
+        /// The member.
+        location: Location,
+        /// The group.
+        group: SessionId,
+        /// The entry.
+        seq: u64,
+    },
     /// A transient publication from another worker.
     Deliver(Delivery),
     /// Entries of a stored queue.

@@ -28,10 +28,9 @@ fn write(
     }
     let folder = settings.broker.data_dir.display();
     match settings.broker.durability {
-        Durability::Sync => writeln!(
-            out,
-            "storing in {folder}, durability sync: an acknowledgement means on disk"
-        )?,
+        Durability::Sync => {
+            writeln!(out, "storing in {folder}, durability sync: an acknowledgement means on disk")?
+        }
         Durability::Os => writeln!(
             out,
             "storing in {folder}, durability os: survives a crash of the broker, \

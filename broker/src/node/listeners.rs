@@ -13,8 +13,8 @@ use crate::connection::{Limits, Listener, Seats};
 use crate::fabric::Mail;
 use crate::settings::{self, HttpAddress, Scheme, Settings};
 use crate::transport::{
-    Acceptor, BindOptions, Carrier, Certificates, ClientCertificates, ConnectRate, GateLimits, ListenerGate,
-    ListenerTransport, TlsFiles, WebSocketSettings, bind,
+    Acceptor, BindOptions, Carrier, Certificates, ConnectRate, GateLimits, ListenerGate,
+    ListenerTransport, WebSocketSettings, bind,
 };
 
 /// Messages that may wait for room in the window of a session that is not stored.
@@ -86,8 +86,7 @@ impl OpenListener {
     ) -> impl Future<Output = ()> + use<> {
         let socket = self.socket.try_clone();
         let (transport, gate) = (self.transport.clone(), self.gate.clone());
-        let (listener, seats, env) =
-            (self.listener.clone(), node.seats.clone(), node.env.clone());
+        let (listener, seats, env) = (self.listener.clone(), node.seats.clone(), node.env.clone());
         let most = match settings.limits.max_connections {
             0 => u64::MAX,
             most => u64::from(most),
@@ -139,16 +138,7 @@ fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTranspor
     let tls = || -> anyhow::Result<Arc<Certificates>> {
         let tls = configured.tls.as_ref();
         let tls = tls.with_context(|| format!("listener {url} has no certificate"))?;
-        let clients = match &tls.client_ca {
-            None => ClientCertificates::Ignored,
-            Some(authority) if tls.require_client_cert => {
-                ClientCertificates::Required(authority.clone())
-            }
-            Some(authority) => ClientCertificates::Optional(authority.clone()),
-        };
-        let files =
-            TlsFiles { certificate: tls.cert.clone(), key: tls.key.clone(), clients };
-        Certificates::load(files).with_context(|| format!("listener {url}"))
+        Certificates::load(tls.into()).with_context(|| format!("listener {url}"))
     };
     let websocket = || {
         Arc::new(WebSocketSettings {
@@ -164,7 +154,7 @@ fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTranspor
         Scheme::Wss => Carrier::SecureWebSocket(tls()?, websocket()),
     };
     let mut transport = ListenerTransport::new(carrier);
-    if configured.proxy_protocol != settings::ProxyProtocol::Off {
+    if configured.proxy_protocol == settings::ProxyProtocol::On {
         transport.proxies = Some(configured.trusted_proxies.iter().copied().collect());
     }
     Ok(transport)

@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
 use crate::admin::{AdminState, Gauges, NodePhase};
-use crate::connection::{Env, WAKE, WorkerParts};
+use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -42,6 +42,9 @@ const RECLAIM_EVERY: Duration = Duration::from_secs(10);
 /// When the broker cannot start, or cannot go on.
 pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
     let logging = logging::init(&settings.log)?;
+    for note in settings.notes() {
+        tracing::warn!("{note}");
+    }
     crate::transport::install_crypto_provider();
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread()
@@ -68,15 +71,10 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
     let mut reloader = reload::Reloader { settings, source, logging };
-    loop {
-        match signals.next().await {
-            Told::Reload => {
-                crate::telemetry::systemd::reloading();
-                reloader.reload(&node, &open);
-                crate::telemetry::systemd::ready();
-            }
-            Told::Stop => break,
-        }
+    while let Told::Reload = signals.next().await {
+        crate::telemetry::systemd::reloading();
+        reloader.reload(&node, &open);
+        crate::telemetry::systemd::ready();
     }
     admin.set_phase(NodePhase::Stopping);
     crate::telemetry::systemd::stopping();
@@ -146,6 +144,7 @@ impl Node {
                 QueuePolicy::Refuse => settings.queue.max_messages,
                 QueuePolicy::DropOldest => 0,
             },
+            retained: RetainedOrder::default(),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
@@ -157,8 +156,7 @@ impl Node {
             env: env.clone(),
             counters: env.telemetry.workers[number].clone(),
         });
-        let parts =
-            Parts { workers: worker_parts.collect(), shards: shard_parts, outbox, stop };
+        let parts = Parts { workers: worker_parts.collect(), shards: shard_parts, outbox, stop };
         Ok((Node { env, store, seats: WorkerSeats::new(workers) }, parts))
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Durability, HttpAddress, Listener, ProxyProtocol, QueuePolicy, Scheme, Settings};
+use super::{Durability, HttpAddress, Listener, ProxyProtocol, Scheme, Settings};
 
 /// The largest packet MQTT can express: a remaining length of four bytes and the fixed header.
 const PACKET_BYTES_MAX: u32 = 268_435_455 + 5;
@@ -124,13 +124,6 @@ impl Settings {
             );
         }
         found.range("queue.max_messages", self.queue.max_messages, 1, u64::MAX);
-        if self.queue.qos0 && self.queue.policy == QueuePolicy::Refuse {
-            found.add(
-                "queue.qos0",
-                "QoS 0 publications cannot be refused: queue them only with \
-                 queue.policy = \"drop-oldest\"",
-            );
-        }
     }
 
     /// A packet that is accepted must fit where it has to wait.
@@ -279,7 +272,7 @@ fn check_origins(key: &str, listener: &Listener, found: &mut Found) {
 }
 
 fn check_proxy(key: &str, listener: &Listener, found: &mut Found) {
-    let expects_header = listener.proxy_protocol != ProxyProtocol::Off;
+    let expects_header = listener.proxy_protocol == ProxyProtocol::On;
     let trusts = !listener.trusted_proxies.is_empty();
     if expects_header && !trusts {
         found.add(
@@ -291,7 +284,7 @@ fn check_proxy(key: &str, listener: &Listener, found: &mut Found) {
     if trusts && !expects_header {
         found.add(
             format!("{key}.proxy_protocol"),
-            "trusted_proxies has no effect while this is \"off\": expected v1, v2 or any",
+            "trusted_proxies has no effect while this is \"off\": expected \"on\"",
         );
     }
 }

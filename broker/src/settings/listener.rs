@@ -6,18 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{ListenerUrl, Network, Settings};
 
-/// The header a load balancer puts before the client's bytes.
+/// Whether a load balancer puts a PROXY protocol header before the client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocol {
-    /// None: the peer is the client.
+    /// It does not: the peer is the client.
     Off,
-    /// The text form, required.
-    V1,
-    /// The binary form, required.
-    V2,
-    /// Either form, required.
-    Any,
+    /// It does, in version 1 or 2: a connection without a header is closed.
+    On,
 }
 
 /// Certificates of a `tls://` or `wss://` listener. All files are PEM and read again on SIGHUP.
@@ -71,7 +67,7 @@ pub struct Listener {
     /// In place of `access.anonymous`.
     #[serde(default)]
     pub anonymous: Option<bool>,
-    /// The PROXY protocol header expected from the trusted proxies.
+    /// Whether the trusted proxies send a PROXY protocol header, which is then required.
     #[serde(default = "no_proxy")]
     pub proxy_protocol: ProxyProtocol,
     /// Who may connect, and speak for others, when a PROXY protocol header is expected.
@@ -243,7 +239,7 @@ mod tests {
     #[test]
     fn a_proxied_loopback_listener_is_not_local() {
         let mut listener = listener("tcp://127.0.0.1:1");
-        listener.proxy_protocol = ProxyProtocol::Any;
+        listener.proxy_protocol = ProxyProtocol::On;
         let door = Settings::default().door(&listener);
         assert_eq!(door, Door { anonymous: false, development: false });
     }

@@ -4,33 +4,30 @@ use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::Settings;
+use super::{LimitSettings, Listener, ListenerLimits, MqttSettings, Settings};
 
-/// Keys that take effect on SIGHUP; one that ends in a dot stands for all keys below it. Limits
-/// that CONNACK announces hold for connections made after it. What sizes a thread, a buffer or the
-/// store, and where the broker listens, is fixed while it runs.
-const RELOADABLE: [&str; 21] = [
+/// Keys that take effect on SIGHUP; one that ends in a dot stands for all keys below it, unless
+/// [`FIXED`] names them. What bounds or describes a client holds for connections accepted from then
+/// on. What sizes a thread or the store, and where and how the broker listens, is fixed while it
+/// runs. What `node::reload` carries out and what is said here must be the same.
+const RELOADABLE: [&str; 8] = [
     "log.level",
+    "mqtt.",
     "limits.",
     "access.users_file",
     "access.rules_file",
     "access.anonymous",
-    "mqtt.max_packet_bytes",
-    "mqtt.max_qos",
-    "mqtt.keep_alive_max_secs",
-    "mqtt.session_expiry_max_secs",
-    "mqtt.receive_maximum",
-    "mqtt.topic_alias_max",
-    "mqtt.max_topic_levels",
-    "mqtt.max_topic_bytes",
-    "mqtt.max_client_id_bytes",
-    "mqtt.max_subscriptions",
     "listener.anonymous",
-    "listener.max_connections",
-    "listener.connect_timeout_secs",
-    "listener.origins",
     "listener.limits.",
-    "listener.tls.",
+];
+
+/// Keys among those that belong to a thread or to an open listener all the same.
+const FIXED: [&str; 5] = [
+    "mqtt.max_retained",
+    "mqtt.sys_interval_secs",
+    "limits.max_connections",
+    "limits.connects_per_address_per_sec",
+    "listener.limits.connects_per_address_per_sec",
 ];
 
 /// The keys that differ between two sets of settings, in order. A key of a listener is followed
@@ -48,7 +45,7 @@ impl Changes {
         let reloads = |entry: &str| {
             if entry.ends_with('.') { key.starts_with(entry) } else { key == entry }
         };
-        let list = if RELOADABLE.into_iter().any(reloads) {
+        let list = if RELOADABLE.into_iter().any(reloads) && !FIXED.contains(&key) {
             &mut self.reloadable
         } else {
             &mut self.needs_restart
@@ -91,30 +88,27 @@ impl Settings {
     pub fn reloaded(&self, new: &Settings) -> Settings {
         let mut next = self.clone();
         next.log.level = new.log.level;
-        next.limits = new.limits.clone();
         next.access.users_file.clone_from(&new.access.users_file);
         next.access.rules_file.clone_from(&new.access.rules_file);
         next.access.anonymous = new.access.anonymous;
-        let (mqtt, taken) = (&mut next.mqtt, &new.mqtt);
-        mqtt.max_packet_bytes = taken.max_packet_bytes;
-        mqtt.max_qos = taken.max_qos;
-        mqtt.keep_alive_max_secs = taken.keep_alive_max_secs;
-        mqtt.session_expiry_max_secs = taken.session_expiry_max_secs;
-        mqtt.receive_maximum = taken.receive_maximum;
-        mqtt.topic_alias_max = taken.topic_alias_max;
-        mqtt.max_topic_levels = taken.max_topic_levels;
-        mqtt.max_topic_bytes = taken.max_topic_bytes;
-        mqtt.max_client_id_bytes = taken.max_client_id_bytes;
-        mqtt.max_subscriptions = taken.max_subscriptions;
+        next.mqtt = MqttSettings {
+            max_retained: self.mqtt.max_retained,
+            sys_interval_secs: self.mqtt.sys_interval_secs,
+            ..new.mqtt.clone()
+        };
+        next.limits = LimitSettings {
+            max_connections: self.limits.max_connections,
+            connects_per_address_per_sec: self.limits.connects_per_address_per_sec,
+            ..new.limits.clone()
+        };
         for listener in &mut next.listener {
-            let same = |other: &&super::Listener| other.url == listener.url;
+            let same = |other: &&Listener| other.url == listener.url;
             let Some(new) = new.listener.iter().find(same) else { continue };
             listener.anonymous = new.anonymous;
-            listener.max_connections = new.max_connections;
-            listener.connect_timeout_secs = new.connect_timeout_secs;
-            listener.origins.clone_from(&new.origins);
-            listener.limits = new.limits.clone();
-            listener.tls.clone_from(&new.tls);
+            listener.limits = ListenerLimits {
+                connects_per_address_per_sec: listener.limits.connects_per_address_per_sec,
+                ..new.limits.clone()
+            };
         }
         next
     }

@@ -156,7 +156,7 @@ pub enum QueuePolicy {
     Refuse,
 }
 
-/// `[queue]`
+/// `[queue]`: publications of QoS 1 and 2; those of QoS 0 never wait (ruling 17).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueSettings {
@@ -166,8 +166,6 @@ pub struct QueueSettings {
     pub max_bytes: u64,
     /// What happens beyond either.
     pub policy: QueuePolicy,
-    /// Whether QoS 0 publications wait too.
-    pub qos0: bool,
 }
 
 impl Default for QueueSettings {
@@ -176,7 +174,6 @@ impl Default for QueueSettings {
             max_messages: 100_000,
             max_bytes: 64 * 1024 * 1024,
             policy: QueuePolicy::DropOldest,
-            qos0: false,
         }
     }
 }

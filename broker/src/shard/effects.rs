@@ -2,6 +2,7 @@
 //! index, commands to other shards.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{QoS, RetainHandling, SharedFilter, SubscribeOptions};
 use hoopoe_core::{Location, Publication, Route, SessionId, Subscription};
@@ -143,6 +144,13 @@ impl Effects {
     pub(super) fn restored(&mut self, restored: Restored) {
         route_restored(&self.env, &restored);
         self.release(restored.outbox);
+    }
+
+    /// Publications with RETAIN are committed, or refused: scans find what there is to find.
+    pub(super) fn retained_settled(&self, publications: u64) {
+        if publications > 0 {
+            self.env.retained.under_way.fetch_sub(publications, Ordering::AcqRel);
+        }
     }
 
     /// Nobody at that connection must wait for what may or may not have happened.

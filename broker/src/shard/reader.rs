@@ -32,6 +32,15 @@ pub enum ReadJob {
         /// Bytes at most, one entry apart.
         max_bytes: usize,
     },
+    /// An entry of a shared group that a member had in delivery when its connection ended.
+    Entry {
+        /// Who asks.
+        location: Location,
+        /// The group.
+        group: SessionId,
+        /// The entry.
+        seq: u64,
+    },
     /// Retained messages.
     Retained {
         /// Who asks.
@@ -100,6 +109,15 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
             };
             (location, Mail::Queue { location, page })
         }
+        ReadJob::Entry { location, group, seq } => match reader.read_entry(group, seq) {
+            Ok(Some(entry)) => (location, Mail::Offer { location, group, entry: Box::new(entry) }),
+            Ok(None) => (location, Mail::EntryGone { location, group, seq }),
+            Err(error) => {
+                tracing::error!(%error, "an entry of a shared group could not be read");
+                let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                (location, Mail::TakenOver { location, reason })
+            }
+        },
         ReadJob::Retained { location, filter, after, limit } => {
             let page = match reader.read_retained(now_ms, &[&filter], after.as_deref(), limit) {
                 Ok(page) => {

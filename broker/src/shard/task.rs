@@ -73,7 +73,9 @@ impl Shard {
         let now = now_ms();
         let mut batch = PendingBatch::new();
         let mut count = 0;
+        let mut retained = 0;
         for command in commands.drain(..) {
+            retained += u64::from(matches!(&command, Command::Publish(publish) if publish.retain));
             self.view.apply(now, command, &mut batch);
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
@@ -85,6 +87,7 @@ impl Shard {
         if !batch.is_empty() {
             self.commit(batch, count, started);
         }
+        self.effects.retained_settled(retained);
         self.recover_if_due();
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, SubscribeOptions};
-use hoopoe_core::{Location, PacketIdent, Publication, SessionId, SessionKey};
+use hoopoe_core::{Location, PacketIdent, Publication, SessionId, SessionKey, Slot};
 use smallvec::SmallVec;
 
 /// Where the answer to a command goes: a connection, and a number that means something to it.
@@ -72,6 +72,11 @@ pub enum Command {
     },
     /// A shared-subscription group's change or answer.
     Group(Box<GroupCommand>),
+    /// Does nothing; the answer says that everything told before is committed.
+    Barrier {
+        /// Told then.
+        reply: ReplyTo,
+    },
     /// An outbox entry has been carried out.
     OutboxDone {
         /// Its number.
@@ -244,6 +249,16 @@ pub struct Receiver {
     pub identifiers: SmallVec<[u32; 1]>,
 }
 
+/// The slot that owns a shared group: where its [`GroupCommand::Join`] goes.
+pub fn group_slot(share: &str, filter: &str) -> Slot {
+    Slot::of(&[share.as_bytes(), filter.as_bytes()].join(&0))
+}
+
+/// The slot that owns a topic's retained message: where publications with RETAIN go.
+pub fn retained_slot(topic: &str) -> Slot {
+    Slot::of(topic.as_bytes())
+}
+
 /// What a shared group is told. The group's queue is its own (ruling 10).
 #[derive(Clone, Debug)]
 pub enum GroupCommand {
@@ -258,7 +273,9 @@ pub enum GroupCommand {
         /// Told when it is on disk (or at once for members that end with their connection).
         reply: Option<ReplyTo>,
     },
-    /// A member's UNSUBSCRIBE, or the end of its session.
+    /// A member's UNSUBSCRIBE, or the end of its session. A connected member is offered nothing
+    /// more and still says `Done` or `Offline` for what it has; one that is not connected loses
+    /// what it kept ([MQTT-4.8.2-5]).
     Leave {
         /// ShareName.
         share: Arc<str>,
@@ -269,7 +286,8 @@ pub enum GroupCommand {
         /// Told when it is on disk.
         reply: Option<ReplyTo>,
     },
-    /// A stored member is connected again.
+    /// A stored member is connected again. [`Join`](Self::Join) does as well and also mends a
+    /// membership that a crash has lost.
     Online {
         /// The group.
         group: SessionId,

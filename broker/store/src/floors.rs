@@ -113,10 +113,11 @@ impl Floors {
     }
 
     /// Forgets what is known of a shard: nothing of it is dead until [`loaded`](Self::loaded).
-    pub(crate) fn unload(&self, shard: u16) {
+    /// Gives back what was known.
+    pub(crate) fn unload(&self, shard: u16) -> HashMap<SessionId, u64> {
         let shard = &self.shards[usize::from(shard)];
         shard.loaded.store(false, Ordering::Release);
-        shard.floors.write().clear();
+        std::mem::take(&mut *shard.floors.write())
     }
 
     /// All queues of a shard are known.
@@ -134,7 +135,7 @@ impl Floors {
         self.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of entries that died since the last [`take_dead`](Self::take_dead).
+    /// Bytes of entries that died since the last `take_dead`.
     pub fn dead_bytes(&self) -> u64 {
         self.dead_bytes.load(Ordering::Relaxed)
     }

@@ -23,6 +23,8 @@ pub struct PendingBatch {
     pub(crate) rows: Batch,
     /// True when something waits for these rows to be on disk.
     pub(crate) durable: bool,
+    /// True when the log must be synced whatever the durability setting says.
+    pub(crate) sync: bool,
     effects: Vec<Effect>,
     pub(crate) after: Vec<After>,
     /// Sessions given back in this batch, in case it fails.
@@ -54,12 +56,45 @@ impl PendingBatch {
         self.rows.bytes()
     }
 
+    /// Whether it will be on disk when its receipt is given, at this durability.
+    pub(crate) fn is_synced(&self, durability: Durability) -> bool {
+        match durability {
+            Durability::Sync => self.durable || self.sync,
+            Durability::Os => self.sync,
+            Durability::Memory => true,
+        }
+    }
+
     pub(crate) fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
 
     pub(crate) fn committed(&mut self, reply: ReplyTo, code: ReasonCode) {
         self.effects.push(Effect::Committed { reply, code, position: 0 });
+    }
+
+    /// Outbox entries that are made in this batch.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = u64> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Publish { outbox, .. } => Some(*outbox),
+            _ => None,
+        })
+    }
+
+    /// Entries that would have been offered to members of groups.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Offer { group, entry, .. } => Some((*group, entry.seq)),
+            _ => None,
+        })
+    }
+
+    /// Groups that are made in this batch.
+    pub(crate) fn made(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::GroupMade { route, .. } => route.session,
+            _ => None,
+        })
     }
 
     /// Connections that would have been told that they are let in.
@@ -93,8 +128,8 @@ impl Receipt {
 pub struct CommitError {
     /// What happened.
     pub fault: WriteError,
-    /// What may still happen: refusals for those who wait (after [`WriteError::Refused`]) and
-    /// take-overs, which rest on nothing durable.
+    /// What may still happen: refusals for those who wait (after [`WriteError::Refused`]),
+    /// take-overs and ends of groups, which rest on nothing durable.
     pub effects: Vec<Effect>,
     /// Connections that must be closed, because what they wait for may have happened or not.
     pub lost: Vec<ReplyTo>,
@@ -121,7 +156,7 @@ impl LocalLog {
 impl ShardLog for LocalLog {
     fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError> {
         if !batch.rows.is_empty() {
-            let sync = batch.durable && self.durability == Durability::Sync;
+            let sync = batch.is_synced(self.durability);
             if let Err(fault) = self.kv.write(&batch.rows, sync) {
                 return Err(failed(fault, batch.effects));
             }
@@ -136,7 +171,7 @@ fn failed(fault: WriteError, effects: Vec<Effect>) -> CommitError {
     let mut error = CommitError { fault, effects: Vec::new(), lost: Vec::new() };
     for effect in effects {
         match effect {
-            Effect::TakenOver { .. } => error.effects.push(effect),
+            Effect::TakenOver { .. } | Effect::GroupEnded { .. } => error.effects.push(effect),
             Effect::Opened(mut opened) => {
                 if opened.code == ReasonCode::Success {
                     opened.code = ReasonCode::ServerUnavailable;

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{StoreError, WriteError};
 use crate::kv::{Batch, Change, Family, Found, Kv, RowJudge, Span, Visit};
 
+type Row<'a> = (&'a Box<[u8]>, &'a Box<[u8]>);
 type Rows = [BTreeMap<Box<[u8]>, Box<[u8]>>; Family::ALL.len()];
 
 /// Rows looked at while the store is held, when dead ones are removed.
@@ -204,7 +205,7 @@ impl Kv for MemoryKv {
             return Ok(());
         }
         let range = rows[family as usize].range::<[u8], _>((span.from, span.to));
-        let mut step = |(key, value): (&Box<[u8]>, &Box<[u8]>)| visit(key, value);
+        let mut step = |(key, value): Row<'_>| visit(key, value);
         let _ = if span.reverse {
             range.rev().try_for_each(&mut step)
         } else {

@@ -3,8 +3,11 @@
 //! A model fits one version: what the version does not know is not in it, so that a packet must
 //! come back exactly as it went.
 
-// Each test program uses some of the models, and none of them leaves it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this module, and nothing leaves the program"
+)]
 
 use std::num::{NonZeroU16, NonZeroU32};
 

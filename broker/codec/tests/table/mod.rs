@@ -5,8 +5,11 @@
 //! with its two-byte length, `{…}` a property block with its one-byte length, `'…'` plain ASCII,
 //! the rest hexadecimal. Without `|` the bytes are taken as they stand.
 
-// Each test program uses what it needs of it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this module, and nothing leaves the program"
+)]
 
 use hoopoe_codec::ReasonCode::{
     self, MalformedPacket as MALFORMED, ProtocolError as PROTOCOL, TopicAliasInvalid,

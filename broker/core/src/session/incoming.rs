@@ -21,6 +21,8 @@ pub enum Received {
 struct Exchange {
     id: u16,
     answered: bool,
+    /// Begun over this connection: it counts against the maximum.
+    counts: bool,
 }
 
 /// Unfinished publications of the client.
@@ -40,12 +42,14 @@ impl Incoming {
 
     /// Restores exchanges whose PUBREC may have left before the last connection ended.
     pub fn restore(&mut self, ids: &[u16]) {
-        self.exchanges.extend(ids.iter().map(|&id| Exchange { id, answered: true }));
+        self.exchanges.extend(ids.iter().map(|&id| Exchange { id, answered: true, counts: false }));
     }
 
-    /// Unfinished publications.
+    /// Unfinished publications of this connection: the client's quota begins anew with each
+    /// ([MQTT-4.9.0-1]).
     pub fn unfinished(&self) -> usize {
-        usize::from(self.unanswered_qos1) + self.exchanges.len()
+        let begun = self.exchanges.iter().filter(|exchange| exchange.counts).count();
+        usize::from(self.unanswered_qos1) + begun
     }
 
     /// A QoS 1 PUBLISH; false when that is one more than the maximum ([MQTT-3.3.4-7]).
@@ -70,7 +74,7 @@ impl Incoming {
         if self.unfinished() >= usize::from(self.maximum) {
             return None;
         }
-        self.exchanges.push(Exchange { id: id.get(), answered: false });
+        self.exchanges.push(Exchange { id: id.get(), answered: false, counts: true });
         Some(Received::New)
     }
 
@@ -134,5 +138,6 @@ mod tests {
         incoming.restore(&[3, 4]);
         assert_eq!(incoming.begin_qos2(id(3)), Some(Received::Known));
         assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+        assert_eq!(incoming.unfinished(), 1, "a new connection, a new quota");
     }
 }

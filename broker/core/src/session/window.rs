@@ -27,6 +27,8 @@ struct Entry<S> {
     id: u16,
     state: State,
     qos: QoS,
+    /// It takes a place: its PUBLISH was sent over this connection.
+    sent: bool,
     source: S,
 }
 
@@ -77,7 +79,8 @@ impl<S: Copy> Window<S> {
             return None;
         }
         let id = self.free_id();
-        self.entries.push_back(Entry { id: id.get(), state: State::Published, qos, source });
+        let state = State::Published;
+        self.entries.push_back(Entry { id: id.get(), state, qos, sent: true, source });
         self.open += 1;
         Some(id)
     }
@@ -85,30 +88,44 @@ impl<S: Copy> Window<S> {
     /// Notes, in its place among the others, a message that will not be sent (expired, too
     /// large): it counts as complete.
     pub fn push_done(&mut self, source: S) {
-        self.entries.push_back(Entry { id: 0, state: State::Done, qos: QoS::AtMostOnce, source });
+        let (state, qos) = (State::Done, QoS::AtMostOnce);
+        self.entries.push_back(Entry { id: 0, state, qos, sent: false, source });
     }
 
-    /// Puts back a message that was in flight when the last connection ended. The window may
-    /// hold more than its maximum then; no new one is let in until it is below.
+    /// Puts back a message that was in flight when the last connection ended. It takes no place
+    /// until it is sent again: the receiver's maximum counts per connection ([MQTT-4.9.0-1]).
     pub fn restore(&mut self, message: InFlight<S>) {
         let state = if message.released { State::Released } else { State::Published };
         self.entries.push_back(Entry {
             id: message.id.get(),
             state,
             qos: message.qos,
+            sent: false,
             source: message.source,
         });
-        self.open = self.open.saturating_add(1);
         self.last_id = self.last_id.max(message.id.get());
     }
 
-    /// Moves a restored message behind those sent since, as the order of their sources has it, and
-    /// gives it its source. True when PUBREC has not come yet: it is to be sent again.
+    /// A restored message takes a place, to be sent again. True when its PUBREC has not come.
+    /// The caller has seen that there is room.
+    pub fn resend(&mut self, id: PacketId) -> Result<bool, Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = &mut self.entries[at];
+        let again = entry.state == State::Published && !entry.sent;
+        if again {
+            entry.sent = true;
+            self.open = self.open.saturating_add(1);
+        }
+        Ok(again)
+    }
+
+    /// Moves a restored message behind those sent since, as the order of their sources has it,
+    /// and gives it its source; then as [`resend`](Self::resend).
     pub fn requeue(&mut self, id: PacketId, source: S) -> Result<bool, Unknown> {
         let at = self.find(id.get()).ok_or(Unknown)?;
         let entry = self.entries.remove(at).ok_or(Unknown)?;
         self.entries.push_back(Entry { source, ..entry });
-        Ok(entry.state == State::Published)
+        self.resend(id)
     }
 
     /// PUBACK: the QoS 1 exchange is complete. Gives its source.
@@ -173,7 +190,7 @@ impl<S: Copy> Window<S> {
             return Err(Unknown);
         }
         entry.state = State::Done;
-        self.open -= 1;
+        self.open -= u16::from(entry.sent);
         Ok(entry.source)
     }
 
@@ -227,8 +244,7 @@ mod tests {
     #[test]
     fn completed_out_of_order_leaves_in_order() {
         let mut window = Window::new(10);
-        let ids: Vec<_> =
-            (1..=3).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
+        let ids: Vec<_> = (1..=3).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
         window.acknowledge(ids[2]).unwrap();
         window.acknowledge(ids[1]).unwrap();
         assert_eq!(window.pop_done(), None);
@@ -261,8 +277,12 @@ mod tests {
                 source: n,
             });
         }
-        assert_eq!(window.room(), 0);
+        assert_eq!(window.room(), 2, "nothing is sent again yet");
         assert_eq!(window.iter().map(|m| m.source).collect::<Vec<_>>(), [9, 4, 7]);
+        assert_eq!(window.resend(id(9)), Ok(true));
+        assert_eq!(window.resend(id(4)), Ok(true));
+        assert_eq!(window.resend(id(4)), Ok(false), "once is enough");
+        assert_eq!(window.room(), 0);
         assert_eq!(window.acknowledge(id(4)), Ok(4));
         assert_eq!(window.acknowledge(id(9)), Ok(9));
         assert_eq!(window.push(QoS::AtLeastOnce, 1).unwrap(), id(10));

@@ -23,11 +23,10 @@ pub(in crate::transport) fn client_address() -> SocketAddr {
     "198.51.100.7:50000".parse().unwrap()
 }
 
-pub(in crate::transport) fn web_settings(local_pages_only: false,
-        origins: &[&str]) -> Arc<WebSocketSettings> {
+pub(in crate::transport) fn web_settings(origins: &[&str]) -> Arc<WebSocketSettings> {
     Arc::new(WebSocketSettings {
-        path: "/mqtt".to_owned(),
         local_pages_only: false,
+        path: "/mqtt".to_owned(),
         origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
     })
 }

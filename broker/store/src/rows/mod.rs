@@ -9,14 +9,13 @@ mod shard;
 pub(crate) mod wire;
 
 pub(crate) use message::{
-    Body, EntryContent, EntryHead, QueueRow, body_fan_out, put_body, put_entry, put_reference,
-    put_retained, read_body, read_entry, read_retained, read_weight,
+    Body, EntryContent, EntryHead, body_fan_out, put_body, put_entry, put_reference, put_retained,
+    read_body, read_entry, read_retained, read_weight,
 };
 pub(crate) use session::{
-    ExchangeRow, GroupRow, MemberRow, ProgressRow, SessionRow, WindowRow, put_exchange, put_group,
-    put_member, put_progress, put_session, put_subscription, put_will, put_window, read_exchange,
-    read_group, read_member, read_progress, read_session, read_subscription, read_will,
-    read_window,
+    ExchangeRow, GroupRow, MemberRow, ProgressRow, SessionRow, put_exchange, put_group, put_member,
+    put_progress, put_session, put_subscription, put_will, put_window, read_exchange, read_group,
+    read_member, read_progress, read_session, read_subscription, read_will, read_window,
 };
 pub(crate) use shard::{
     FormatRow, OutboxRow, ShardRow, put_format, put_outbox, put_shard, read_format, read_outbox,

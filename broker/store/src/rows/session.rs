@@ -28,9 +28,6 @@ pub(crate) struct ProgressRow {
     pub(crate) sent: u64,
 }
 
-/// The window that a connection left.
-pub(crate) type WindowRow = Vec<InFlight>;
-
 /// An outgoing exchange and its place in the order of sending.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ExchangeRow {
@@ -141,7 +138,7 @@ pub(crate) fn put_window(out: &mut Vec<u8>, window: &[InFlight]) {
     window.iter().for_each(|entry| put_in_flight(out, entry));
 }
 
-pub(crate) fn read_window(row: &[u8]) -> Result<WindowRow, Fault> {
+pub(crate) fn read_window(row: &[u8]) -> Result<Vec<InFlight>, Fault> {
     let mut cursor = Cursor::of(row, VERSION)?;
     let mut window = Vec::new();
     while !cursor.is_empty() {

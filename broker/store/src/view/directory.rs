@@ -146,9 +146,10 @@ impl ShardView {
         };
         let key = open.key.clone();
         if let Some(pending) = self.directory.wait(&key, now_ms + TAKE_OVER_MS) {
-            // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3].
+            // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3]. That
+            // one has had no CONNACK yet, and 0x8E is no code of CONNACK (table 3-1).
             match pending.open.replace(open) {
-                Some(older) => batch.effect(refused(&older, ReasonCode::SessionTakenOver)),
+                Some(older) => batch.effect(refused(&older, ReasonCode::ServerUnavailable)),
                 None if pending.evict => {}
                 None => batch.effect(Effect::TakenOver {
                     location: live.location,
@@ -161,11 +162,13 @@ impl ShardView {
     /// The seat is free: the newcomer gets its session.
     fn admit(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
         let existing = self.directory.seats.get(&open.key).and_then(|seat| seat.session);
-        if let Some(id) = existing
-            && open.clean_start
-        {
-            // "the Client and Server MUST discard any existing Session" [MQTT-3.1.2-4].
-            self.end_session(now_ms, id, batch);
+        if let Some(id) = existing {
+            // What was due before the newcomer came happens before it.
+            self.run_timer(now_ms, id, batch);
+            if open.clean_start {
+                // "the Client and Server MUST discard any existing Session" [MQTT-3.1.2-4].
+                self.end_session(now_ms, id, batch);
+            }
         }
         let epoch = self.directory.next_epoch();
         let live = Live { location: open.reply.location, epoch };

@@ -9,6 +9,7 @@
 //! sessions that end with their connection.
 
 mod directory;
+mod group;
 mod qos2;
 mod queue;
 mod restore;
@@ -30,16 +31,17 @@ use hoopoe_core::{Location, PacketIdent, SessionId, Slot};
 pub use restore::{Restored, RestoredGroup, RestoredSession};
 
 use self::directory::{Directory, refused};
+use self::group::Groups;
 use self::retained::Retained;
 use self::session::Session;
-use crate::command::{Close, Command};
+use crate::command::{Close, Command, GroupCommand};
 use crate::error::{StoreError, WriteError};
 use crate::floors::Floors;
 use crate::keys;
-use crate::kv::{Family, SharedKv};
+use crate::kv::{Batch, Family, SharedKv};
 use crate::log::{After, CommitError, LocalLog, PendingBatch, Receipt, ShardLog};
 use crate::rows::{self, ShardRow};
-use crate::settings::ShardSettings;
+use crate::settings::{Durability, ShardSettings};
 use crate::store::Store;
 
 /// How long a newcomer waits for the connection it takes over (ruling 11).
@@ -52,6 +54,10 @@ const LAZY_SESSIONS: usize = 10_000;
 const SWEEP_MS: u64 = 60_000;
 /// How often a store that refused to write is asked again.
 const PROBE_MS: u64 = 1_000;
+/// What groups are told while nothing can be written: how much of it is kept.
+const DEFERRED_MAX: usize = 100_000;
+/// How long the floors may lag behind before there is a sync for their sake.
+const UNSYNCED_MS: u64 = 2_000;
 /// Numbers reserved at once, so that none is ever used twice, also across a crash.
 const NUMBER_BLOCK: u64 = 1_024;
 
@@ -78,6 +84,7 @@ pub struct ShardView {
     log: Box<dyn ShardLog>,
     floors: Arc<Floors>,
     settings: ShardSettings,
+    durability: Durability,
     shard: u16,
     shards: u16,
     /// The latest time heard of: a clock set back moves nothing back (ruling 14).
@@ -90,6 +97,7 @@ pub struct ShardView {
     row_changed: bool,
     directory: Directory,
     sessions: HashMap<SessionId, Session>,
+    groups: Groups,
     retained: Retained,
     /// Incoming QoS 2 publications of this and other shards' sessions.
     markers: BTreeSet<PacketIdent>,
@@ -109,6 +117,14 @@ pub struct ShardView {
     never_opened: Vec<Location>,
     /// Sessions given back while nothing could be written, to be given back once more.
     deferred: Vec<(SessionId, Box<Close>)>,
+    deferred_groups: Vec<GroupCommand>,
+    /// Members of groups without a subscription, and entries that were finished: left by a crash
+    /// or a failed commit, removed with the next batch.
+    orphans: Vec<(SessionId, u64)>,
+    finished: Vec<(SessionId, u64)>,
+    /// What becomes of tables once what it rests on is synced.
+    unsynced: Vec<After>,
+    unsynced_since_ms: u64,
 }
 
 /// Messages and their bytes.
@@ -116,6 +132,25 @@ pub struct ShardView {
 pub(crate) struct Load {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+}
+
+/// What a batch would have told, in case it fails.
+struct Failed {
+    opened: Vec<Location>,
+    owed: Vec<u64>,
+    made: Vec<SessionId>,
+    offered: Vec<(SessionId, u64)>,
+}
+
+impl Failed {
+    fn of(batch: &PendingBatch) -> Failed {
+        Failed {
+            opened: batch.opened().collect(),
+            owed: batch.owed().collect(),
+            made: batch.made().collect(),
+            offered: batch.offered().collect(),
+        }
+    }
 }
 
 impl std::fmt::Debug for ShardView {
@@ -153,6 +188,7 @@ impl ShardView {
             row_changed: false,
             directory: Directory::default(),
             sessions: HashMap::default(),
+            groups: Groups::default(),
             retained: Retained::default(),
             markers: BTreeSet::new(),
             applied: HashSet::default(),
@@ -164,6 +200,12 @@ impl ShardView {
             queued: Load::default(),
             never_opened: Vec::new(),
             deferred: Vec::new(),
+            deferred_groups: Vec::new(),
+            orphans: Vec::new(),
+            finished: Vec::new(),
+            unsynced: Vec::new(),
+            unsynced_since_ms: 0,
+            durability: store.durability(),
         };
         let restored = view.load()?;
         Ok((view, restored))
@@ -190,7 +232,8 @@ impl ShardView {
                 self.exchange(now_ms, session, epoch, &changes, reply, batch);
             }
             Command::Release { marker, reply } => self.release(marker, reply, batch),
-            Command::Group(_) => {}
+            Command::Group(command) => self.group(*command, batch),
+            Command::Barrier { reply } => batch.committed(reply, ReasonCode::Success),
             Command::OutboxDone { outbox } => self.outbox_done(outbox, batch),
             Command::Evict { key } => self.evict(now_ms, &key, batch),
             Command::ExpireRetained { topics } => self.expire_retained(&topics, batch),
@@ -209,8 +252,9 @@ impl ShardView {
             self.directory.next_deadline(),
             self.timers.first().map(|(at, _)| *at),
             self.lazy_since_ms.map(|since| since + LAZY_MS),
+            (!self.unsynced.is_empty()).then_some(self.unsynced_since_ms + UNSYNCED_MS),
             marks.then_some(self.sweep_at_ms),
-            (!self.deferred.is_empty()).then_some(self.now_ms),
+            self.has_leftovers().then_some(self.now_ms),
         ]
         .into_iter()
         .flatten()
@@ -235,13 +279,16 @@ impl ShardView {
         if self.health != Health::Writing {
             return;
         }
-        for (id, close) in std::mem::take(&mut self.deferred) {
-            self.give_back(now_ms, id, close, batch);
-        }
+        self.work_off(now_ms, batch);
         self.refuse_waiting(now_ms, batch);
         self.run_timers(now_ms, batch);
         if self.lazy_since_ms.is_some_and(|since| since + LAZY_MS <= now_ms) {
             self.flush_lazy(now_ms, batch);
+        }
+        if !self.unsynced.is_empty() && self.unsynced_since_ms + UNSYNCED_MS <= now_ms {
+            // A row and a sync for their sake.
+            self.row_changed = true;
+            batch.sync = true;
         }
         if self.sweep_at_ms <= now_ms {
             self.sweep_at_ms = now_ms + SWEEP_MS;
@@ -249,33 +296,72 @@ impl ShardView {
         }
     }
 
+    fn has_leftovers(&self) -> bool {
+        !(self.deferred.is_empty()
+            && self.deferred_groups.is_empty()
+            && self.orphans.is_empty()
+            && self.finished.is_empty())
+    }
+
+    /// What a start or a failed commit has left to be done.
+    fn work_off(&mut self, now_ms: u64, batch: &mut PendingBatch) {
+        for (id, close) in std::mem::take(&mut self.deferred) {
+            self.give_back(now_ms, id, close, batch);
+        }
+        for (id, seq) in std::mem::take(&mut self.finished) {
+            batch.rows.delete(Family::Queue, &keys::queue(id, seq));
+        }
+        for (group, subscriber) in std::mem::take(&mut self.orphans) {
+            self.leave_group(group, subscriber, batch);
+        }
+        for command in std::mem::take(&mut self.deferred_groups) {
+            self.group(command, batch);
+        }
+    }
+
     /// Makes a batch durable; only then its effects can be had, from the receipt.
     ///
     /// After an error the shard serves nobody until [`recover`](Self::recover) has been called.
     pub fn commit(&mut self, mut batch: PendingBatch) -> Result<Receipt, CommitError> {
-        if let Health::Stale { unknown } = self.health {
-            debug_assert!(batch.rows.is_empty(), "a stale shard writes no rows");
-            batch.rows = crate::kv::Batch::default();
-            tracing::debug!(shard = self.shard, unknown, "answering without writing");
+        if self.is_stale() {
+            // Refusals only: what else is in memory was never written and must not be.
+            batch.rows = Batch::default();
+            return self.log.append(batch);
         }
+        self.flush_groups(&mut batch);
         if self.row_changed {
             self.write_row(&mut batch);
         }
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
-        let opened: Vec<Location> = batch.opened().collect();
+        let failed = Failed::of(&batch);
+        let synced = batch.is_synced(self.durability);
         match self.log.append(batch) {
             Ok(receipt) => {
-                self.committed(&after);
+                self.committed(after, synced);
                 Ok(receipt)
             }
             Err(error) => {
                 tracing::error!(shard = self.shard, %error, "commit failed");
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
-                self.never_opened.extend(opened);
                 self.deferred.extend(closes);
+                self.take_back(failed);
                 Err(error)
+            }
+        }
+    }
+
+    /// Undoes in memory what nobody will be told of.
+    fn take_back(&mut self, failed: Failed) {
+        self.never_opened.extend(failed.opened);
+        self.outbox.retain(|number| !failed.owed.contains(number));
+        for id in failed.made {
+            self.groups.remove(id);
+        }
+        for (id, seq) in failed.offered {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.take_back(seq);
             }
         }
     }
@@ -310,23 +396,40 @@ impl ShardView {
         self.now_ms
     }
 
-    fn committed(&mut self, after: &[After]) {
+    /// What rests on the commit happens. Rows may vanish only once what makes them dead is
+    /// synced: else a power failure would keep the end of a queue and lose its acknowledgement,
+    /// and numbers would be used again.
+    fn committed(&mut self, after: Vec<After>, synced: bool) {
+        if self.unsynced.is_empty() {
+            self.unsynced = after;
+            self.unsynced_since_ms = self.now_ms;
+        } else {
+            self.unsynced.extend(after);
+        }
+        if synced {
+            self.raise_floors();
+        }
+        self.retained.trim();
+        self.groups.trim();
+        self.publish_totals();
+    }
+
+    fn raise_floors(&mut self) {
         let mut raise = Vec::new();
-        for step in after {
+        for step in std::mem::take(&mut self.unsynced) {
             match step {
-                After::Raise(session, floor) => raise.push((*session, *floor)),
-                After::Remove(session) => self.floors.remove(*session),
+                After::Raise(session, floor) => raise.push((session, floor)),
+                After::Remove(session) => self.floors.remove(session),
             }
         }
         if !raise.is_empty() {
             self.floors.raise(self.shard, &raise);
         }
-        self.retained.trim();
-        self.publish_totals();
     }
 
     fn publish_totals(&self) {
         let totals = self.floors.totals(self.shard);
+        totals.groups.store(self.groups.len() as u64, Ordering::Relaxed);
         totals.sessions.store(self.sessions.len() as u64, Ordering::Relaxed);
         totals.retained.store(self.row.retained, Ordering::Relaxed);
         totals.queued_messages.store(self.queued.messages, Ordering::Relaxed);
@@ -350,13 +453,14 @@ impl ShardView {
             }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
+            | Command::Barrier { reply }
             | Command::Release { reply, .. } => Some(reply),
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } => reply,
-            Command::Group(_)
-            | Command::OutboxDone { .. }
-            | Command::Evict { .. }
-            | Command::ExpireRetained { .. } => None,
+            Command::Group(command) => self.defer_group(*command),
+            Command::OutboxDone { .. } | Command::Evict { .. } | Command::ExpireRetained { .. } => {
+                None
+            }
         };
         if let Some(reply) = reply {
             batch.committed(reply, ReasonCode::QuotaExceeded);

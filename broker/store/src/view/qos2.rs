@@ -59,14 +59,6 @@ impl Exchanges {
         self.done.range(acknowledged + 1..).map(|(seq, _)| *seq).collect()
     }
 
-    /// Entries of groups that are in flight.
-    pub(super) fn group_entries(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
-        self.rows.values().filter_map(|row| match row.in_flight.source {
-            Source::Group(group, seq) => Some((group, seq)),
-            Source::Queue(_) => None,
-        })
-    }
-
     /// Keys of all rows there may be.
     pub(super) fn stored_keys(&self, id: SessionId) -> impl Iterator<Item = Key> + '_ {
         let exchanges = self.rows.keys().chain(&self.removed);
@@ -190,13 +182,10 @@ impl ShardView {
         batch.rows.put_with(Family::Session, &key, |out| rows::put_window(out, window));
     }
 
-    /// The marker of an incoming publication: true when it is the first of its life.
-    pub(super) fn mark(&mut self, marker: PacketIdent, batch: &mut PendingBatch) -> bool {
-        let first = self.markers.insert(marker);
-        if first {
-            batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
-        }
-        first
+    /// Notes that the publication with this identifier was submitted.
+    pub(super) fn mark(&mut self, marker: PacketIdent, batch: &mut PendingBatch) {
+        self.markers.insert(marker);
+        batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
     }
 
     /// PUBREL: the identifier's life ends.

@@ -3,11 +3,11 @@
 //! A message for one receiver lies in its queue row; one for several lies in a body row that
 //! their rows name (ruling 9, `FORMAT.md`). What a full queue does is ruling 13.
 
-use hoopoe_codec::ReasonCode;
+use hoopoe_codec::{QoS, ReasonCode};
 use hoopoe_core::{Publication, SessionId};
 
 use super::{Load, ShardView};
-use crate::command::{Publish, Receiver};
+use crate::command::Publish;
 use crate::effect::{Effect, LiveReceiver};
 use crate::error::StoreError;
 use crate::keys;
@@ -24,73 +24,91 @@ pub(super) fn entry_weight(publication: &Publication) -> u64 {
     publication.bytes().len() as u64 + ENTRY_OVERHEAD
 }
 
+/// The receiver's part of a group's entry: the member's terms are not known yet.
+pub(super) fn group_head(publication: &Publication, weight: u64) -> EntryHead<'static> {
+    EntryHead { qos: publication.qos, retain: publication.retain, weight, identifiers: &[] }
+}
+
 /// An entry that got its number.
 struct Entry<'a> {
-    receiver: &'a Receiver,
+    queue: SessionId,
     seq: u64,
-    weight: u64,
+    head: EntryHead<'a>,
 }
 
 impl ShardView {
     /// A publication: judged as a whole, then written for everyone it is for in this shard.
     pub(super) fn publish(&mut self, publish: &Publish, batch: &mut PendingBatch) {
-        let (code, position) = self.store_publication(publish, batch);
-        if let Some(reply) = publish.reply {
-            batch.effect(Effect::Committed { reply, code, position: position.0 });
+        let known = publish.marker.is_some_and(|marker| self.markers.contains(&marker))
+            || publish.outbox.is_some_and(|number| self.applied.contains(&number));
+        let weight = entry_weight(&publish.publication);
+        let (mut code, mut position) = (ReasonCode::Success, 0);
+        let mut live = Vec::new();
+        if !known && self.may_publish(publish, weight) {
+            let rows = batch.rows.len();
+            position = self.store_publication(publish, weight, &mut live, batch);
+            batch.durable |= batch.rows.len() > rows;
+        } else if !known {
+            code = ReasonCode::QuotaExceeded;
         }
-        if let Some(live) = position.1 {
-            batch.effect(live);
+        if let Some(reply) = publish.reply {
+            batch.effect(Effect::Committed { reply, code, position });
+        }
+        if !live.is_empty() {
+            let publication = publish.publication.clone();
+            batch.effect(Effect::Live { publication, receivers: live, position });
+        }
+        for group in &publish.groups {
+            self.dispatch(*group, batch);
         }
     }
 
+    /// Decided for the whole publication before anything of it is written.
+    fn may_publish(&mut self, publish: &Publish, weight: u64) -> bool {
+        !self.is_full(publish, weight) && (!publish.retain || self.may_retain(&publish.publication))
+    }
+
+    /// Gives the position of the change of retained state, 0 when there is none.
     fn store_publication(
         &mut self,
         publish: &Publish,
+        weight: u64,
+        live: &mut Vec<LiveReceiver>,
         batch: &mut PendingBatch,
-    ) -> (ReasonCode, (u64, Option<Effect>)) {
-        let known = publish.marker.is_some_and(|marker| self.markers.contains(&marker))
-            || publish.outbox.is_some_and(|number| self.applied.contains(&number));
-        if known {
-            return (ReasonCode::Success, (0, None));
-        }
-        let weight = entry_weight(&publish.publication);
-        let refused = self.is_full(publish, weight)
-            || publish.retain && !self.may_retain(&publish.publication);
-        if refused {
-            return (ReasonCode::QuotaExceeded, (0, None));
-        }
-        let position = if publish.retain { self.retain(&publish.publication, batch) } else { 0 };
+    ) -> u64 {
+        let publication = &publish.publication;
+        let position = if publish.retain { self.retain(publication, batch) } else { 0 };
         if let Some(marker) = publish.marker {
             self.mark(marker, batch);
         }
         if let Some(number) = publish.outbox {
             self.mark_applied(number, batch);
         }
-        let mut live = Vec::new();
-        let entries = self.number_entries(publish, weight, &mut live, batch);
-        self.write_entries(&publish.publication, &entries, batch);
-        let wrote = !entries.is_empty() || position > 0;
-        batch.durable |= wrote || publish.marker.is_some() || publish.outbox.is_some();
-        let live = (!live.is_empty()).then(|| Effect::Live {
-            publication: publish.publication.clone(),
-            receivers: live,
-            position,
-        });
-        (ReasonCode::Success, (position, live))
+        let mut entries = self.number_entries(publish, weight, live, batch);
+        for group in &publish.groups {
+            if publication.qos == QoS::AtMostOnce {
+                self.offer_at_once(*group, publication, batch);
+            } else if let Some((seq, total)) = self.enqueue(*group, publication, weight, batch) {
+                let head = group_head(publication, total);
+                entries.push(Entry { queue: *group, seq, head });
+            }
+        }
+        self.write_entries(publication, &entries, batch);
+        position
     }
 
-    /// With [`Overflow::Refuse`]: true when a queue has no room. Decided for the whole
-    /// publication before anything of it is written.
+    /// With [`Overflow::Refuse`]: true when a queue has no room.
     fn is_full(&self, publish: &Publish, weight: u64) -> bool {
         self.settings.overflow == Overflow::Refuse
-            && publish.receivers.iter().any(|receiver| {
-                let session = self.sessions.get(&receiver.session);
-                session.is_some_and(|session| {
-                    let Load { messages, bytes } = session.load();
-                    messages + 1 > self.settings.queue_max_messages
-                        || bytes + weight > self.settings.queue_max_bytes
-                })
-            })
+            && (publish.groups.iter().any(|group| self.is_group_full(*group, weight))
+                || publish.receivers.iter().any(|receiver| {
+                    let session = self.sessions.get(&receiver.session);
+                    session.is_some_and(|session| {
+                        let Load { messages, bytes } = session.load();
+                        messages + 1 > self.settings.queue_max_messages
+                            || bytes + weight > self.settings.queue_max_bytes
+                    })
+                }))
     }
 
     /// Gives every receiver that still exists the next number of its queue.
@@ -108,7 +126,13 @@ impl ShardView {
             session.weight += weight;
             self.queued.messages += 1;
             self.queued.bytes += weight;
-            entries.push(Entry { receiver, seq: session.head, weight: session.weight });
+            let head = EntryHead {
+                qos: receiver.qos,
+                retain: receiver.retain,
+                weight: session.weight,
+                identifiers: &receiver.identifiers,
+            };
+            entries.push(Entry { queue: receiver.session, seq: session.head, head });
             let load = session.load();
             session.route.set_queued(load.messages);
             if session.is_connected() {
@@ -137,25 +161,25 @@ impl ShardView {
         batch: &mut PendingBatch,
     ) {
         if let [one] = entries {
-            let key = keys::queue(one.receiver.session, one.seq);
-            return batch.rows.put_with(Family::Queue, &key, |out| {
-                rows::put_entry(out, &one.head(), publication)
-            });
+            let key = keys::queue(one.queue, one.seq);
+            return batch
+                .rows
+                .put_with(Family::Queue, &key, |out| rows::put_entry(out, &one.head, publication));
         }
         if entries.is_empty() {
             return;
         }
         let body = self.next_body();
         let fan_out: Vec<(SessionId, u64)> =
-            entries.iter().map(|entry| (entry.receiver.session, entry.seq)).collect();
+            entries.iter().map(|entry| (entry.queue, entry.seq)).collect();
         batch.rows.put_with(Family::Body, &keys::body(body), |out| {
             rows::put_body(out, publication, &fan_out);
         });
         for entry in entries {
-            let key = keys::queue(entry.receiver.session, entry.seq);
+            let key = keys::queue(entry.queue, entry.seq);
             batch
                 .rows
-                .put_with(Family::Queue, &key, |out| rows::put_reference(out, &entry.head(), body));
+                .put_with(Family::Queue, &key, |out| rows::put_reference(out, &entry.head, body));
         }
     }
 
@@ -205,25 +229,7 @@ impl ShardView {
     /// The running total at an entry that is still in the queue, written or about to be.
     fn weight_at(&self, id: SessionId, seq: u64, batch: &PendingBatch) -> Result<u64, StoreError> {
         let key = keys::queue(id, seq);
-        let stored;
-        let row = match batch.rows.value_of(Family::Queue, &key) {
-            Some(row) => row,
-            None => {
-                stored = self.kv.get(Family::Queue, &key)?.unwrap_or_default();
-                &stored
-            }
-        };
-        Ok(rows::read_weight(row).map_err(rows::at(Family::Queue, &key))?)
-    }
-}
-
-impl Entry<'_> {
-    fn head(&self) -> EntryHead<'_> {
-        EntryHead {
-            qos: self.receiver.qos,
-            retain: self.receiver.retain,
-            weight: self.weight,
-            identifiers: &self.receiver.identifiers,
-        }
+        let row = self.row_of(Family::Queue, &key, batch)?;
+        Ok(rows::read_weight(&row).map_err(rows::at(Family::Queue, &key))?)
     }
 }

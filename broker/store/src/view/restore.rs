@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hoopoe_core::{Route, SLOTS, SessionId, SessionKey};
 
+use super::group::Group;
 use super::session::Session;
 use super::{Load, ShardView};
 use crate::command::{InFlight, StoredSubscription};
@@ -12,6 +13,7 @@ use crate::effect::Effect;
 use crate::error::{Damaged, StoreError};
 use crate::keys::{self, session_kind, shard_kind};
 use crate::kv::{Family, Span};
+use crate::log::After;
 use crate::rows::{self, Fault, ShardRow};
 
 /// What a shard found: to be put into the index before anyone connects, and to be carried out.
@@ -77,14 +79,16 @@ impl ShardView {
     /// Reads everything that decides. Connections that were there before stay where they are,
     /// routes stay the same ones.
     pub(super) fn load(&mut self) -> Result<Restored, StoreError> {
-        self.floors.unload(self.shard);
+        let floors = self.floors.unload(self.shard);
         let known = std::mem::take(&mut self.sessions);
+        let known_groups = std::mem::take(&mut self.groups);
         let never_opened = std::mem::take(&mut self.never_opened);
         self.directory.forget(&never_opened);
         self.retained.forget();
         self.timers.clear();
         self.lazy.clear();
         self.lazy_since_ms = None;
+        self.unsynced.clear();
         self.queued = Load::default();
         self.load_row()?;
         let outbox = self.load_shard_rows()?;
@@ -98,7 +102,9 @@ impl ShardView {
         ids.sort_unstable();
         for id in ids {
             restored.sessions.push(self.settle(id, known.get(&id))?);
+            self.keep_floor(id, floors.get(&id).copied());
         }
+        restored.groups = self.settle_groups(known_groups)?;
         self.floors.loaded(self.shard);
         self.publish_totals();
         Ok(restored)
@@ -160,11 +166,11 @@ impl ShardView {
         Ok(waiting.into_iter().map(publish).collect())
     }
 
-    /// Sessions of a slot, row by row.
+    /// Sessions and groups of a slot, row by row.
     fn load_slot(&mut self, slot: u16) -> Result<(), StoreError> {
         let (from, to) = keys::slot(slot);
         let mut reading = Reading::of(Family::Session);
-        let sessions = &mut self.sessions;
+        let (sessions, groups) = (&mut self.sessions, &mut self.groups);
         self.kv.scan(Family::Session, Span::half_open(&from, &to), &mut |key, value| {
             let mut read = || {
                 let id = keys::session_of(key).ok_or("session key")?;
@@ -174,6 +180,13 @@ impl ShardView {
                     let mut session = Session::new(id, row.key, row.expiry_secs);
                     session.disconnected_at_ms = row.disconnected_at_ms;
                     sessions.insert(id, session);
+                } else if kind == session_kind::GROUP {
+                    let row = rows::read_group(value)?;
+                    groups.insert(id, Group::new(id, row.share, row.filter));
+                } else if kind == session_kind::MEMBER {
+                    let subscriber = keys::u64_at(key, 9).ok_or("member key")?;
+                    let row = rows::read_member(value)?;
+                    groups.get_mut(id).ok_or("a member of no group")?.seat_row(subscriber, row);
                 } else if let Some(session) = sessions.get_mut(&id) {
                     read_part(session, kind, &key[9..], value)?;
                 }
@@ -207,7 +220,6 @@ impl ShardView {
         session.route.set_queued(load.messages);
         self.queued.messages += load.messages;
         self.queued.bytes += load.bytes;
-        self.floors.insert(id, session.progress.acknowledged);
         self.directory.bind(&session.key, Some(id));
         if let Some(live) = self.directory.live(&session.key) {
             (session.location, session.epoch) = (live.location, live.epoch);
@@ -229,6 +241,18 @@ impl ShardView {
         }
         self.schedule(id);
         Ok(restored)
+    }
+
+    /// The floor stays where it was before a failed commit: what has been read since may not be
+    /// synced yet.
+    fn keep_floor(&mut self, id: SessionId, before: Option<u64>) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let floor = session.progress.acknowledged;
+        self.floors.insert(id, before.unwrap_or(floor));
+        if before.is_some_and(|before| before < floor) {
+            self.unsynced.push(After::Raise(id, floor));
+            self.unsynced_since_ms = self.now_ms;
+        }
     }
 
     /// Number and running total of a queue's last entry, 0 when there is none.

@@ -1,6 +1,7 @@
 //! The shard step, over the memory twin and over RocksDB alike.
 
 mod faults;
+mod groups;
 mod model;
 mod publications;
 mod qos2;

@@ -73,7 +73,7 @@ over_both! {
                 assert_eq!(rig.queue(*id, 1), [(1, "x".into())]);
             }
             rig.run(vec![Command::Progress(client.progress(1, SMALL, 1))]);
-            rig.pass(1_000);
+            rig.pass(5_000);
             rig.store.reclaim().expect("reclaims");
         }
         if let Some(memory) = &rig.memory {
@@ -204,7 +204,7 @@ fn a_full_queue_drops_its_oldest() {
                 _ => 0,
             });
             assert_eq!(overflowed.sum::<u64>(), dropped);
-            rig.pass(1_000);
+            rig.pass(5_000);
             let seqs: Vec<u64> = rig.queue(alice.id(), 1).into_iter().map(|(seq, _)| seq).collect();
             assert_eq!(seqs, left, "{queue_max_messages} {queue_max_bytes} {one_batch}");
             rig.restart_in_place(0);

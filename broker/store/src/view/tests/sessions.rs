@@ -79,7 +79,7 @@ over_both! {
         assert!(matches!(effects[0], Effect::TakenOver { location, .. } if location == old.location));
         // A third one: the second has waited in vain.
         let open = rig.open("alice");
-        assert_eq!(brief(&rig.run(vec![Command::Open(Box::new(open))])), ["refused 8e"]);
+        assert_eq!(brief(&rig.run(vec![Command::Open(Box::new(open))])), ["refused 88"]);
         let effects = rig.close(&old, CloseCause::Abnormal);
         assert_eq!(brief(&effects), ["resumed"]);
         assert_eq!(client(&effects).expect("let in").id(), old.id());
@@ -134,6 +134,15 @@ over_both! {
         assert!(!rig.connect_as("alice").present);
         rig.pass(u64::from(u32::MAX) * 2_000);
         assert!(rig.connect_as("bob").present);
+    }
+
+    fn an_expired_session_is_not_resumed_before_its_end_was_noticed(rig) {
+        let alice = rig.connect_as("alice");
+        rig.close(&alice, CloseCause::Normal);
+        rig.now += 100_000;
+        let open = rig.open("alice");
+        let effects = rig.run(vec![Command::Open(Box::new(open))]);
+        assert_eq!(brief(&effects), ["ended []", "opened"]);
     }
 
     fn after_a_restart_everyone_has_time_to_come_back(rig) {
@@ -234,7 +243,7 @@ over_both! {
         rig.publish(&[alice.id()], "1");
         rig.publish(&[alice.id()], "2");
         rig.run(vec![Command::Progress(alice.progress(2, 68, 2))]);
-        rig.pass(1_000);
+        rig.pass(5_000);
         rig.store.reclaim().expect("reclaims");
         if let Some(memory) = &rig.memory {
             assert!(memory.is_empty(crate::kv::Family::Queue));

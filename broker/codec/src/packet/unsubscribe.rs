@@ -2,13 +2,13 @@
 
 use smallvec::SmallVec;
 
+use super::subscribe::topic_filter;
 use crate::fault::Fault;
 use crate::frame::{Frame, PacketType};
 use crate::id::PacketId;
 use crate::packet::packet_id;
 use crate::property::{PropertyId, PropertyReader};
 use crate::reader::{Reader, place};
-use crate::subscribe::topic_filter;
 use crate::user_properties::UserProperties;
 use crate::version::Version;
 use crate::wire::{Sink, Wire, put_packet, put_properties};

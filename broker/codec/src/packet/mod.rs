@@ -1,21 +1,42 @@
-//! All packets as one type; decoding one, encoding one.
+//! All packets as one type; decoding one, encoding one. One packet, one file; the will, which lies
+//! inside CONNECT, and the properties that a PUBLISH shares with it have files of their own.
+//!
+//! What packets are made of (fixed header, properties, strings, topic syntax) lies beside this
+//! folder and knows no packet.
 
-use crate::ack::{Ack, AckKind};
-use crate::auth::Auth;
-use crate::connack::ConnAck;
-use crate::connect::Connect;
-use crate::disconnect::Disconnect;
+mod ack;
+mod auth;
+mod connack;
+mod connect;
+mod disconnect;
+mod ping;
+mod publish;
+mod publish_head;
+mod publish_properties;
+mod suback;
+mod subscribe;
+mod unsubscribe;
+mod will;
+
 use crate::fault::Fault;
 use crate::frame::{Frame, PacketType};
 use crate::id::PacketId;
-use crate::ping;
-use crate::publish::Publish;
 use crate::reader::{Place, Reader, place};
 use crate::reason::ReasonCode;
-use crate::suback::SubAck;
-use crate::subscribe::Subscribe;
-use crate::unsubscribe::Unsubscribe;
 use crate::version::Version;
+
+pub use ack::{Ack, AckKind, AckProperties};
+pub use auth::Auth;
+pub use connack::{ConnAck, ConnAckProperties};
+pub use connect::{Connect, ConnectProperties, decode_connect};
+pub use disconnect::Disconnect;
+pub use publish::Publish;
+pub use publish_head::{PublishHead, patch_packet_id};
+pub use publish_properties::{PublishProperties, SubscriptionIds};
+pub use suback::SubAck;
+pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions};
+pub use unsubscribe::Unsubscribe;
+pub use will::Will;
 
 /// Who decodes. It decides which packets and properties are legal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

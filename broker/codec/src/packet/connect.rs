@@ -6,6 +6,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
+use super::will::Will;
 use crate::fault::Fault;
 use crate::frame::{Frame, PacketType};
 use crate::property::{PropertyId, PropertyReader, PropertySink};
@@ -14,7 +15,6 @@ use crate::reader::{Reader, place};
 use crate::reason::ReasonCode;
 use crate::user_properties::UserProperties;
 use crate::version::Version;
-use crate::will::Will;
 use crate::wire::{Sink, Wire, put_packet, put_properties};
 
 /// A request for a connection.

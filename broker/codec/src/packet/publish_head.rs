@@ -4,9 +4,9 @@
 //! The payload is not copied here: the head ends where it begins, so that a writer can send head
 //! and shared payload one after the other.
 
+use super::publish::first_byte;
 use crate::id::PacketId;
 use crate::property::{PropertyId, PropertySink};
-use crate::publish::first_byte;
 use crate::qos::QoS;
 use crate::version::Version;
 use crate::wire::{Sink, Wire, packet_len, put_properties};

@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use crate::ack::AckProperties;
+use super::ack::AckProperties;
 use crate::fault::Fault;
 use crate::frame::{Frame, PacketType};
 use crate::id::PacketId;

@@ -1,9 +1,9 @@
 //! The will: the message in CONNECT that the server publishes when the client is gone (section
 //! 3.1.3.2 to 3.1.3.4).
 
+use super::publish_properties::PublishProperties;
 use crate::fault::Fault;
 use crate::property::{PropertyId, PropertyReader, PropertySink};
-use crate::publish_properties::PublishProperties;
 use crate::qos::QoS;
 use crate::reader::{Reader, place};
 use crate::topic::has_wildcard;

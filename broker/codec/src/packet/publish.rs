@@ -3,12 +3,12 @@
 //! The packet that counts: decoding borrows everything and allocates nothing. What a server sends
 //! to many receivers is encoded by [`PublishHead`](crate::PublishHead) instead.
 
+use super::publish_properties::PublishProperties;
 use crate::fault::Fault;
 use crate::frame::{Frame, PacketType};
 use crate::id::PacketId;
 use crate::packet::{Receiver, packet_id};
 use crate::property::{PropertyId, PropertyReader};
-use crate::publish_properties::PublishProperties;
 use crate::qos::QoS;
 use crate::reader::{Reader, has_any, place};
 use crate::reason::ReasonCode;

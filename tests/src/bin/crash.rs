@@ -1,0 +1,50 @@
+//! `crash [--seed N] [--kills N] [--acks N] [--durability sync|os] [--runs N]`: the crash test as a
+//! tool. A failure prints the seed that replays its decisions, and ends with status 1.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hoopoe_tests::crash::{Settings, run};
+
+#[allow(clippy::print_stdout, reason = "a tool for a terminal")]
+fn main() -> ExitCode {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut settings = Settings {
+        seed: now.as_millis() as u64 % 1_000_000_000,
+        kills: 20,
+        acks: 400,
+        durability: "sync".to_owned(),
+    };
+    let mut runs = 1;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().unwrap_or_default();
+        let number = value.parse::<u64>();
+        match (name.as_str(), number) {
+            ("--seed", Ok(number)) => settings.seed = number,
+            ("--kills", Ok(number)) => settings.kills = number as usize,
+            ("--acks", Ok(number)) if number >= 4 => settings.acks = number as usize,
+            ("--runs", Ok(number)) => runs = number,
+            ("--durability", _) if ["sync", "os"].contains(&value.as_str()) => {
+                settings.durability = value;
+            }
+            _ => {
+                println!(
+                    "usage: crash [--seed N] [--kills N] [--acks N] [--durability sync|os] \
+                     [--runs N]\n{name} {value} is not understood"
+                );
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let mut failed = 0;
+    for _ in 0..runs {
+        println!("seed {}", settings.seed);
+        let outcome = run(&settings, &mut |line| println!("{line}"));
+        print!("{}", outcome.report);
+        println!("{}", outcome.summary());
+        failed += u64::from(!outcome.faults.is_empty());
+        settings.seed += 1;
+    }
+    ExitCode::from(u8::from(failed > 0))
+}

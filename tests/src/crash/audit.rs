@@ -1,0 +1,324 @@
+//! Judges a history: was what the broker acknowledged delivered, in order, exactly once where that
+//! was asked for, and did nothing come back that was gone?
+//!
+//! The rules, for publication *m* and receiver *r* with a stored session:
+//!
+//! - **Kept**: *m* was acknowledged, and *r* was subscribed from before its first attempt until now,
+//!   in one session: *r* has got *m*.
+//! - **Ordered**: of one publisher's messages on one topic, *r* sees no new one with a lower number
+//!   than one it has seen.
+//! - **Exactly once**: a QoS 2 publication that is delivered with QoS 2 reaches *r* once; a repeated
+//!   PUBLISH under the identifier that is still held is no second delivery. A QoS 2 publication is
+//!   taken from its publisher once, however it is delivered.
+//! - **Duplicates with QoS 1**: the same attempt of *m* reaches *r* again only over a later
+//!   connection, and only if the answer of *r* was not *settled*. An answer is settled when the
+//!   broker was heard after it (PINGRESP to a PINGREQ that followed it, or the end of the connection
+//!   after DISCONNECT), and then either the session went to another connection without a crash in
+//!   between, or [`LAZY_MS`] passed before the broker was killed.
+//! - **No ghosts**: *m* reaches *r* only if *r* may have been subscribed, in this session, at a time
+//!   between an attempt of *m* and its acknowledgement.
+//! - **Sessions** are there when they must be, and gone when they must be gone.
+//! - **Retained**: the message of a topic is the last acknowledged one, or a later one.
+
+mod receiver;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use self::receiver::{Delivery, Receiver};
+use self::session::Session;
+use super::cast::{Cast, EXPIRY_SECS, ReceiverRole, Temper};
+use super::history::{Client, Entry, Event, History};
+use super::message::{Attempt, Message};
+
+/// How long before a crash an answer may have come and still be forgotten by it: a second until the
+/// worker tells the shard, a second until the shard writes it, and one for a busy machine.
+pub const LAZY_MS: u64 = 3_000;
+
+/// Something that must not be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// What is wrong.
+    pub what: String,
+    /// With which message.
+    pub message: Option<Message>,
+    /// Seen by whom.
+    pub client: Option<Client>,
+    /// Number of the entry that shows it.
+    pub at: usize,
+}
+
+/// What is known about a publication.
+#[derive(Clone, Debug)]
+struct Publication {
+    qos: u8,
+    cleared: bool,
+    /// Entry of each attempt.
+    attempts: Vec<usize>,
+    acked: Option<usize>,
+}
+
+/// The end of a run of the broker.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    at: usize,
+    at_ms: u64,
+}
+
+/// Retained publications of one topic.
+#[derive(Clone, Copy, Default, Debug)]
+struct Kept {
+    sent: u32,
+    acked: u32,
+}
+
+struct Audit<'a> {
+    cast: &'a Cast,
+    publications: HashMap<Message, Publication>,
+    /// In the order of their first attempts, by publisher.
+    published: Vec<Vec<Message>>,
+    kept: HashMap<(u16, u16), Kept>,
+    kills: Vec<Kill>,
+    ready_ms: u64,
+    publishers: Vec<Session>,
+    receivers: Vec<Receiver>,
+    faults: Vec<Fault>,
+}
+
+/// Everything that is wrong with a history.
+pub fn audit(cast: &Cast, history: &History) -> Vec<Fault> {
+    let mut audit = Audit {
+        cast,
+        publications: HashMap::new(),
+        published: vec![Vec::new(); cast.publishers.len()],
+        kept: HashMap::new(),
+        kills: Vec::new(),
+        ready_ms: 0,
+        publishers: cast.publishers.iter().map(|role| Session::new(role.version, None)).collect(),
+        receivers: cast.receivers.iter().map(receiver).collect(),
+        faults: Vec::new(),
+    };
+    for (at, entry) in history.entries.iter().enumerate() {
+        audit.judge(at, entry);
+    }
+    audit.find_losses(history.entries.len());
+    audit.faults
+}
+
+fn receiver(role: &ReceiverRole) -> Receiver {
+    let expiring = role.temper == Temper::Expiring;
+    let expiry_ms = expiring.then_some(u64::from(EXPIRY_SECS) * 1000);
+    Receiver::new(Session::new(role.version, expiry_ms), role.filters.len())
+}
+
+impl Audit<'_> {
+    fn judge(&mut self, at: usize, entry: &Entry) {
+        let result = match &entry.event {
+            Event::Published { attempt, qos, cleared } => {
+                self.publish(at, *attempt, *qos, *cleared);
+                Ok(())
+            }
+            Event::Acked { message } => self.acked(at, *message),
+            Event::Killed { at_ms } => {
+                self.kills.push(Kill { at, at_ms: *at_ms });
+                self.sessions().for_each(|session| session.killed(*at_ms));
+                Ok(())
+            }
+            Event::Ready => {
+                self.ready_ms = entry.at_ms;
+                Ok(())
+            }
+            Event::Retained { found } => {
+                self.retained(at, found);
+                Ok(())
+            }
+            Event::Fault { what, .. } => Err(what.clone()),
+            event => match event.client() {
+                Some(Client::Receiver(number)) => {
+                    self.judge_receiver(at, usize::from(number), entry)
+                }
+                Some(Client::Publisher(number)) => self.judge_session(usize::from(number), entry),
+                None => Ok(()),
+            },
+        };
+        if let Err(what) = result {
+            let (message, client) = (entry.event.message(), entry.event.client());
+            self.faults.push(Fault { what, message, client, at });
+        }
+    }
+
+    fn sessions(&mut self) -> impl Iterator<Item = &mut Session> {
+        let receivers = self.receivers.iter_mut().map(|receiver| &mut receiver.session);
+        self.publishers.iter_mut().chain(receivers)
+    }
+
+    fn publish(&mut self, at: usize, attempt: Attempt, qos: u8, cleared: bool) {
+        let message = attempt.message;
+        let publication = self.publications.entry(message).or_insert_with(|| {
+            self.published[usize::from(message.publisher)].push(message);
+            Publication { qos, cleared, attempts: Vec::new(), acked: None }
+        });
+        publication.attempts.push(at);
+        if self.cast.topic(message).kept {
+            let kept = self.kept.entry((message.publisher, message.topic)).or_default();
+            kept.sent = kept.sent.max(message.seq);
+        }
+    }
+
+    fn acked(&mut self, at: usize, message: Message) -> Result<(), String> {
+        let Some(publication) = self.publications.get_mut(&message) else {
+            return Err("acknowledged, never published".to_owned());
+        };
+        publication.acked.get_or_insert(at);
+        if let Some(kept) = self.kept.get_mut(&(message.publisher, message.topic)) {
+            kept.acked = kept.acked.max(message.seq);
+        }
+        Ok(())
+    }
+
+    fn judge_session(&mut self, number: usize, entry: &Entry) -> Result<(), String> {
+        self.publishers[number].judge(entry, self.ready_ms).map(|_| ())
+    }
+
+    fn judge_receiver(&mut self, at: usize, number: usize, entry: &Entry) -> Result<(), String> {
+        let receiver = &mut self.receivers[number];
+        let role = &self.cast.receivers[number];
+        match &entry.event {
+            Event::Subscribe { filter, .. } => {
+                receiver.windows[usize::from(*filter)].may_begin(at);
+            }
+            Event::Subscribed { filter, .. } => {
+                receiver.windows[usize::from(*filter)].begins(at);
+            }
+            Event::Unsubscribe { filter, .. } => {
+                receiver.windows[usize::from(*filter)].may_end();
+            }
+            Event::Unsubscribed { filter, .. } => {
+                receiver.windows[usize::from(*filter)].ends(at);
+            }
+            Event::Delivered { link, id, qos, dup, retain, attempt, .. } => {
+                let publication = self.publications.get(&attempt.message);
+                let sent = publication.and_then(|p| {
+                    p.attempts.get(usize::from(attempt.number).checked_sub(1)?).copied()
+                });
+                let (Some(publication), Some(sent)) = (publication, sent) else {
+                    return Err("delivered, never published".to_owned());
+                };
+                let Some(filter) = self.cast.matching(number, attempt.message) else {
+                    return Err("delivered, but no filter of this receiver matches".to_owned());
+                };
+                if *retain {
+                    return Err("RETAIN is set for a live message".to_owned());
+                }
+                let expected = publication.qos.min(role.filters[filter].qos);
+                if *qos != expected {
+                    return Err(format!("delivered with QoS {qos} instead of {expected}"));
+                }
+                let delivery = Delivery {
+                    at,
+                    link: *link,
+                    id: *id,
+                    qos: *qos,
+                    dup: *dup,
+                    attempt: *attempt,
+                    filter,
+                    sent,
+                };
+                receiver.delivered(&delivery, publication, role.receive_maximum, &self.kills)?;
+            }
+            Event::Answered { id, attempt, .. } => receiver.answered(at, *id, *attempt),
+            Event::Released { id, .. } => receiver.released(*id)?,
+            Event::Ping { link, .. } => receiver.ping(at, *link),
+            Event::Pong { link, .. } => receiver.pong(at, entry.at_ms, *link),
+            _ => {
+                receiver.watch_link(at, entry);
+                if receiver.session.judge(entry, self.ready_ms)? {
+                    receiver.start_anew();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The state a new subscriber is sent, topic by topic.
+    fn retained(&mut self, at: usize, found: &[Attempt]) {
+        let mut by_topic: HashMap<(u16, u16), Attempt> = HashMap::new();
+        for attempt in found {
+            let message = attempt.message;
+            if by_topic.insert((message.publisher, message.topic), *attempt).is_some() {
+                self.retained_fault(at, message, "two retained messages of one topic".to_owned());
+            }
+        }
+        for publisher in 0..self.cast.publishers.len() {
+            for topic in 0..self.cast.publishers[publisher].topics.len() {
+                let (publisher, topic) = (publisher as u16, topic as u16);
+                let kept = self.kept.get(&(publisher, topic)).copied().unwrap_or_default();
+                let found = by_topic.get(&(publisher, topic));
+                let newest = Message { publisher, topic, seq: kept.acked };
+                if let Err(what) = self.judge_retained(newest, kept, found) {
+                    let shown = found.map_or(newest, |attempt| attempt.message);
+                    self.retained_fault(at, shown, what);
+                }
+            }
+        }
+    }
+
+    fn judge_retained(
+        &self,
+        newest: Message,
+        kept: Kept,
+        found: Option<&Attempt>,
+    ) -> Result<(), String> {
+        let cleared = |seq: u32| {
+            let publication = self.publications.get(&Message { seq, ..newest });
+            publication.is_some_and(|publication| publication.cleared)
+        };
+        match found.map(|attempt| attempt.message.seq) {
+            Some(seq) if seq > kept.sent || cleared(seq) => {
+                Err("retained, but never published".to_owned())
+            }
+            Some(seq) if seq < kept.acked => {
+                let last = if cleared(kept.acked) { "removal" } else { "message" };
+                Err(format!("retained, but the {last} {newest} was acknowledged later"))
+            }
+            None if kept.acked > 0 && !(kept.acked..=kept.sent).any(cleared) => {
+                Err(format!("no retained message, but {newest} was acknowledged"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn retained_fault(&mut self, at: usize, message: Message, what: String) {
+        let client = Some(Client::Publisher(message.publisher));
+        self.faults.push(Fault { what, message: Some(message), client, at });
+    }
+
+    /// What was acknowledged and has not arrived.
+    fn find_losses(&mut self, end: usize) {
+        for (number, receiver) in self.receivers.iter().enumerate() {
+            for (filter, window) in
+                self.cast.receivers[number].filters.iter().zip(&receiver.windows)
+            {
+                let Some(since) = window.certain_since() else { continue };
+                for message in &self.published[usize::from(filter.publisher)] {
+                    let publication = &self.publications[message];
+                    let owed = publication.acked.is_some()
+                        && publication.attempts[0] > since
+                        && !publication.cleared
+                        && filter.covers(*message, self.cast.topic(*message).kept);
+                    if owed && !receiver.has(*message) {
+                        self.faults.push(Fault {
+                            what: "acknowledged, but never delivered".to_owned(),
+                            message: Some(*message),
+                            client: Some(Client::Receiver(number as u16)),
+                            at: end,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
