@@ -267,6 +267,17 @@ fn states_are_told_as_the_scripts_say() {
              30000 set bob dnd | alice: bob dnd",
         ),
         (
+            "a block taken back shows what was there all the time",
+            "0 connect bob
+             0 watch alice bob | = online
+             5000 block bob alice | alice: bob offline
+             9000 unblock bob alice | alice: bob online
+             9100 get alice bob | = online
+             9200 block bob alice
+             9300 unblock bob alice
+             19000 set bob away | alice: bob away",
+        ),
+        (
             "a block of somebody who sees offline does not show",
             "0 watch alice bob | = offline
              10 block bob alice
