@@ -5,8 +5,9 @@
 //!
 //! - **Kept**: *m* was acknowledged, and *r* was subscribed from before its first attempt until now,
 //!   in one session: *r* has got *m*.
-//! - **Ordered**: of one publisher's messages on one topic, *r* sees no new one with a lower number
-//!   than one it has seen.
+//! - **Ordered**: of what one publisher sent on one topic, new messages reach *r* in the order in
+//!   which they were sent. An attempt is a message of its own here: what is sent again may come
+//!   after what was sent after its first attempt, when *r* subscribed in between.
 //! - **Exactly once**: a QoS 2 publication that is delivered with QoS 2 reaches *r* once; a repeated
 //!   PUBLISH under the identifier that is still held is no second delivery. A QoS 2 publication is
 //!   taken from its publisher once, however it is delivered.
@@ -140,9 +141,7 @@ impl Audit<'_> {
                 Some(Client::Receiver(number)) => {
                     self.judge_receiver(at, usize::from(number), entry)
                 }
-                Some(Client::Publisher(number)) => {
-                    self.judge_session(usize::from(number), entry)
-                }
+                Some(Client::Publisher(number)) => self.judge_session(usize::from(number), entry),
                 None => Ok(()),
             },
         };

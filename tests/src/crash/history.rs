@@ -235,7 +235,8 @@ impl History {
         let mut trail = Vec::new();
         for (number, entry) in self.entries.iter().enumerate().take(end + 1).skip(begin) {
             let event = &entry.event;
-            let of_client = event.client().is_some_and(|c| Some(c) == client || Some(c) == publisher);
+            let of_client =
+                event.client().is_some_and(|c| Some(c) == client || Some(c) == publisher);
             let concerns = match event.message() {
                 Some(of) => Some(of) == message && (event.client().is_none() || of_client),
                 None => event.client().is_none() || (of_client && !event.is_chatter()),
@@ -262,9 +263,7 @@ impl Event {
             | Event::Left { client, .. }
             | Event::Closed { client, .. }
             | Event::Fault { client, .. } => Some(*client),
-            Event::Published { attempt, .. } => {
-                Some(Client::Publisher(attempt.message.publisher))
-            }
+            Event::Published { attempt, .. } => Some(Client::Publisher(attempt.message.publisher)),
             Event::Acked { message } | Event::Completed { message } => {
                 Some(Client::Publisher(message.publisher))
             }

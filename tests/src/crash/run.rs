@@ -1,5 +1,6 @@
 //! A run from its first start to its verdict.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::task::{LocalSet, yield_now};
 
 use super::audit::{Fault, LAZY_MS, audit};
 use super::cast::Cast;
-use super::history::{Client, Event};
+use super::history::{Client, Event, History};
 use super::links::{Arrival, Links};
 use super::message::Attempt;
 use super::publisher::Publisher;
@@ -26,7 +27,7 @@ const RECEIVERS: usize = 14;
 /// Nothing came for so long: what is missing now is lost.
 const QUIET: Duration = Duration::from_secs(5);
 /// Faults that are shown with their trail.
-const SHOWN_FAULTS: usize = 5;
+const SHOWN_FAULTS: usize = 6;
 /// Entries shown of a trail.
 const TRAIL_LINES: usize = 120;
 /// A retained message outside the cast, sent after all others that match earlier filters.
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// Those trails.
     pub report: String,
+    /// Everything that happened.
+    pub history: History,
 }
 
 struct Run {
@@ -72,6 +75,8 @@ struct Run {
     publishers: Vec<Publisher>,
     receivers: Vec<Receiver>,
     marks: u32,
+    /// The broker does nothing any more.
+    stalled: bool,
 }
 
 /// Runs to the end. `progress` is told of each round.
@@ -87,6 +92,9 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Outcome {
         for number in 0..settings.kills {
             run.round(number).await;
             progress(&run.progress(number + 1));
+            if run.stalled {
+                return run.outcome();
+            }
         }
         run.finish().await;
         run.outcome()
@@ -111,7 +119,7 @@ impl Run {
         let roles = cast.receivers.iter().cloned().enumerate();
         let receivers = roles.map(|(number, role)| Receiver::new(number as u16, role)).collect();
         let settings = settings.clone();
-        Run { settings, cast, broker, scene, publishers, receivers, marks: 0 }
+        Run { settings, cast, broker, scene, publishers, receivers, marks: 0, stalled: false }
     }
 
     fn progress(&self, kills: usize) -> String {
@@ -126,13 +134,12 @@ impl Run {
 
     /// Acts until the time to kill has come.
     async fn round(&mut self, number: usize) {
-        let mut round =
-            Round::of_seed(self.settings.seed, number, &self.cast, self.settings.acks);
+        let mut round = Round::of_seed(self.settings.seed, number, &self.cast, self.settings.acks);
         self.scene.acked = 0;
         self.scene.accepted = 0;
         self.everybody_comes();
         let mut next = round.action(&self.cast);
-        while !self.is_over(round.trigger) {
+        while !self.is_over(round.trigger) && !self.stalled {
             if self.can(&next) {
                 self.act(next);
                 next = round.action(&self.cast);
@@ -163,10 +170,16 @@ impl Run {
         }
     }
 
+    /// Whether the time for an action has come. Nobody leaves a connection before CONNACK: the
+    /// broker may well read that CONNECT after the next one, and let the older connection win.
     fn can(&self, action: &Action) -> bool {
         match action {
             Action::Publish { publisher, .. } => self.publishers[*publisher].has_room(),
-            _ => true,
+            Action::PublisherAgain { publisher, .. } => !self.publishers[*publisher].is_coming(),
+            Action::Toggle { receiver, .. }
+            | Action::Again { receiver, .. }
+            | Action::Anew { receiver, .. } => !self.receivers[*receiver].is_coming(),
+            Action::ToggleFilter { .. } | Action::Hold { .. } => true,
         }
     }
 
@@ -189,7 +202,7 @@ impl Run {
         }
     }
 
-    /// Takes what comes next.
+    /// Takes what comes next. When nothing comes any more the run is over.
     async fn wait(&mut self, what: &str) {
         match self.scene.links.next(DEADLINE).await {
             Some(arrival) => self.arrived(arrival, false),
@@ -197,11 +210,10 @@ impl Run {
                 let publishers = self.publishers.iter().map(Publisher::waits_for);
                 let receivers = self.receivers.iter().map(Receiver::waits_for);
                 let waiting: Vec<String> = publishers.chain(receivers).collect();
-                panic!(
-                    "seed {}: nothing came for {DEADLINE:?}, waiting for {what}\n{}",
-                    self.settings.seed,
-                    waiting.join("\n")
-                );
+                let waiting = waiting.join("\n    ");
+                let what = format!("nothing came, waiting for {what}\n    {waiting}");
+                self.scene.fault(Client::Publisher(0), what);
+                self.stalled = true;
             }
         }
     }
@@ -236,6 +248,7 @@ impl Run {
     async fn kill_and_restart(&mut self) {
         let at_ms = self.scene.now_ms();
         self.broker.kill();
+        self.scene.links.move_to(None);
         while self.scene.links.any_open() {
             match self.scene.links.next(DEADLINE).await {
                 Some(arrival) => self.arrived(arrival, true),
@@ -244,7 +257,7 @@ impl Run {
         }
         self.scene.record(Event::Killed { at_ms });
         self.broker.start_again();
-        self.scene.links.move_to(self.broker.tcp());
+        self.scene.links.move_to(Some(self.broker.tcp()));
         self.scene.record(Event::Ready);
         self.look_at_retained();
     }
@@ -301,15 +314,21 @@ impl Run {
             receiver.be_good(&mut self.scene);
         }
         self.everybody_comes();
-        while !self.publishers.iter().all(Publisher::is_idle)
-            || !self.publishers[0].has_room()
-            || !self.receivers.iter().all(Receiver::is_settled)
+        while !self.stalled
+            && (!self.publishers.iter().all(Publisher::is_idle)
+                || !self.publishers[0].has_room()
+                || !self.receivers.iter().all(Receiver::is_settled))
         {
             self.wait("publishers to finish and receivers to be subscribed").await;
         }
+        if self.stalled {
+            return;
+        }
         self.marks += 1;
         self.publishers[0].publish(&mut self.scene, 0, 1, 0, false);
-        while !self.receivers.iter().all(|r| r.mark() >= self.marks && r.is_heard()) {
+        while !self.stalled
+            && !self.receivers.iter().all(|r| r.mark() >= self.marks && r.is_heard())
+        {
             self.wait("the mark to arrive everywhere").await;
         }
         if !audit(&self.cast, &self.scene.history).is_empty() {
@@ -322,8 +341,15 @@ impl Run {
     fn outcome(self) -> Outcome {
         let history = &self.scene.history;
         let faults = audit(&self.cast, history);
+        let kinds = kinds(&faults);
         let mut report = String::new();
-        for fault in faults.iter().take(SHOWN_FAULTS) {
+        for (kind, of_kind) in &kinds {
+            let _ = writeln!(report, "{:>6} x {kind}", of_kind.len());
+        }
+        // The first of each kind, then the next.
+        let depth = kinds.values().map(Vec::len).max().unwrap_or(0);
+        let by_turns = (0..depth).flat_map(|at| kinds.values().filter_map(move |of| of.get(at)));
+        for fault in by_turns.take(SHOWN_FAULTS) {
             let message = fault.message.map(|message| format!("{message}: ")).unwrap_or_default();
             let client = fault.client.map(|client| format!("{client}: ")).unwrap_or_default();
             let trail = history.trail(fault.message, fault.client, fault.at, TRAIL_LINES);
@@ -352,9 +378,20 @@ impl Run {
             millis: self.scene.now_ms(),
             faults,
             report,
+            history: self.scene.history,
             settings: self.settings,
         }
     }
+}
+
+/// Faults by kind: by what they say before the first number.
+fn kinds(faults: &[Fault]) -> BTreeMap<&str, Vec<&Fault>> {
+    let mut kinds: BTreeMap<&str, Vec<&Fault>> = BTreeMap::new();
+    for fault in faults {
+        let kind = fault.what.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default();
+        kinds.entry(kind).or_default().push(fault);
+    }
+    kinds
 }
 
 impl Outcome {

@@ -128,9 +128,7 @@ impl Round {
             }
             Temper::Fickle => Action::Again { receiver, how },
             Temper::Forgetful => match random.below(3) {
-                0 if role.version == Version::V5 => {
-                    Action::Toggle { receiver, how: Leaving::End }
-                }
+                0 if role.version == Version::V5 => Action::Toggle { receiver, how: Leaving::End },
                 1 => Action::Anew { receiver, how: Leaving::End },
                 _ => Action::Anew { receiver, how: Leaving::Disconnect },
             },

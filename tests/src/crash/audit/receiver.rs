@@ -70,7 +70,10 @@ pub(super) struct Receiver {
     exact: HashSet<Message>,
     /// Messages received, with the attempt that came first.
     seen: HashMap<Message, u16>,
-    newest: HashMap<(u16, u16), u32>,
+    arrived: HashSet<Attempt>,
+    /// By publisher and topic, the message that was sent last of those that have arrived, and the
+    /// entry at which it was sent.
+    newest: HashMap<(u16, u16), (usize, Attempt)>,
     pings: VecDeque<(Link, usize)>,
     heard: HashMap<Link, Vec<Heard>>,
     /// The connection that was left with DISCONNECT, and when.
@@ -120,6 +123,7 @@ impl Receiver {
             link: 0,
             exact: HashSet::new(),
             seen: HashMap::new(),
+            arrived: HashSet::new(),
             newest: HashMap::new(),
             pings: VecDeque::new(),
             heard: HashMap::new(),
@@ -136,6 +140,7 @@ impl Receiver {
         self.flying.clear();
         self.exact.clear();
         self.seen.clear();
+        self.arrived.clear();
         self.newest.clear();
     }
 
@@ -210,7 +215,6 @@ impl Receiver {
         if self.flying.contains(&delivery.id) {
             return Err(format!("identifier {} is in flight", delivery.id));
         }
-        let new = !self.has(message);
         let first = *self.seen.entry(message).or_insert(delivery.attempt.number);
         if publication.qos == 2 && first != delivery.attempt.number {
             return Err(format!("QoS 2, but attempt {first} was delivered too"));
@@ -220,11 +224,13 @@ impl Receiver {
         } else {
             self.at_least_once(delivery, kills)?;
         }
-        let in_flight = self.flying.len() + self.held.len();
+        // The quota begins anew with each connection (4.9): only what was sent over this one counts.
+        let held = self.held.values().filter(|held| held.link == self.link).count();
+        let in_flight = self.flying.len() + held;
         if receive_maximum > 0 && in_flight > usize::from(receive_maximum) {
             return Err(format!("{in_flight} in flight, Receive Maximum {receive_maximum}"));
         }
-        if new { self.in_order(message) } else { Ok(()) }
+        if self.arrived.insert(delivery.attempt) { self.in_order(delivery) } else { Ok(()) }
     }
 
     fn at_least_once(&mut self, delivery: &Delivery, kills: &[Kill]) -> Result<(), String> {
@@ -275,12 +281,14 @@ impl Receiver {
         }
     }
 
-    fn in_order(&mut self, message: Message) -> Result<(), String> {
-        let newest = self.newest.entry((message.publisher, message.topic)).or_insert(0);
-        if message.seq < *newest {
-            return Err(format!("out of order: number {newest} came before"));
+    fn in_order(&mut self, delivery: &Delivery) -> Result<(), String> {
+        let Message { publisher, topic, .. } = delivery.attempt.message;
+        let latest = (delivery.sent, delivery.attempt);
+        let newest = self.newest.entry((publisher, topic)).or_insert(latest);
+        if newest.0 > delivery.sent {
+            return Err(format!("out of order: {} was sent later and came before", newest.1));
         }
-        *newest = message.seq;
+        *newest = latest;
         Ok(())
     }
 

@@ -103,9 +103,10 @@ impl Session {
     }
 
     fn connected(&mut self, at_ms: u64, present: bool, ready_ms: u64) -> Result<bool, String> {
-        let may_have_expired = self.expiry_ms.zip(self.away_ms).is_some_and(
-            |(expiry, (earliest, _))| at_ms + EXPIRY_EARLY_MS >= earliest + expiry,
-        );
+        let may_have_expired = self
+            .expiry_ms
+            .zip(self.away_ms)
+            .is_some_and(|(expiry, (earliest, _))| at_ms + EXPIRY_EARLY_MS >= earliest + expiry);
         let has_expired = self.expiry_ms.zip(self.away_ms).is_some_and(|(expiry, (_, latest))| {
             self.connect_ms > latest.max(ready_ms) + expiry + EXPIRY_SLACK_MS
         });
