@@ -34,9 +34,13 @@ pub(crate) struct Recipe {
 
 /// Debian's mosquitto with its limits on queues taken off, so that nothing is dropped.
 const MOSQUITTO: &str = r"printf '%s\n' 'listener {port} 127.0.0.1' 'allow_anonymous true' \
-'set_tcp_nodelay true' 'max_inflight_messages 0' 'max_queued_messages 0' 'max_connections -1' \
-'persistence true' 'persistence_location {dir}/' > {dir}/mosquitto.conf
+'set_tcp_nodelay true' 'max_inflight_messages 0' 'max_queued_messages 0' \
+'max_connections -1' 'log_type error' 'persistence true' 'persistence_location {dir}/' > {dir}/mosquitto.conf
 PATH=$PATH:/usr/sbin exec mosquitto -c {dir}/mosquitto.conf";
+
+/// Hoopoe as it is by default: everything acknowledged is on the disk.
+const HOOPOE: &str = "exec '{program}' serve --listen tcp://127.0.0.1:{port} --data {dir}/data \
+                      --http off --anonymous";
 
 impl Recipe {
     /// Reads `name=command`, or the name of a broker that needs no command.
@@ -53,7 +57,17 @@ impl Recipe {
                 let program = std::env::current_exe().context("looking for this program")?;
                 format!("exec '{}' relay --listen 127.0.0.1:{{port}}", program.display())
             }
-            _ => bail!("--with {text:?}: give a command (name=command), or relay or mosquitto"),
+            "hoopoe" => {
+                // The broker built with this program, if there is one; else the installed one.
+                let beside = std::env::current_exe()
+                    .context("looking for this program")?
+                    .with_file_name("hoopoe");
+                let program = if beside.is_file() { beside } else { PathBuf::from("hoopoe") };
+                HOOPOE.replace("{program}", &program.display().to_string())
+            }
+            _ => bail!(
+                "--with {text:?}: give a command (name=command), or relay, mosquitto or hoopoe"
+            ),
         };
         Ok(Recipe { name: text.to_owned(), command })
     }
@@ -240,6 +254,7 @@ mod tests {
         let recipe = Recipe::parse("x=run --port={port}").unwrap();
         assert_eq!((recipe.name.as_str(), recipe.command.as_str()), ("x", "run --port={port}"));
         assert!(Recipe::parse("relay").unwrap().command.contains("relay --listen"));
+        assert!(Recipe::parse("hoopoe").unwrap().command.contains("hoopoe' serve"));
         for wrong in ["x=", "=y", "unknown"] {
             assert!(Recipe::parse(wrong).is_err(), "{wrong}");
         }

@@ -150,7 +150,8 @@ pub(crate) struct VersusArgs {
     #[arg(required = true)]
     pub scenarios: Vec<String>,
     /// A broker: name=command for the shell, where {port} stands for a free port and {dir} for a
-    /// fresh directory; or one of the names `relay` and `mosquitto`
+    /// fresh directory; or one of the names `relay`, `mosquitto` and
+    /// `hoopoe`
     #[arg(long = "with", required = true, value_name = "NAME=COMMAND")]
     pub with: Vec<String>,
     /// Rounds; each plays every broker once, in turn

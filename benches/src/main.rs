@@ -115,7 +115,7 @@ fn run_all(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
         let target = Arc::new(args.common.target(&args.host, args.port, shape.mqtt)?);
         let lever = shell_lever(args);
         let mut settings = args.common.settings(&args.name, &args.broker_pid, lever);
-        settings.threads = settings.threads.min(shape.max_threads());
+        settings.threads = bounded_threads(settings.threads, &shape);
         limits::allow_connections(shape.connections())?;
         let run = Run::new(shape, settings, target, Arc::clone(stop))?;
         let report = play(&run, args.output.quiet)?;
@@ -126,6 +126,15 @@ fn run_all(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
         }
     }
     finish(&reports, &args.output)
+}
+
+/// As many threads as the scenario can be shared out to; says so when that is fewer than asked for.
+fn bounded_threads(asked: usize, shape: &shape::Shape) -> usize {
+    let threads = asked.min(shape.max_threads());
+    if threads < asked {
+        eprintln!("{}: played on {threads} thread(s), it cannot be shared out to more", shape.name);
+    }
+    threads
 }
 
 /// Plays one scenario while this thread samples it.

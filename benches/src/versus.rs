@@ -55,7 +55,7 @@ fn one(
     let host = address.ip().to_string();
     let target = Arc::new(args.common.target(&host, Some(address.port()), shape.mqtt)?);
     let mut settings = args.common.settings(&recipe.name, &[broker.pid()], Some(lever));
-    settings.threads = settings.threads.min(shape.max_threads());
+    settings.threads = crate::bounded_threads(settings.threads, shape);
     settings.round = round;
     // The broker is thrown away afterwards: tidying it up would be time for nothing.
     settings.keep = true;

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let done = match Cli::parse().command {
         Command::Serve(args) => {
-            // The log writes to the standard output as well.
+            // The start prints where the broker listens.
             drop(out);
             return finish(serve(args));
         }

@@ -106,18 +106,12 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(program::hoopoe());
+        let mut command = program::hoopoe_command();
         command.arg("serve").arg("--data").arg(self.folder.join("data"));
         for url in &self.listeners {
             command.arg("--listen").arg(url);
         }
         command.args(["--http", "127.0.0.1:0"]).args(&self.arguments);
-        // What the suite is told (`HOOPOE_BIN` and its like) is no setting of the broker's.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOOPOE_") {
-                command.env_remove(name);
-            }
-        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
@@ -257,6 +251,17 @@ impl Broker {
     /// Stops with SIGTERM and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
         self.running.take().expect("the broker is running").end("TERM")
+    }
+
+    /// Stops with SIGTERM; returns the last lines that were printed, to the end.
+    pub fn stop_and_read_log(&mut self) -> String {
+        let log = Arc::clone(&self.running().log);
+        self.stop();
+        while log.lock().streams_open > 0 {
+            log.wait_for_more();
+        }
+        let lines: Vec<String> = log.lock().lines.iter().cloned().collect();
+        lines.join("\n")
     }
 
     /// Ends the process with SIGKILL, at this very moment.

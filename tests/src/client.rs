@@ -340,6 +340,13 @@ impl RawClient {
         }
     }
 
+    /// The next packet must be a PUBLISH on this topic; it is not acknowledged.
+    pub fn expect_publish_on(&mut self, topic: &str) -> Publish {
+        let publish = self.expect_publish();
+        assert_eq!(publish.topic, topic, "topic");
+        publish
+    }
+
     /// Like [`Self::expect_publish`], with `times` the usual deadline for a slow sender.
     pub fn expect_patiently(&mut self, times: u32) -> Publish {
         self.link.set_deadline(DEADLINE * times);
@@ -409,9 +416,14 @@ impl RawClient {
     pub fn expect_nothing_from(&mut self, publisher: &mut RawClient, qos: u8) {
         let marker = unique_topic("marker");
         self.subscribe(&marker, qos);
-        publisher.publish(Publish::new(&marker, "marker").qos(qos));
-        self.expect_message(&marker, "marker");
+        self.expect_nothing_from_marked(publisher, &marker, qos);
         self.unsubscribe(&[&marker]);
+    }
+
+    /// The same with a marker topic that is subscribed already.
+    pub fn expect_nothing_from_marked(&mut self, publisher: &mut RawClient, marker: &str, qos: u8) {
+        publisher.publish(Publish::new(marker, "marker").qos(qos));
+        self.expect_message(marker, "marker");
     }
 
     /// The broker must close; returns the reason code of a DISCONNECT before it (5.0).

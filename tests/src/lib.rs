@@ -9,14 +9,17 @@ pub mod certificate;
 pub mod client;
 pub mod connect;
 pub mod crash;
+pub mod fuzz;
+pub mod metrics;
 pub mod program;
 pub mod reaper;
 pub mod statement;
+pub mod tls;
 pub mod websocket;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use broker::{Broker, shared_broker};
 pub use client::{RawClient, Received};
@@ -41,4 +44,13 @@ pub fn unique_id(stem: &str) -> String {
 pub fn unique_topic(stem: &str) -> String {
     let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
     format!("test/{}/{number}/{stem}", std::process::id())
+}
+
+/// Asks until the answer is yes. For what the broker does on its own time and tells nobody about;
+/// each question is a request to it, so nothing is gained by waiting in between.
+pub fn eventually(what: &str, mut question: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !question() {
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+    }
 }

@@ -28,12 +28,24 @@ pub fn hoopoe() -> PathBuf {
     existing(path, "`make test` builds it (or set HOOPOE_BIN)")
 }
 
-/// A Python with the packages of `clients/paho/requirements.txt`.
+/// A call of the broker's program. What the tests are told (`HOOPOE_BIN` and its like) is no setting
+/// of the broker's, so none of it is passed on.
+pub fn hoopoe_command() -> Command {
+    let mut command = Command::new(hoopoe());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOOPOE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A Python with the packages of `clients/requirements.txt`.
 pub fn python() -> OsString {
     std::env::var_os("HOOPOE_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
-/// The folder where `npm ci` installed the packages of `clients/mqttjs/package.json`.
+/// The folder where `npm ci` installed the packages of `clients/package.json`.
 pub fn node_modules() -> PathBuf {
     let hint = "`make test` installs MQTT.js and sets it";
     let path = std::env::var_os("HOOPOE_NODE_MODULES")

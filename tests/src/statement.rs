@@ -48,16 +48,19 @@ pub fn read_list(file: &str) -> Vec<Statement> {
     list.statement
 }
 
-/// The names of all `#[test]` functions in `tests/conformance/*.rs`, with their files.
+/// Folders whose tests may cover a statement: some need settings of their own.
+const TEST_FOLDERS: [&str; 2] = ["tests/conformance", "tests/operation"];
+
+/// The names of all `#[test]` functions in those folders, with their files.
 pub fn conformance_tests() -> Vec<(String, String)> {
-    let folder = crate::program::package_file("tests/conformance");
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&folder).expect("the tests folder can be listed") {
-        let path = entry.expect("the tests folder can be listed").path();
-        let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let file = file.unwrap_or_default();
-        if file.ends_with(".rs") {
-            found.extend(test_functions(&path).into_iter().map(|name| (name, file.clone())));
+    for folder in TEST_FOLDERS.map(crate::program::package_file) {
+        for entry in std::fs::read_dir(&folder).expect("the tests folder can be listed") {
+            let path = entry.expect("the tests folder can be listed").path();
+            let file = path.display().to_string();
+            if file.ends_with(".rs") {
+                found.extend(test_functions(&path).into_iter().map(|name| (name, file.clone())));
+            }
         }
     }
     found

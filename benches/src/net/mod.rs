@@ -13,6 +13,7 @@ mod transport;
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use hoopoe_codec::ReasonCode;
 use rustix::event::epoll;
 use rustix::event::epoll::EventFlags;
+use rustix::thread::set_current_timer_slack;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -116,6 +118,9 @@ pub(crate) struct Net {
 impl Net {
     /// The engine of thread number `thread`, which connects to `target`.
     pub(crate) fn new(target: Arc<Target>, thread: usize) -> io::Result<Self> {
+        // Due times are kept to the microsecond: by default the kernel may wake us 50 of them late.
+        // Where it may not be asked for more, late it is.
+        let _ = set_current_timer_slack(NonZeroU64::new(1));
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;

@@ -17,6 +17,8 @@ use crate::ledger::Checks;
 use crate::machine::Machine;
 use crate::shape::Shape;
 
+/// Less CPU than this is no measurement.
+const MIN_CPU_SECS: f64 = 0.01;
 /// From this share of its time on, the generator may be what limits the result.
 const GENERATOR_BUSY: f64 = 0.93;
 
@@ -203,7 +205,7 @@ impl Report {
     /// Work per CPU second of the broker, where it is known and more than a clock tick.
     pub(crate) fn per_cpu_sec(&self) -> Option<f64> {
         let cpu = self.cost.as_ref()?.cpu_secs();
-        (cpu >= 0.02).then(|| self.work as f64 / cpu)
+        (cpu >= MIN_CPU_SECS).then(|| self.work as f64 / cpu)
     }
 
     /// Microseconds of the generator per message in either direction.

@@ -1,7 +1,7 @@
 //! Every scenario that claims to check something is held against a broker that gets it wrong.
 
 use super::erring::{Erring, Error};
-use super::program::play;
+use super::program::{interrupted, play};
 
 const PAIRS: &str = "pairs1 --pairs 3 --duration 0.3";
 const PAIRS2: &str = "pairs2 --pairs 3 --duration 0.3";
@@ -147,4 +147,15 @@ fn nothing_listening_is_said_with_the_remedy() {
     let outcome = play(port, PAIRS);
     assert_eq!(outcome.code, 1);
     assert!(outcome.text.contains("connection refused"), "{}", outcome.text);
+}
+
+#[test]
+fn an_interrupted_run_ends_with_what_was_measured() {
+    let broker = Erring::start(Error::Never);
+    let words = format!("run pairs1 --pairs 3 --duration 600 --warmup 0 --port {}", broker.port);
+    let outcome = interrupted(&words, || broker.await_deliveries(1000));
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    assert_eq!(outcome.reports[0]["interrupted"], true);
+    assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
+    assert!(outcome.text.contains("ended early"), "{}", outcome.text);
 }

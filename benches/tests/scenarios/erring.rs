@@ -66,7 +66,9 @@ struct State {
     error: Error,
     sessions: HashMap<String, Session>,
     retained: BTreeMap<String, Message>,
-    deliveries: u64,
+    /// Looks at whether to err.
+    looks: u64,
+    delivered: u64,
     connections: u64,
 }
 
@@ -74,9 +76,17 @@ struct State {
 pub(crate) struct Erring {
     /// Where it listens.
     pub port: u16,
+    state: Arc<Mutex<State>>,
 }
 
 impl Erring {
+    /// Waits until so many messages have been delivered.
+    pub(crate) fn await_deliveries(&self, count: u64) {
+        while lock(&self.state).delivered < count {
+            thread::yield_now();
+        }
+    }
+
     /// Begins to listen.
     pub(crate) fn start(error: Error) -> Erring {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -85,16 +95,18 @@ impl Erring {
             error,
             sessions: HashMap::new(),
             retained: BTreeMap::new(),
-            deliveries: 0,
+            looks: 0,
+            delivered: 0,
             connections: 0,
         }));
+        let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&state);
+                let state = Arc::clone(&shared);
                 thread::spawn(move || serve(stream, &state));
             }
         });
-        Erring { port }
+        Erring { port, state }
     }
 }
 
@@ -144,8 +156,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
 impl State {
     fn errs(&mut self, error: Error) -> bool {
         self.error == error && {
-            self.deliveries += 1;
-            self.deliveries.is_multiple_of(EVERY)
+            self.looks += 1;
+            self.looks.is_multiple_of(EVERY)
         }
     }
 
@@ -300,6 +312,7 @@ impl State {
 
     /// Sends one message to one client, or errs.
     fn deliver(&mut self, id: &str, message: &Message) {
+        self.delivered += 1;
         if self.errs(Error::Lose) {
             return;
         }

@@ -1,7 +1,7 @@
 //! Runs the built program and reads what it says.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -44,6 +44,24 @@ pub(crate) fn call(words: &str, more: &[&str]) -> Outcome {
         .output()
         .unwrap();
     outcome(&output, &json)
+}
+
+/// Calls the program and interrupts it as Ctrl-C does, once `begun` has returned.
+pub(crate) fn interrupted(words: &str, begun: impl FnOnce()) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("result.json");
+    let child = Command::new(path())
+        .args(words.split_ascii_whitespace())
+        .args(["--quiet", "--json"])
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    begun();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    outcome(&child.wait_with_output().unwrap(), &json)
 }
 
 fn outcome(output: &Output, json: &Path) -> Outcome {

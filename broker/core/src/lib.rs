@@ -10,5 +10,5 @@ pub mod route;
 pub mod session;
 
 pub use id::{Location, PacketIdent, SLOTS, SessionId, SessionKey, Slot};
-pub use publication::{Publication, PublicationParts};
+pub use publication::{Publication, PublicationParts, seconds_left};
 pub use route::{Route, Subscription};

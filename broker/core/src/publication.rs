@@ -127,11 +127,23 @@ impl Publication {
         }
     }
 
-    /// What is left of the message expiry interval, rounded up to whole seconds; `None` without
-    /// an expiry; `Some(0)` when it is over ([MQTT-3.3.2-6]).
+    /// What is left of the message expiry interval; see [`seconds_left`].
     pub fn expiry_left_secs(&self, now_ms: u64) -> Option<u32> {
-        self.expires_at_ms
-            .map(|at| u32::try_from(at.saturating_sub(now_ms).div_ceil(1000)).unwrap_or(u32::MAX))
+        self.expires_at_ms.map(|at| seconds_left(at, now_ms))
+    }
+}
+
+/// Threads look at the clock at moments of their own: so much later than this one another may
+/// have looked when it took a publication in.
+const CLOCKS_APART_MS: u64 = 250;
+
+/// Seconds from `now_ms` to `at_ms`: 0 only when the time is over, and never more than were left
+/// before, however the threads' moments lie ([MQTT-3.3.2-6]).
+pub fn seconds_left(at_ms: u64, now_ms: u64) -> u32 {
+    match at_ms.saturating_sub(now_ms) {
+        0 => 0,
+        left => u32::try_from(left.saturating_sub(CLOCKS_APART_MS).div_ceil(1000).max(1))
+            .unwrap_or(u32::MAX),
     }
 }
 
@@ -155,6 +167,8 @@ mod tests {
         assert_eq!(publication.payload(), b"hello");
         assert_eq!(publication.expiry_left_secs(8_500), Some(2));
         assert_eq!(publication.expiry_left_secs(10_000), Some(0));
+        assert_eq!(publication.expiry_left_secs(9_999), Some(1));
+        assert_eq!(seconds_left(10_000, 4_990), 5, "a moment before does not count");
         let again = Publication::from_stored(
             publication.bytes().clone(),
             3,

@@ -144,7 +144,7 @@ mod tests {
             format!("listener[2].tls.key: {}: no private key", path("cert")),
             format!("listener[3].tls.client_ca: cannot read {}: ", path("none")),
             format!(
-                "listener[4].tls.key: certificate {} with key {}: ",
+                "listener[4].tls.key: certificate {} and key {} do not work: ",
                 path("cert"),
                 path("other")
             ),

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use hoopoe_codec::{Disconnect, Packet, ReasonCode, Version};
+use hoopoe_codec::{Disconnect, Packet, PacketType, ReasonCode, Version};
 use hoopoe_core::Location;
 use hoopoe_store::Command;
-use hoopoe_store::command::{Close, CloseCause, GroupCommand};
+use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
 use super::session::{Answer, Origin, Session};
@@ -50,9 +50,13 @@ impl Worker {
         if let Some(reason) = reason {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
-                let disconnect = Disconnect::with_code(reason);
+                // Some faults have no code of their own in DISCONNECT (3.14.2.1).
+                let legal = reason.legal_in(PacketType::Disconnect);
+                let code = if legal { reason } else { ReasonCode::ProtocolError };
+                let disconnect = Packet::Disconnect(Disconnect::with_code(code));
+                // The phase has gone from the connection: the maximum is the session's.
                 self.send(location, |out| {
-                    Packet::Disconnect(disconnect).encode(Version::V5, out);
+                    disconnect.encode_within(Version::V5, session.maximum_packet, out);
                 });
             }
             tracing::debug!(client = %session.key, ?reason, "session's connection ended");
@@ -70,6 +74,7 @@ impl Worker {
         self.counters.sessions.sub(1);
         self.counters.stored_sessions.sub(u64::from(session.route.session.is_some()));
         session.route.leave(location);
+        self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
         if session.route.session.is_none() {
             self.unroute(&session);
@@ -172,7 +177,7 @@ impl Worker {
                 commands.push((group.slot(), offline));
             } else if session.route.session.is_none() {
                 // Its Join is on the way: the group is not known here yet.
-                commands.extend(leave_command(filter, subscriber));
+                commands.extend(leave_command(filter, subscriber, None));
             }
         }
         for (slot, command) in commands {
@@ -275,13 +280,14 @@ impl Worker {
 pub(super) fn leave_command(
     filter: &str,
     subscriber: u64,
+    reply: Option<ReplyTo>,
 ) -> Option<(hoopoe_core::Slot, GroupCommand)> {
     let shared = hoopoe_codec::SharedFilter::parse(filter)?.ok()?;
     let leave = GroupCommand::Leave {
         share: shared.group.into(),
         filter: shared.filter.into(),
         subscriber,
-        reply: None,
+        reply,
     };
     Some((group_slot(shared.group, shared.filter), leave))
 }

@@ -92,9 +92,6 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
-        if let Some(fresh) = &mut session.fresh {
-            fresh.add(message.parts.topic);
-        }
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);
@@ -124,6 +121,7 @@ impl Worker {
             identifiers: copy.identifiers.into(),
             origin: Origin::Transient,
             dup: copy.dup,
+            again: None,
         });
         Delivered::Done
     }
@@ -246,11 +244,26 @@ impl Worker {
                 return;
             }
             let Some(session) = connection.session() else { return };
-            let Some(waiting) = session.backlog.front() else { break };
-            let Some(id) = session.window.push(waiting.qos, waiting.origin) else { return };
+            if session.backlog.is_empty() {
+                break;
+            }
+            if session.window.room() == 0 {
+                return;
+            }
             let Some(outgoing) = session.backlog.pop_front() else { return };
             session.backlog_bytes -= outgoing.publication.payload().len();
-            self.send_outgoing(location, &outgoing, Some(id));
+            let recorded = session.stored.is_some() && outgoing.origin.source().is_some();
+            if let Some(id) = outgoing.again {
+                if session.window.resend(id) == Ok(true) {
+                    self.send_step(location, outgoing, id);
+                }
+            } else if let Some(id) = session.window.push(outgoing.qos, outgoing.origin) {
+                if recorded && outgoing.qos == QoS::ExactlyOnce {
+                    self.begin_exchange(location, outgoing, id);
+                } else {
+                    self.send_step(location, outgoing, id);
+                }
+            }
         }
         self.read_on(location);
         self.scan_on(location);

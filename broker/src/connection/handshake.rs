@@ -228,7 +228,7 @@ impl Worker {
             ..ConnAckProperties::default()
         };
         let connack = ConnAck { session_present, code: ReasonCode::Success, properties };
-        self.send(location, |out| Packet::ConnAck(connack).encode(newcomer.version, out));
+        self.send_packet(location, newcomer.version, &Packet::ConnAck(connack));
     }
 
     /// Brings a stored session's delivery back to where it stood.
@@ -294,7 +294,7 @@ impl Worker {
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
-            self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+            self.send_packet(location, version, &Packet::PubRel(pubrel));
         }
         self.turn.to_readers.append(&mut entries);
         for (group, member) in shared {
@@ -312,7 +312,7 @@ impl Worker {
             tracing::debug!(%peer, client, ?code, "connect refused");
         }
         let connack = ConnAck { session_present: false, code, properties: Default::default() };
-        self.send(location, |out| Packet::ConnAck(connack).encode(version, out));
+        self.send_packet(location, version, &Packet::ConnAck(connack));
         self.finish(location);
     }
 
@@ -421,6 +421,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get),
         topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
         request_response: properties.request_response_information.unwrap_or(false),
+        request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
     })
 }
@@ -540,6 +541,7 @@ fn new_session(
         outbound_aliases: (aliases > 0).then(|| Box::new(OutboundAliases::new(aliases))),
         subscriptions: Subscriptions::default(),
         maximum_packet: newcomer.maximum_packet,
+        problem_information: newcomer.request_problem,
         expiry_secs: newcomer.expiry_secs,
         will: newcomer.will.clone().filter(|_| opened.session.is_none()).map(Box::new),
         backlog: Default::default(),
@@ -547,7 +549,6 @@ fn new_session(
         skipped: Vec::new(),
         stored: None,
         scans: Default::default(),
-        fresh: None,
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,

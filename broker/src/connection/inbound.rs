@@ -12,7 +12,7 @@ use smallvec::smallvec;
 
 use super::closing::Cause;
 use super::queue::STEP_TOKEN;
-use super::session::{Answer, Origin, Owed, Step};
+use super::session::{Answer, Origin, Owed, Session, Step};
 use super::worker::Worker;
 use super::{Connection, Phase};
 
@@ -128,7 +128,7 @@ impl Worker {
             Packet::Subscribe(subscribe) => self.subscribe(location, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(location, &unsubscribe),
             Packet::PingReq => {
-                self.send(location, |out| Packet::PingResp.encode(version, out));
+                self.send_packet(location, version, &Packet::PingResp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.disconnect(location, &disconnect),
@@ -207,14 +207,14 @@ impl Worker {
                     }
                     _ => {
                         let pubrel = ack(id, ReasonCode::Success);
-                        self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                        self.send_packet(location, version, &Packet::PubRel(pubrel));
                     }
                 }
             }
             Err(_) => {
                 let code = ReasonCode::PacketIdentifierNotFound;
                 let pubrel = ack(packet.id, code);
-                self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                self.send_packet(location, version, &Packet::PubRel(pubrel));
             }
         }
         Ok(())
@@ -304,8 +304,7 @@ impl Worker {
         topic: u64,
         answer: Answer,
     ) -> u64 {
-        let owed = Owed { answer, publish: None, bytes: 0 };
-        self.owe_with(location, commits, topic, owed)
+        self.owe_with(location, commits, topic, answer.into())
     }
 
     /// As [`owe`](Self::owe), with a publication that goes out when the turn comes.
@@ -358,10 +357,16 @@ impl Worker {
             let publisher = session.route.subscriber;
             self.fan_out_shared(publication, plan, publisher);
         }
-        self.answer(location, owed.answer, code);
+        self.answer(location, owed.answer, code, owed.reason);
     }
 
-    fn answer(&mut self, location: Location, answer: Answer, code: ReasonCode) {
+    fn answer(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        code: ReasonCode,
+        reason: Option<&'static str>,
+    ) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -370,17 +375,19 @@ impl Worker {
             Answer::Nothing => {}
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
-                self.acknowledge(location, version, code, |code| Packet::PubAck(ack(id, code)));
+                let ack = Ack { id, code, properties: explained(session, reason) };
+                self.acknowledge(location, version, code, Packet::PubAck(ack));
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
+                let ack = Ack { id, code, properties: explained(session, reason) };
                 if code == ReasonCode::QuotaExceeded
                     && version == Version::V5
                     && let Some(publisher) = session.route.session
                 {
                     self.forget_marker(publisher, id);
                 }
-                self.acknowledge(location, version, code, |code| Packet::PubRec(ack(id, code)));
+                self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {
                 // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).
@@ -389,7 +396,7 @@ impl Worker {
                 }
                 session.incoming.end_qos2(id);
                 let pubcomp = ack(id, found);
-                self.send(location, |out| Packet::PubComp(pubcomp).encode(version, out));
+                self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
             Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
@@ -398,19 +405,25 @@ impl Worker {
 
     /// PUBACK or PUBREC; 3.1.1 has no code: what is refused there ends the connection, so that
     /// the client does not take it for accepted (ruling 12).
-    fn acknowledge<'a>(
+    fn acknowledge(
         &mut self,
         location: Location,
         version: Version,
         code: ReasonCode,
-        packet: impl FnOnce(ReasonCode) -> Packet<'a>,
+        packet: Packet<'_>,
     ) {
         if code.is_error() && (version == Version::V311 || code == ReasonCode::UnspecifiedError) {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        self.send(location, |out| packet(code).encode(version, out));
+        self.send_packet(location, version, &packet);
     }
+}
+
+/// A reason string, for a client that wants one.
+fn explained(session: &Session, reason: Option<&'static str>) -> AckProperties<'static> {
+    let reason_string = reason.filter(|_| session.problem_information);
+    AckProperties { reason_string, ..AckProperties::NONE }
 }
 
 /// An acknowledgement that says no more than its code.

@@ -1,6 +1,6 @@
 //! Connections: from accept to close on one worker thread, with nothing locked.
 //!
-//! A [`Worker`](worker::Worker) owns its connections' sockets, buffers, sessions and timers. The
+//! A [`Worker`] owns its connections' sockets, buffers, sessions and timers. The
 //! files beside this one are its parts by subject: letting clients in (`handshake`), their
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
@@ -26,7 +26,7 @@ pub use worker::{WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -105,10 +105,55 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
-    /// Publications with RETAIN that are submitted and not yet committed.
-    pub retained_under_way: AtomicU64,
+    /// Publications with RETAIN, while some client is sent retained messages.
+    pub retained: RetainedOrder,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
+}
+
+/// In which order publications with RETAIN and new subscriptions came (ruling 8): a subscription
+/// gets the first ones from its scan, the later ones live, each once.
+#[derive(Default)]
+pub struct RetainedOrder {
+    /// Submitted and not yet committed.
+    pub under_way: AtomicU64,
+    last: AtomicU64,
+    scans: AtomicU64,
+    /// Number of the last publication per topic (by hash), kept while scans run.
+    latest: DashMap<u64, u64>,
+}
+
+impl RetainedOrder {
+    /// A publication is about to be matched against the index.
+    pub fn published(&self, topic_hash: u64) {
+        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        if self.scans.load(Ordering::Acquire) > 0 {
+            self.latest.insert(topic_hash, number);
+        }
+    }
+
+    /// Scans are going to be made for subscriptions that are about to enter the index.
+    pub fn begin_scans(&self, scans: usize) {
+        self.scans.fetch_add(scans as u64, Ordering::AcqRel);
+    }
+
+    /// The last publication's number.
+    pub fn number(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Whether the topic was published to after that number.
+    pub fn is_later(&self, topic_hash: u64, number: u64) -> bool {
+        self.latest.get(&topic_hash).is_some_and(|latest| *latest > number)
+    }
+
+    /// Scans have ended.
+    pub fn end_scans(&self, scans: usize) {
+        let scans = scans as u64;
+        if scans > 0 && self.scans.fetch_sub(scans, Ordering::AcqRel) == scans {
+            self.latest.clear();
+        }
+    }
 }
 
 /// A listener as its connections see it.
@@ -153,6 +198,7 @@ struct Newcomer {
     maximum_packet: u32,
     topic_alias_maximum: u16,
     request_response: bool,
+    request_problem: bool,
     expiry_capped: bool,
 }
 

@@ -84,12 +84,27 @@ impl Output {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.advance(count),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flush::Blocked),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.forget_written();
+                    return Ok(Flush::Blocked);
+                }
                 Err(e) => return Err(e),
             }
         }
         self.clear();
         Ok(Flush::Done)
+    }
+
+    /// A receiver that reads, but never so much that nothing waits, must not make the buffer grow
+    /// by all that it has ever been sent.
+    fn forget_written(&mut self) {
+        if self.written > KEPT_CAPACITY && self.written > self.bytes.len() / 2 {
+            self.bytes.drain(..self.written);
+            for shared in &mut self.shared {
+                shared.at -= self.written;
+            }
+            self.written = 0;
+        }
     }
 
     /// Gives every piece in order and leaves nothing.
@@ -177,6 +192,28 @@ mod tests {
         }
     }
 
+    /// Takes as much as it has room for.
+    struct Reader {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let count = buf.len().min(self.room);
+            self.room -= count;
+            self.taken.extend_from_slice(&buf[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     fn filled() -> (Output, Vec<u8>) {
         let mut output = Output::default();
         let mut expected = Vec::new();
@@ -202,6 +239,30 @@ mod tests {
             assert!(socket.taken == expected, "step {step}");
             assert!(output.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_written_takes_no_room_although_something_always_waits() {
+        let mut output = Output::default();
+        let mut socket = Reader { taken: Vec::new(), room: 0 };
+        let (mut expected, mut most) = (Vec::new(), 0);
+        for n in 0..1000u32 {
+            let head = [n as u8; 4 * 1024];
+            let payload = Bytes::from(vec![!n as u8; SHARED_FROM_BYTES]);
+            output.bytes().extend_from_slice(&head);
+            output.push_payload(&payload, Some(&payload));
+            expected.extend_from_slice(&head);
+            expected.extend_from_slice(&payload);
+            if n > 2 {
+                socket.room = 8 * 1024;
+                assert_eq!(output.write_to(&mut socket).unwrap(), Flush::Blocked);
+            }
+            most = most.max(output.bytes.capacity());
+        }
+        assert!(most <= 4 * KEPT_CAPACITY, "{most} bytes held");
+        socket.room = usize::MAX;
+        assert_eq!(output.write_to(&mut socket).unwrap(), Flush::Done);
+        assert!(socket.taken == expected);
     }
 
     #[test]

@@ -28,6 +28,9 @@ use crate::access::Action;
 use crate::fabric::Delivery;
 use crate::fabric::Mail;
 
+/// Why a publication is refused: the code, and words for people.
+type Refusal = (ReasonCode, &'static str);
+
 /// Topics whose permission a session remembers.
 const REMEMBERED_TOPICS: usize = 16;
 
@@ -73,7 +76,7 @@ impl Worker {
             check_publish(&connection.limits, publish, topic)?;
         }
         let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
-        if let Some(refusal) = self.may_publish(location, topic) {
+        if let Some(refusal) = self.may_publish(location, topic, publish.retain) {
             self.refuse_publish(location, answer, refusal);
             return Ok(());
         }
@@ -149,9 +152,14 @@ impl Worker {
     }
 
     /// Why the client may not publish to the topic, if so.
-    fn may_publish(&mut self, location: Location, topic: &str) -> Option<ReasonCode> {
+    fn may_publish(&mut self, location: Location, topic: &str, retain: bool) -> Option<Refusal> {
         if hoopoe_im::is_reserved(topic) {
-            return Some(ReasonCode::NotAuthorized);
+            // Ruling 16.
+            return Some(if retain {
+                (ReasonCode::ImplementationSpecificError, "nothing below im/ can be retained")
+            } else {
+                (ReasonCode::NotAuthorized, "the im/ tree is not open to publications")
+            });
         }
         let generation = self.env.access.generation();
         let access = self.env.access.clone();
@@ -165,11 +173,11 @@ impl Worker {
             return None;
         }
         if topic.starts_with('$') {
-            return Some(ReasonCode::NotAuthorized);
+            return Some((ReasonCode::NotAuthorized, "topics that begin with $ are the broker's"));
         }
         let client = &session.key.client;
         if !access.allows(&session.identity, client, Action::Publish, topic) {
-            return Some(ReasonCode::NotAuthorized);
+            return Some((ReasonCode::NotAuthorized, "no rule allows publishing to this topic"));
         }
         if session.allowed.len() >= REMEMBERED_TOPICS {
             session.allowed.remove(0);
@@ -180,14 +188,15 @@ impl Worker {
 
     /// v5 hears the code; 3.1.1 gets a plain acknowledgement, as the standard allows it to be
     /// told in no other way but by closing ([MQTT-3.3.5-2]).
-    fn refuse_publish(&mut self, location: Location, answer: Answer, code: ReasonCode) {
+    fn refuse_publish(&mut self, location: Location, answer: Answer, refusal: Refusal) {
+        let (code, reason) = refusal;
         self.counters.refused_publications.add(1);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
         let code = if session.version == Version::V5 { code } else { ReasonCode::Success };
         if code.is_error() && !matches!(answer, Answer::Nothing) {
-            let owed = Owed { answer, publish: None, bytes: 0 };
+            let owed = Owed { reason: Some(reason), ..Owed::from(answer) };
             let token = self.owe_with(location, 1, 0, owed);
             self.settle(location, token, code);
         } else {
@@ -206,6 +215,9 @@ impl Worker {
 
     fn submit(&mut self, location: Location, parts: PublicationParts<'_>, answer: Answer) {
         let topic_hash = hash(parts.topic);
+        if parts.retain {
+            self.env.retained.published(topic_hash);
+        }
         let plan = self.plans.get(&self.env.fabric.index, parts.topic, topic_hash);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
@@ -220,7 +232,8 @@ impl Worker {
             if waits {
                 let publication = Arc::new(parts.to_publication());
                 let bytes = publication.bytes().len();
-                let owed = Owed { answer, publish: Some((publication, plan)), bytes };
+                let publish = Some((publication, plan));
+                let owed = Owed { publish, bytes, ..Owed::from(answer) };
                 self.owe_with(location, 0, topic_hash, owed);
                 return;
             }
@@ -232,15 +245,17 @@ impl Worker {
         }
         if self.queue_is_full(&plan, parts.qos) {
             self.counters.refused_publications.add(1);
-            let token = self.owe_with(location, 1, 0, Owed { answer, publish: None, bytes: 0 });
+            let reason = Some("a receiver's queue is full");
+            let owed = Owed { reason, ..Owed::from(answer) };
+            let token = self.owe_with(location, 1, 0, owed);
             self.settle(location, token, ReasonCode::QuotaExceeded);
             return;
         }
         let publication = Arc::new(parts.to_publication());
         let origin = Origin { subscriber: publisher, marker, outbox: None };
         let commands = self.commands(&publication, &plan, origin);
-        let owed =
-            Owed { answer, bytes: publication.bytes().len(), publish: Some((publication, plan)) };
+        let bytes = publication.bytes().len();
+        let owed = Owed { publish: Some((publication, plan)), bytes, ..Owed::from(answer) };
         let commits = commands.len() as u8;
         let token = self.owe_with(location, commits, topic_hash, owed);
         self.send_commands(commands, ReplyTo { location, token });
@@ -314,7 +329,7 @@ impl Worker {
     ) {
         for (shard, mut command) in commands {
             if command.retain {
-                self.env.retained_under_way.fetch_add(1, Ordering::AcqRel);
+                self.env.retained.under_way.fetch_add(1, Ordering::AcqRel);
             }
             command.reply = Some(reply);
             self.turn.to_shards[shard].push(Command::Publish(command));
@@ -420,6 +435,9 @@ impl Worker {
     ) {
         tracing::debug!(client = %key, "publishing a will");
         let hash = hash(publication.topic());
+        if publication.retain {
+            self.env.retained.published(hash);
+        }
         let plan = self.plans.get(&self.env.fabric.index, publication.topic(), hash);
         let stored = outbox.map(|(_, number)| number).filter(|&number| number != 0);
         let origin = Origin { outbox: stored, ..Origin::default() };

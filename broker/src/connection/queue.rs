@@ -233,7 +233,7 @@ impl Worker {
     }
 
     /// QoS 2: the identifier is bound to the entry on disk before the PUBLISH leaves (ruling 5).
-    fn begin_exchange(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+    pub(super) fn begin_exchange(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -255,7 +255,7 @@ impl Worker {
     }
 
     /// Sends, or waits behind an exchange that is being committed: entries keep their order.
-    fn send_step(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
+    pub(super) fn send_step(&mut self, location: Location, outgoing: Outgoing, id: PacketId) {
         if let Some(session) = self.connection(location).and_then(Connection::session)
             && let Some(stored) = &mut session.stored
             && !stored.steps.is_empty()
@@ -289,7 +289,7 @@ impl Worker {
                 Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
                 Step::PubRel(id) => {
                     let pubrel = ack(id, ReasonCode::Success);
-                    self.send(location, |out| Packet::PubRel(pubrel).encode(version, out));
+                    self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
             }
         }
@@ -331,24 +331,24 @@ impl Worker {
         // What was in delivery before a restart or a reconnect keeps its identifier.
         let before = session.window.iter().find(|message| message.source == origin);
         if let Some(message) = before {
-            // At most a member's share of the group: it may exceed the window for a moment.
-            if session.window.resend(message.id) == Ok(true) {
-                let mut outgoing = Outgoing::from_entry(entry, origin, true);
-                outgoing.qos = message.qos;
-                self.send_step(location, outgoing, message.id);
-            }
+            let mut outgoing = Outgoing::from_entry(entry, origin, true);
+            outgoing.qos = message.qos;
+            outgoing.again = Some(message.id);
+            self.wait_for_room(location, outgoing);
             return;
         }
-        let stored_exactly_once = session.stored.is_some() && entry.qos == QoS::ExactlyOnce;
-        let outgoing = Outgoing::from_entry(entry, origin, false);
-        if stored_exactly_once
-            && session.backlog.is_empty()
-            && let Some(id) = session.window.push(outgoing.qos, origin)
-        {
-            self.begin_exchange(location, outgoing, id);
-        } else {
-            self.send_or_wait(location, outgoing);
-        }
+        self.wait_for_room(location, Outgoing::from_entry(entry, origin, false));
+    }
+
+    /// Puts a message behind those that wait, and sends what there is room for. Bounded: a group
+    /// gives a member no more than its window.
+    fn wait_for_room(&mut self, location: Location, outgoing: Outgoing) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        session.backlog_bytes += outgoing.publication.payload().len();
+        session.backlog.push_back(outgoing);
+        self.send_waiting(location);
     }
 
     /// A restored message of a shared group is no longer in the store: its exchange is over.

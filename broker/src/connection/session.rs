@@ -1,12 +1,11 @@
 //! A session while a client is connected to it: the protocol parts of `hoopoe_core::session`, the
 //! subscriptions, and what waits for room.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
-use hoopoe_core::index::topic_hash;
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
@@ -70,6 +69,8 @@ pub struct Outgoing {
     pub origin: Origin,
     /// It may have been sent before.
     pub dup: bool,
+    /// The identifier under which it was sent before, if it keeps that.
+    pub again: Option<PacketId>,
 }
 
 impl Outgoing {
@@ -82,6 +83,7 @@ impl Outgoing {
             identifiers: entry.identifiers,
             origin,
             dup,
+            again: None,
         }
     }
 }
@@ -112,6 +114,14 @@ pub struct Owed {
     pub publish: Option<(Arc<Publication>, Rc<Plan>)>,
     /// Bytes held for it.
     pub bytes: usize,
+    /// Why the publication is refused, if it is: for people.
+    pub reason: Option<&'static str>,
+}
+
+impl From<Answer> for Owed {
+    fn from(answer: Answer) -> Owed {
+        Owed { answer, publish: None, bytes: 0, reason: None }
+    }
 }
 
 /// The client's filters as it wrote them, sorted: small, and found by halving. The terms are in
@@ -168,6 +178,9 @@ pub struct Scan {
     pub identifier: u32,
     /// Last topic of the page before.
     pub after: Option<Arc<str>>,
+    /// Number of the last publication with RETAIN when the subscription was in the index: later
+    /// ones come live.
+    pub number: u64,
     /// A page is on its way.
     pub reading: bool,
     /// Shards that have not yet said that everything submitted before is committed; `None` before
@@ -207,29 +220,6 @@ pub struct Stored {
     pub progressed: bool,
 }
 
-/// Hashes of topics.
-#[derive(Debug, Default)]
-pub struct FreshTopics {
-    hashes: HashSet<u64, foldhash::fast::RandomState>,
-}
-
-/// Topics remembered as delivered live while a scan runs; beyond, a message may come twice.
-const MOST_FRESH: usize = 100_000;
-
-impl FreshTopics {
-    /// Remembers a topic.
-    pub fn add(&mut self, topic: &str) {
-        if self.hashes.len() < MOST_FRESH {
-            self.hashes.insert(topic_hash(topic));
-        }
-    }
-
-    /// True when the topic was delivered live.
-    pub fn has(&self, topic: &str) -> bool {
-        self.hashes.contains(&topic_hash(topic))
-    }
-}
-
 /// A session with its client connected.
 #[derive(Debug)]
 pub struct Session {
@@ -259,6 +249,8 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// The client's Maximum Packet Size.
     pub maximum_packet: u32,
+    /// The client wants reason strings ([MQTT-3.1.2-29]).
+    pub problem_information: bool,
     /// Session Expiry Interval in seconds, as capped.
     pub expiry_secs: u32,
     /// Will of a session that ends with its connection.
@@ -273,8 +265,6 @@ pub struct Session {
     pub stored: Option<Box<Stored>>,
     /// Scans of retained messages, one at a time.
     pub scans: VecDeque<Scan>,
-    /// Topics delivered live while a scan runs: newer than what the scan may find (ruling 8).
-    pub fresh: Option<Box<FreshTopics>>,
     /// Publish rate limits, when set.
     pub rate: Option<Box<Rate>>,
     /// Hashes of topics this client may publish to, as of `allowed_at`.

@@ -110,6 +110,11 @@ impl Socket {
             };
         };
         let Layered { layers, raw } = &mut **layered;
+        // What is wrapped goes first. Only behind it is more wrapped: else a receiver that is slow
+        // would have all it is sent waiting here, where nobody counts it.
+        if raw.write_to(&mut self.stream)? == Flush::Blocked {
+            return Ok(Flush::Blocked);
+        }
         if let Some(output) = output {
             let mut fault = None;
             output.drain(|piece| {

@@ -11,6 +11,7 @@ use hoopoe_codec::{
     AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck,
     Subscribe, SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
+use hoopoe_core::index::topic_hash;
 use hoopoe_core::{Location, Publication, Subscription};
 use hoopoe_store::Command;
 use hoopoe_store::command::{GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription};
@@ -46,6 +47,9 @@ impl Worker {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
         let identifier = subscribe.subscription_id.unwrap_or(0);
+        // Announced before anything enters the index; what is not needed is given back below.
+        let announced = subscribe.filters.len();
+        self.env.retained.begin_scans(announced);
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
         for (filter, options) in &subscribe.filters {
@@ -56,9 +60,15 @@ impl Worker {
                     accepted.push(grant);
                 }
                 Err(Refused::Filter(code)) => codes.push(code),
-                Err(Refused::Connection(fault)) => return Err(fault),
+                Err(Refused::Connection(fault)) => {
+                    self.env.retained.end_scans(announced);
+                    return Err(fault);
+                }
             }
         }
+        let number = self.env.retained.number();
+        let scans = accepted.iter().filter(|a| owed_retained(a)).count();
+        self.env.retained.end_scans(announced - scans);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
@@ -67,6 +77,7 @@ impl Worker {
         let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
         for grant in accepted.iter().filter(|a| owed_retained(a)) {
             session.scans.push_back(Scan {
+                number,
                 filter: grant.filter.into(),
                 qos: grant.options.qos,
                 identifier,
@@ -212,7 +223,7 @@ impl Worker {
             return;
         }
         let suback = SubAck { id, codes, properties: AckProperties::NONE };
-        self.send(location, |out| Packet::SubAck(suback).encode(version, out));
+        self.send_packet(location, version, &Packet::SubAck(suback));
         self.scan_on(location);
     }
 
@@ -227,13 +238,16 @@ impl Worker {
         };
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut ended: Vec<Arc<str>> = Vec::new();
+        let mut dropped_scans = 0;
         for filter in &unsubscribe.filters {
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
             } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
+                let before = session.scans.len();
                 session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
+                dropped_scans += before - session.scans.len();
                 ended.push((*filter).into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
@@ -241,20 +255,26 @@ impl Worker {
         }
         let (subscriber, stored) = (session.route.subscriber, session.route.session);
         let epoch = session.epoch;
-        for filter in &ended {
-            match leave_command(filter, subscriber) {
-                Some((slot, leave)) => self.command(slot, Command::Group(Box::new(leave))),
-                None => {
-                    // [MQTT-3.10.4-2]: from here on nothing new is added for it.
-                    self.env.fabric.index.remove(filter, subscriber);
-                }
-            }
-        }
-        let commits = u8::from(stored.is_some() && !ended.is_empty());
+        self.env.retained.end_scans(dropped_scans);
+        let shared: Vec<_> = ended.iter().filter(|filter| filter.starts_with("$share/")).collect();
+        let stores = stored.is_some() && !ended.is_empty();
+        let commits = u8::try_from(shared.len() + usize::from(stores)).map_err(|_| Fault {
+            reason: ReasonCode::QuotaExceeded,
+            what: "UNSUBSCRIBE: too many shared subscriptions in one packet",
+        })?;
         let answer = Answer::UnsubAck(unsubscribe.id, codes);
         let token = self.owe(location, commits, 0, answer);
-        if let (Some(session), 1) = (stored, commits) {
-            let reply = ReplyTo { location, token };
+        let reply = ReplyTo { location, token };
+        // [MQTT-3.10.4-2]: from UNSUBACK on nothing new is added for them.
+        for filter in shared {
+            if let Some((slot, leave)) = leave_command(filter, subscriber, Some(reply)) {
+                self.command(slot, Command::Group(Box::new(leave)));
+            }
+        }
+        for filter in ended.iter().filter(|filter| !filter.starts_with("$share/")) {
+            self.env.fabric.index.remove(filter, subscriber);
+        }
+        if let (Some(session), true) = (stored, stores) {
             self.command(
                 session.slot(),
                 Command::Unsubscribe { session, epoch, filters: ended, reply },
@@ -280,13 +300,13 @@ impl Worker {
             return;
         }
         let unsuback = SubAck { id, codes, properties: AckProperties::NONE };
-        self.send(location, |out| Packet::UnsubAck(unsuback).encode(version, out));
+        self.send_packet(location, version, &Packet::UnsubAck(unsuback));
     }
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
         let shards = self.turn.to_shards.len();
-        let retained_under_way = self.env.retained_under_way.load(Ordering::Acquire) > 0;
+        let retained_under_way = self.env.retained.under_way.load(Ordering::Acquire) > 0;
         let Some(connection) = self.connection(location) else { return };
         if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
             return;
@@ -297,7 +317,6 @@ impl Worker {
         }
         let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
         scan.reading = true;
-        session.fresh.get_or_insert_default();
         if scan.barriers.is_none() && retained_under_way {
             // What was published before this subscription must be found (ruling 8).
             scan.barriers = Some(shards);
@@ -341,17 +360,18 @@ impl Worker {
         scan.reading = false;
         scan.after = page.next.clone();
         let (filter, granted, identifier) = (scan.filter.clone(), scan.qos, scan.identifier);
-        if page.next.is_none() {
+        let number = scan.number;
+        let wanted = session.subscriptions.has(&filter);
+        let over = page.next.is_none() || !wanted;
+        if over {
             session.scans.pop_front();
         }
-        for (_, publication) in page.messages {
-            self.send_retained(location, &filter, publication, granted, identifier);
+        for (_, publication) in page.messages.into_iter().filter(|_| wanted) {
+            if !self.env.retained.is_later(topic_hash(publication.topic()), number) {
+                self.send_retained(location, &filter, publication, granted, identifier);
+            }
         }
-        if let Some(session) = self.connection(location).and_then(Connection::session)
-            && session.scans.is_empty()
-        {
-            session.fresh = None;
-        }
+        self.env.retained.end_scans(usize::from(over));
         self.scan_on(location);
     }
 
@@ -368,9 +388,6 @@ impl Worker {
         };
         let topic = publication.topic();
         if !topic_matches(filter, topic) {
-            return;
-        }
-        if session.fresh.as_ref().is_some_and(|fresh| fresh.has(topic)) {
             return;
         }
         let qos = publication.qos.min(granted);
@@ -398,6 +415,7 @@ impl Worker {
             identifiers,
             origin: Origin::Transient,
             dup: false,
+            again: None,
         };
         self.send_or_wait(location, outgoing);
     }

@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
 use hoopoe_store::Command;
 use mio::{Events, Interest, Poll, Token};
@@ -149,7 +151,7 @@ impl Worker {
             if !pressed {
                 std::mem::swap(&mut ready, &mut self.turn.again);
                 for location in ready.drain(..) {
-                    self.read(location);
+                    self.read_guarded(location);
                 }
             }
             self.flush();
@@ -239,7 +241,8 @@ impl Worker {
             tracing::warn!(%error, "socket not registered");
             return;
         }
-        let deadline_secs = self.now_secs + listener.connect_timeout_secs;
+        // The present second has begun already: one more, so that none is short.
+        let deadline_secs = self.now_secs + listener.connect_timeout_secs + 1;
         entry.insert(Connection {
             location,
             limits: listener.limits.load_full(),
@@ -262,6 +265,17 @@ impl Worker {
         });
         self.counters.connections.add(1);
         self.wheel.schedule(location, deadline_secs);
+    }
+
+    /// A bug met while working on what a client sent ends that client's connection, not the
+    /// others'.
+    fn read_guarded(&mut self, location: Location) {
+        if catch_unwind(AssertUnwindSafe(|| self.read(location))).is_err() {
+            let label = self.connection(location).map(|connection| connection.label());
+            tracing::error!(client = label, "a bug: the connection that met it is closed");
+            self.scratch.resize(READ_BYTES, 0);
+            self.socket_ended(location, None);
+        }
     }
 
     /// Reads a socket once and works on what came.
@@ -363,6 +377,30 @@ impl Worker {
         {
             counters.packets_out.add(1);
             encode(Worker::output(pool, turn, connection).bytes());
+        }
+    }
+
+    /// Sends a packet, without its reason string where the client's maximum asks for that
+    /// ([MQTT-3.4.2-2]). A client that cannot take the packet at all cannot be served.
+    pub(super) fn send_packet(
+        &mut self,
+        location: Location,
+        version: Version,
+        packet: &Packet<'_>,
+    ) {
+        let maximum = match self.connection(location).map(|connection| &connection.phase) {
+            Some(Phase::Active(session)) => session.maximum_packet,
+            Some(Phase::Checking(newcomer) | Phase::Opening(newcomer)) => newcomer.maximum_packet,
+            _ => u32::MAX,
+        };
+        let mut fits = true;
+        self.send(location, |out| fits = packet.encode_within(version, maximum, out));
+        if !fits {
+            let fault = Fault {
+                reason: ReasonCode::PacketTooLarge,
+                what: "an answer is larger than the client's Maximum Packet Size [MQTT-3.1.2-24]",
+            };
+            self.socket_ended(location, Some(fault.into()));
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
 use crate::admin::{AdminState, Gauges, NodePhase};
-use crate::connection::{Env, WAKE, WorkerParts};
+use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -144,7 +144,7 @@ impl Node {
                 QueuePolicy::Refuse => settings.queue.max_messages,
                 QueuePolicy::DropOldest => 0,
             },
-            retained_under_way: AtomicU64::new(0),
+            retained: RetainedOrder::default(),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();

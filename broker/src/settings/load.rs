@@ -131,7 +131,7 @@ impl<'a> SettingsFile<'a> {
                 line,
                 column,
                 key: self.places.key_at(offset).unwrap_or_default().to_owned(),
-                message: error.message().replace('\n', " "),
+                message: for_people(&error.message().replace('\n', " ")),
             }
         })
     }
@@ -206,9 +206,24 @@ fn lay_over(settings: Settings, variables: &[Variable]) -> Result<Settings, Sett
         SettingsError::Environment {
             variable: named.unwrap_or_else(|| PREFIX.to_owned() + "…"),
             key,
-            message: message_of(&error.kind),
+            message: for_people(&message_of(&error.kind)),
         }
     })
+}
+
+/// The types of Rust in the words of a settings file.
+fn for_people(message: &str) -> String {
+    let words = [
+        ("u8", "a whole number from 0 to 255"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number"),
+    ];
+    let typed = words.iter().find_map(|(name, words)| {
+        let before = message.strip_suffix(name)?.strip_suffix("expected ")?;
+        Some(format!("{before}expected {words}"))
+    });
+    typed.unwrap_or_else(|| message.to_owned())
 }
 
 /// As the errors of the file say it.

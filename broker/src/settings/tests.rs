@@ -192,7 +192,10 @@ fn listeners_can_come_from_the_environment() {
 fn what_is_wrong_in_the_file_is_named_with_line_and_key() {
     let cases = [
         ("[mqtt]\nmax_pakcet = 1", "t.toml:2:1: mqtt.max_pakcet: unknown field `max_pakcet`"),
-        ("[mqtt]\nmax_qos = 'x'", "t.toml:2:11: mqtt.max_qos: invalid type: string \"x\""),
+        (
+            "[mqtt]\nmax_qos = 'x'",
+            "t.toml:2:11: mqtt.max_qos: invalid type: string \"x\", expected a whole number from 0",
+        ),
         ("[mqtt]\nmax_qos = 300", "t.toml:2:11: mqtt.max_qos: invalid value: integer `300`"),
         ("[mqtt\n", "t.toml:1:6: "),
         ("[limit]\nx = 1", "t.toml:1:2: limit: unknown field `limit`"),

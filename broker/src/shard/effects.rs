@@ -149,7 +149,7 @@ impl Effects {
     /// Publications with RETAIN are committed, or refused: scans find what there is to find.
     pub(super) fn retained_settled(&self, publications: u64) {
         if publications > 0 {
-            self.env.retained_under_way.fetch_sub(publications, Ordering::AcqRel);
+            self.env.retained.under_way.fetch_sub(publications, Ordering::AcqRel);
         }
     }
 

@@ -75,14 +75,14 @@ pub enum BindError {
     #[error("cannot listen on {0}: this machine has no such address")]
     NotOurs(SocketAddr),
     /// Anything else.
-    #[error("cannot listen on {address}: {step}: {source}")]
+    #[error("cannot listen on {address}: {step}: {cause}")]
     System {
         /// The address.
         address: SocketAddr,
         /// What was being done.
         step: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -135,7 +135,7 @@ pub fn bind(
 }
 
 fn listen(address: SocketAddr, options: &BindOptions) -> Result<TcpListener, BindError> {
-    let at = |step| move |source| bind_error(address, step, source);
+    let at = |step| move |cause| bind_error(address, step, cause);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(at("open"))?;
     if address.is_ipv6() {
@@ -168,14 +168,14 @@ fn set_connection_options(socket: &Socket, options: &BindOptions) -> io::Result<
     Ok(())
 }
 
-fn bind_error(address: SocketAddr, step: &'static str, source: io::Error) -> BindError {
-    match source.kind() {
+fn bind_error(address: SocketAddr, step: &'static str, cause: io::Error) -> BindError {
+    match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken(address),
         io::ErrorKind::PermissionDenied => BindError::Denied(address),
         io::ErrorKind::AddrNotAvailable => BindError::NotOurs(address),
         // A machine without IPv6 refuses the socket itself.
-        _ if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => BindError::NotOurs(address),
-        _ => BindError::System { address, step, source },
+        _ if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) => BindError::NotOurs(address),
+        _ => BindError::System { address, step, cause },
     }
 }
 

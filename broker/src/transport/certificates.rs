@@ -63,20 +63,20 @@ impl From<&TlsSettings> for TlsFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {cause}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file holds text that is no valid PEM.
-    #[error("{}: not valid PEM: {source}", file.display())]
+    #[error("{}: not valid PEM: {cause}", file.display())]
     NotPem {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
-        source: rustls_pki_types::pem::Error,
+        cause: rustls_pki_types::pem::Error,
     },
     /// The file holds no certificate.
     #[error("{}: no certificate (BEGIN CERTIFICATE) in this file", file.display())]
@@ -97,14 +97,14 @@ pub enum TlsError {
         file: PathBuf,
     },
     /// The key is not the certificate's, or either cannot be used.
-    #[error("certificate {} with key {}: {source}", certificate.display(), key.display())]
+    #[error("certificate {} and key {} do not work: {cause}", certificate.display(), key.display())]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
         /// What is wrong.
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     /// The client authorities cannot be used.
     #[error("{}: client authorities: {fault}", file.display())]
@@ -173,10 +173,10 @@ fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&files.certificate)?;
     warn_if_outside_validity(&chain[0], &files.certificate);
     let key = private_key(&files.key)?;
-    let unusable = |source| TlsError::Unusable {
+    let unusable = |cause| TlsError::Unusable {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
-        source,
+        cause,
     };
     let provider = Arc::new(ring::default_provider());
     let verifier = client_verifier(&files.clients, &provider)?;
@@ -214,14 +214,14 @@ fn client_verifier(
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(file).map_err(|source| TlsError::Unreadable { file: file.to_owned(), source })
+    fs::read(file).map_err(|cause| TlsError::Unreadable { file: file.to_owned(), cause })
 }
 
 /// The certificates of a PEM file, at least one.
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
         .collect::<Result<_, _>>()
-        .map_err(|source| TlsError::NotPem { file: file.to_owned(), source })?;
+        .map_err(|cause| TlsError::NotPem { file: file.to_owned(), cause })?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate { file: file.to_owned() });
     }
@@ -238,7 +238,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             TlsError::EncryptedKey { file: file.to_owned() }
         }
         rustls_pki_types::pem::Error::NoItemsFound => TlsError::NoKey { file: file.to_owned() },
-        source => TlsError::NotPem { file: file.to_owned(), source },
+        cause => TlsError::NotPem { file: file.to_owned(), cause },
     })
 }
 

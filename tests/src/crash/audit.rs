@@ -24,8 +24,6 @@
 mod receiver;
 mod session;
 
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 

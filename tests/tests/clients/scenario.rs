@@ -152,10 +152,12 @@ macro_rules! scenarios {
     ($peer:ty, $versions:expr, $schemes:expr) => {
         #[test]
         fn every_qos_travels_over_every_transport() {
+            // All versions over the first transport, one over the others.
             for version in $versions {
-                for scheme in $schemes {
-                    $crate::scenario::every_qos::<$peer>(version, scheme);
-                }
+                $crate::scenario::every_qos::<$peer>(version, $schemes[0]);
+            }
+            for scheme in &$schemes[1..] {
+                $crate::scenario::every_qos::<$peer>($versions[0], scheme);
             }
         }
 

@@ -1,8 +1,8 @@
 //! Retained messages: stored, replaced, removed, and sent to new subscriptions.
 
 use hoopoe_tests::{
-    Connect, Properties, Property, Publish, RawClient, Version, shared_broker, unique_id,
-    unique_topic,
+    Connect, Packet, Properties, Property, Publish, RawClient, Version, shared_broker, unique_id,
+    unique_topic, wire,
 };
 
 const RETAIN_AS_PUBLISHED: u8 = 0x08;
@@ -237,4 +237,57 @@ fn shared_subscription_gets_no_retained_messages() {
     client.subscribe(&format!("$share/{}/{topic}", unique_id("g")), 1);
     client.expect_nothing_from(&mut publisher, 1);
     publisher.publish(Publish::new(&topic, "").retain());
+}
+
+#[test]
+fn message_published_right_after_a_subscribe_comes_once_and_as_live() {
+    for version in Version::BOTH {
+        let mut subscriber = shared_broker().client(version);
+        let mut publisher = shared_broker().client(version);
+        for round in 0..100 {
+            let topic = unique_topic("race");
+            subscriber.subscribe(&topic, 1);
+            publisher.publish(Publish::new(&topic, format!("{round}")).qos(1).retain());
+            let publish = subscriber.expect_message(&topic, format!("{round}"));
+            assert!(!publish.retain, "round {round}: established before it was published");
+            subscriber.expect_nothing_from(&mut publisher, 1);
+            publisher.publish(Publish::new(&topic, "").qos(1).retain());
+            subscriber.expect_message(&topic, "");
+            subscriber.unsubscribe(&[&topic]);
+        }
+    }
+}
+
+#[test]
+fn message_published_while_a_subscribe_is_under_way_comes_once() {
+    for version in Version::BOTH {
+        let mut subscriber = shared_broker().client(version);
+        for round in 0..100u16 {
+            let topic = unique_topic("race");
+            // Both in one write: the subscription is there before the message is processed.
+            let none = Properties::default();
+            let mut bytes = wire::subscribe(version, 1000 + round, &[(&topic, 1)], &none);
+            let publish = Publish::new(&topic, format!("{round}")).qos(1).retain().id(round + 1);
+            bytes.extend(publish.encode(version));
+            subscriber.send(&bytes);
+            let mut copies = Vec::new();
+            let mut answers = 0;
+            while answers < 2 || copies.is_empty() {
+                match subscriber.next_packet() {
+                    Packet::Publish(publish) => {
+                        subscriber.complete(&publish);
+                        copies.push(publish);
+                    }
+                    Packet::SubAck(_) | Packet::PubAck(_) => answers += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(copies.len(), 1, "round {round}: {copies:?}");
+            assert!(!copies[0].retain, "round {round}: live");
+            let mut other = shared_broker().client(version);
+            subscriber.expect_nothing_from(&mut other, 1);
+            subscriber.unsubscribe(&[&topic]);
+            other.publish(Publish::new(&topic, "").qos(1).retain());
+        }
+    }
 }

@@ -33,6 +33,8 @@ enum State {
 struct Exchange {
     id: u16,
     state: State,
+    /// Begun over this connection: it counts against the maximum.
+    counts: bool,
 }
 
 /// Unfinished publications of the client.
@@ -55,7 +57,7 @@ impl Incoming {
     pub fn restore(&mut self, ids: &[u16], answered: &[u16]) {
         self.exchanges.extend(ids.iter().map(|&id| {
             let state = if answered.contains(&id) { State::Answered } else { State::Unsure };
-            Exchange { id, state }
+            Exchange { id, state, counts: false }
         }));
     }
 
@@ -65,9 +67,11 @@ impl Incoming {
         answered.map(|e| e.id)
     }
 
-    /// Unfinished publications.
+    /// Unfinished publications of this connection: the client's quota begins anew with each
+    /// ([MQTT-4.9.0-1]).
     pub fn unfinished(&self) -> usize {
-        usize::from(self.unanswered_qos1) + self.exchanges.len()
+        let begun = self.exchanges.iter().filter(|exchange| exchange.counts).count();
+        usize::from(self.unanswered_qos1) + begun
     }
 
     /// A QoS 1 PUBLISH; false when that is one more than the maximum ([MQTT-3.3.4-7]).
@@ -99,7 +103,7 @@ impl Incoming {
         if self.unfinished() >= usize::from(self.maximum) {
             return None;
         }
-        self.exchanges.push(Exchange { id: id.get(), state: State::Submitted });
+        self.exchanges.push(Exchange { id: id.get(), state: State::Submitted, counts: true });
         Some(Received::New)
     }
 
@@ -168,5 +172,6 @@ mod tests {
         incoming.answer_qos2(id(4), false);
         assert_eq!(incoming.answered().collect::<Vec<_>>(), [3, 4]);
         assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+        assert_eq!(incoming.unfinished(), 1, "a new connection, a new quota");
     }
 }

@@ -162,11 +162,13 @@ impl ShardView {
     /// The seat is free: the newcomer gets its session.
     fn admit(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
         let existing = self.directory.seats.get(&open.key).and_then(|seat| seat.session);
-        if let Some(id) = existing
-            && open.clean_start
-        {
-            // "the Client and Server MUST discard any existing Session" [MQTT-3.1.2-4].
-            self.end_session(now_ms, id, batch);
+        if let Some(id) = existing {
+            // What was due before the newcomer came happens before it.
+            self.run_timer(now_ms, id, batch);
+            if open.clean_start {
+                // "the Client and Server MUST discard any existing Session" [MQTT-3.1.2-4].
+                self.end_session(now_ms, id, batch);
+            }
         }
         let epoch = self.directory.next_epoch();
         let live = Live { location: open.reply.location, epoch };

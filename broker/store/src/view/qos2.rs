@@ -202,13 +202,10 @@ impl ShardView {
         batch.rows.put_with(Family::Session, &key, |out| rows::put_window(out, window));
     }
 
-    /// The marker of an incoming publication: true when it is the first of its life.
-    pub(super) fn mark(&mut self, marker: PacketIdent, batch: &mut PendingBatch) -> bool {
-        let first = self.markers.insert(marker);
-        if first {
-            batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
-        }
-        first
+    /// Notes that the publication with this identifier was submitted.
+    pub(super) fn mark(&mut self, marker: PacketIdent, batch: &mut PendingBatch) {
+        self.markers.insert(marker);
+        batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
     }
 
     /// The identifier's life ends.

@@ -39,68 +39,65 @@ struct Entry<'a> {
 impl ShardView {
     /// A publication: judged as a whole, then written for everyone it is for in this shard.
     pub(super) fn publish(&mut self, publish: &Publish, batch: &mut PendingBatch) {
-        let (code, position) = self.store_publication(publish, batch);
+        let known = publish.marker.is_some_and(|marker| self.markers.contains(&marker))
+            || publish.outbox.is_some_and(|number| self.applied.contains(&number));
+        let weight = entry_weight(&publish.publication);
+        let (mut code, mut position) = (ReasonCode::Success, 0);
+        let mut live = Vec::new();
+        if !known && self.may_publish(publish, weight) {
+            let rows = batch.rows.len();
+            position = self.store_publication(publish, weight, &mut live, batch);
+            batch.durable |= batch.rows.len() > rows;
+        } else if !known {
+            code = ReasonCode::QuotaExceeded;
+        }
         if let Some(reply) = publish.reply {
-            batch.effect(Effect::Committed { reply, code, position: position.0 });
+            batch.effect(Effect::Committed { reply, code, position });
         }
-        if let Some(live) = position.1 {
-            batch.effect(live);
+        if !live.is_empty() {
+            let publication = publish.publication.clone();
+            batch.effect(Effect::Live { publication, receivers: live, position });
         }
-        if code == ReasonCode::Success {
-            for group in &publish.groups {
-                self.dispatch(*group, batch);
-            }
+        for group in &publish.groups {
+            self.dispatch(*group, batch);
         }
     }
 
+    /// Decided for the whole publication before anything of it is written.
+    fn may_publish(&mut self, publish: &Publish, weight: u64) -> bool {
+        !self.is_full(publish, weight) && (!publish.retain || self.may_retain(&publish.publication))
+    }
+
+    /// Gives the position of the change of retained state, 0 when there is none.
     fn store_publication(
         &mut self,
         publish: &Publish,
+        weight: u64,
+        live: &mut Vec<LiveReceiver>,
         batch: &mut PendingBatch,
-    ) -> (ReasonCode, (u64, Option<Effect>)) {
-        let known = publish.marker.is_some_and(|marker| self.markers.contains(&marker))
-            || publish.outbox.is_some_and(|number| self.applied.contains(&number));
-        if known {
-            return (ReasonCode::Success, (0, None));
-        }
-        let weight = entry_weight(&publish.publication);
-        let refused = self.is_full(publish, weight)
-            || publish.retain && !self.may_retain(&publish.publication);
-        if refused {
-            return (ReasonCode::QuotaExceeded, (0, None));
-        }
-        let position = if publish.retain { self.retain(&publish.publication, batch) } else { 0 };
+    ) -> u64 {
+        let publication = &publish.publication;
+        let position = if publish.retain { self.retain(publication, batch) } else { 0 };
         if let Some(marker) = publish.marker {
             self.mark(marker, batch);
         }
         if let Some(number) = publish.outbox {
             self.mark_applied(number, batch);
         }
-        let mut live = Vec::new();
-        let mut entries = self.number_entries(publish, weight, &mut live, batch);
+        let mut entries = self.number_entries(publish, weight, live, batch);
         for group in &publish.groups {
-            if publish.publication.qos == QoS::AtMostOnce {
-                self.offer_at_once(*group, &publish.publication, batch);
-            } else if let Some((seq, total)) =
-                self.enqueue(*group, &publish.publication, weight, batch)
-            {
-                let head = group_head(&publish.publication, total);
+            if publication.qos == QoS::AtMostOnce {
+                self.offer_at_once(*group, publication, batch);
+            } else if let Some((seq, total)) = self.enqueue(*group, publication, weight, batch) {
+                let head = group_head(publication, total);
                 entries.push(Entry { queue: *group, seq, head });
             }
         }
-        self.write_entries(&publish.publication, &entries, batch);
-        let wrote = !entries.is_empty() || position > 0;
-        batch.durable |= wrote || publish.marker.is_some() || publish.outbox.is_some();
-        let live = (!live.is_empty()).then(|| Effect::Live {
-            publication: publish.publication.clone(),
-            receivers: live,
-            position,
-        });
-        (ReasonCode::Success, (position, live))
+        self.write_entries(publication, &entries, batch);
+        position
     }
 
-    /// With [`Overflow::Refuse`]: true when a queue has no room. Decided for the whole
-    /// publication before anything of it is written.
+    /// With [`Overflow::Refuse`]: true when a queue has no room.
     fn is_full(&self, publish: &Publish, weight: u64) -> bool {
         self.settings.overflow == Overflow::Refuse
             && (publish.groups.iter().any(|group| self.is_group_full(*group, weight))

@@ -78,14 +78,15 @@ impl ShardView {
     pub(super) fn retain(&mut self, publication: &Publication, batch: &mut PendingBatch) -> u64 {
         let topic = publication.topic();
         let existed = self.retained_position(topic).is_ok_and(|position| position.is_some());
+        if publication.payload().is_empty() && !existed {
+            return self.row.position;
+        }
         self.row.position += 1;
         self.row_changed = true;
         let position = self.row.position;
         if publication.payload().is_empty() {
-            if existed {
-                batch.rows.delete(Family::Retained, keys::retained(topic));
-                self.row.retained -= 1;
-            }
+            batch.rows.delete(Family::Retained, keys::retained(topic));
+            self.row.retained -= 1;
             self.retained.recent.insert(topic.into(), None);
             return position;
         }

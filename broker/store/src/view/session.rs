@@ -442,17 +442,25 @@ impl ShardView {
                 break;
             }
             self.timers.remove(&(at, id));
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            session.due_ms = 0;
-            if session.expiry_due_ms().is_some_and(|due| due <= now_ms) {
-                self.end_session(now_ms, id, batch);
-                continue;
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.due_ms = 0;
             }
-            if session.will_due_ms().is_some_and(|due| due <= now_ms) {
-                self.fire_will(now_ms, id, batch);
-            }
-            self.schedule(id);
+            self.run_timer(now_ms, id, batch);
         }
+    }
+
+    /// Publishes the will and ends the session, if it is time and nobody is connected.
+    pub(super) fn run_timer(&mut self, now_ms: u64, id: SessionId, batch: &mut PendingBatch) {
+        let Some(session) = self.sessions.get(&id).filter(|session| !session.is_connected()) else {
+            return;
+        };
+        if session.expiry_due_ms().is_some_and(|due| due <= now_ms) {
+            return self.end_session(now_ms, id, batch);
+        }
+        if session.will_due_ms().is_some_and(|due| due <= now_ms) {
+            self.fire_will(now_ms, id, batch);
+        }
+        self.schedule(id);
     }
 }
 

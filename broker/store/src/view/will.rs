@@ -46,13 +46,10 @@ impl ShardView {
         }
     }
 
-    /// Notes that an outbox entry is applied here; false when it was already.
-    pub(super) fn mark_applied(&mut self, number: u64, batch: &mut PendingBatch) -> bool {
-        let first = self.applied.insert(number);
-        if first {
-            batch.rows.put(Family::Shard, &keys::applied(self.shard, number), &[rows::VERSION]);
-        }
-        first
+    /// Notes that an outbox entry is applied here.
+    pub(super) fn mark_applied(&mut self, number: u64, batch: &mut PendingBatch) {
+        self.applied.insert(number);
+        batch.rows.put(Family::Shard, &keys::applied(self.shard, number), &[rows::VERSION]);
     }
 
     /// Removes marks whose outbox entry is gone, and QoS 2 markers whose session is gone.

@@ -21,7 +21,7 @@ impl ShardView {
     pub(in crate::view) fn dispatch(&mut self, id: SessionId, batch: &mut PendingBatch) {
         while let Some(group) = self.groups.get_mut(id) {
             let Some(seq) = group.first_waiting() else { break };
-            let Some(place) = group.next_taker() else { break };
+            let Some(taker) = group.next_taker() else { break };
             let content = self.content(id, seq, batch);
             let Some(group) = self.groups.get_mut(id) else { break };
             group.take(seq);
@@ -35,13 +35,14 @@ impl ShardView {
                 self.finish_entry(id, seq, content.bytes(), batch);
                 continue;
             }
-            let member = group.at(place);
+            let Some(member) = group.member(taker) else { break };
             let qos = content.publication.qos.min(member.member.options.qos);
             batch.effect(offer(id, seq, qos, &member.member, &content));
+            let bytes = content.bytes();
             if qos == QoS::AtMostOnce {
-                self.finish_entry(id, seq, content.bytes(), batch);
+                self.finish_entry(id, seq, bytes, batch);
             } else {
-                member.held.insert(seq, Held { qos, bytes: content.bytes() });
+                group.with_member(taker, |member| member.held.insert(seq, Held { qos, bytes }));
             }
         }
         if self.groups.get(id).is_some_and(|group| group.is_crowded()) {
@@ -57,10 +58,9 @@ impl ShardView {
         batch: &mut PendingBatch,
     ) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(place) = group.next_online() else { return };
         let content = Content { publication: publication.clone(), weight: group.weight };
-        let member = group.at(place);
-        batch.effect(offer(id, 0, QoS::AtMostOnce, &member.member, &content));
+        let Some(member) = group.next_online() else { return };
+        batch.effect(offer(id, 0, QoS::AtMostOnce, member, &content));
     }
 
     /// The message of an entry: at hand, about to be written, or stored.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use hoopoe_codec::{QoS, ReasonCode};
 use hoopoe_core::{Location, Publication, SessionId};
 
+use self::state::Held;
 pub(super) use self::state::{Content, Group, Groups};
 use super::{ShardView, queue};
 use crate::command::{GroupCommand, Member, ReplyTo, group_slot};
@@ -121,19 +122,22 @@ impl ShardView {
     /// A member ends its subscription, or its session has ended.
     pub(super) fn leave_group(&mut self, id: SessionId, subscriber: u64, batch: &mut PendingBatch) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(member) = group.member_mut(subscriber) else { return };
-        if member.member.session.is_some() {
-            batch.rows.delete(Family::Session, &keys::member(id, subscriber));
-            batch.durable = true;
-        }
-        member.leaving = true;
         // Connected: what it has begun to receive it receives to the end [MQTT-3.10.4-3].
         // Not connected: "the Server MUST NOT send the Application Message to any other
         // subscribed Client" [MQTT-4.8.2-5], for what was in delivery at QoS 2.
-        let held: Vec<u64> = match member.is_online() {
-            true => Vec::new(),
-            false => member.held.keys().copied().collect(),
-        };
+        let left = group.with_member(subscriber, |member| {
+            member.leaving = true;
+            let held = match member.is_online() {
+                true => Vec::new(),
+                false => member.held.keys().copied().collect(),
+            };
+            (member.member.session.is_some(), held)
+        });
+        let Some((stored, held)) = left else { return };
+        if stored {
+            batch.rows.delete(Family::Session, &keys::member(id, subscriber));
+            batch.durable = true;
+        }
         for seq in held {
             self.member_done(id, subscriber, seq, batch);
         }
@@ -174,13 +178,14 @@ impl ShardView {
         batch: &mut PendingBatch,
     ) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(member) = group.member_mut(subscriber) else { return };
-        if member.member.location != location {
-            return;
-        }
-        member.member.location = Location::NOWHERE;
-        let stored = member.member.session.is_some();
-        let leaving = member.leaving;
+        let gone = group.with_member(subscriber, |member| {
+            let here = member.member.location == location;
+            if here {
+                member.member.location = Location::NOWHERE;
+            }
+            here.then_some((member.member.session.is_some(), member.leaving))
+        });
+        let Some(Some((stored, leaving))) = gone else { return };
         group.give_back(subscriber, |seq, _| keeps.contains(&seq));
         if !stored || leaving && keeps.is_empty() {
             self.leave_group(id, subscriber, batch);
@@ -190,8 +195,8 @@ impl ShardView {
 
     fn member_done(&mut self, id: SessionId, subscriber: u64, seq: u64, batch: &mut PendingBatch) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(member) = group.member_mut(subscriber) else { return };
-        let Some(bytes) = member.held.remove(&seq).map(|held| held.bytes) else { return };
+        let held = group.with_member(subscriber, |member| member.held.remove(&seq)).flatten();
+        let Some(Held { bytes, .. }) = held else { return };
         group.drop_if_left(subscriber);
         self.finish_entry(id, seq, bytes, batch);
         self.dispatch(id, batch);

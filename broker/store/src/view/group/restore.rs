@@ -75,7 +75,7 @@ impl ShardView {
         for member in before.members() {
             let mut member: MemberState = member.clone();
             member.held.retain(|seq, _| stored(seq));
-            group.replace_member(member);
+            group.put_member(member);
         }
         // Finished before the failure: the rows are only not removed yet.
         let (open, finished): (Entries, Entries) =
@@ -98,9 +98,8 @@ impl ShardView {
                 self.orphans.push((id, subscriber));
             }
             for seq in self.exchanges_with(session, id)? {
-                if let Some(member) = group.member_mut(subscriber) {
-                    member.held.insert(seq, Held { qos: QoS::ExactlyOnce, bytes: 0 });
-                }
+                let held = Held { qos: QoS::ExactlyOnce, bytes: 0 };
+                group.with_member(subscriber, |member| member.held.insert(seq, held));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What a shard knows of a shared group in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -91,10 +92,12 @@ pub(in crate::view) struct Group {
     pub(in crate::view) share: Arc<str>,
     pub(in crate::view) filter: Arc<str>,
     pub(in crate::view) route: Arc<Route>,
-    /// In order of joining.
-    members: Vec<MemberState>,
-    /// Whose turn it is.
-    turn: usize,
+    /// By subscriber number.
+    members: BTreeMap<u64, MemberState>,
+    /// Those that can take an entry now.
+    takers: BTreeSet<u64>,
+    /// Who got the last entry.
+    turn: u64,
     /// The queue is stored.
     pub(in crate::view) durable: bool,
     pub(in crate::view) head: u64,
@@ -166,7 +169,8 @@ impl Group {
             share,
             filter,
             route: Arc::new(Route::group(id)),
-            members: Vec::new(),
+            members: BTreeMap::new(),
+            takers: BTreeSet::new(),
             turn: 0,
             durable: false,
             head: 0,
@@ -180,31 +184,45 @@ impl Group {
     }
 
     pub(in crate::view) fn members(&self) -> impl Iterator<Item = &MemberState> {
-        self.members.iter()
+        self.members.values()
     }
 
     pub(in crate::view) fn member(&self, subscriber: u64) -> Option<&MemberState> {
-        self.members.iter().find(|member| member.member.subscriber == subscriber)
+        self.members.get(&subscriber)
     }
 
-    pub(in crate::view) fn member_mut(&mut self, subscriber: u64) -> Option<&mut MemberState> {
-        self.members.iter_mut().find(|member| member.member.subscriber == subscriber)
+    /// Changes a member, and with it whether it can take an entry.
+    pub(in crate::view) fn with_member<T>(
+        &mut self,
+        subscriber: u64,
+        change: impl FnOnce(&mut MemberState) -> T,
+    ) -> Option<T> {
+        let member = self.members.get_mut(&subscriber)?;
+        let result = change(member);
+        if member.takes() {
+            self.takers.insert(subscriber);
+        } else {
+            self.takers.remove(&subscriber);
+        }
+        Some(result)
     }
 
     /// A member is there with these terms. What it had over another connection goes back, but for
     /// QoS 2, which the member finishes.
     pub(super) fn seat(&mut self, member: Member) {
         let subscriber = member.subscriber;
-        match self.member_mut(subscriber) {
+        let mut moved = false;
+        let mut state = match self.members.remove(&subscriber) {
             Some(known) => {
-                let moved = known.member.location != member.location;
-                known.member = member;
-                known.leaving = false;
-                if moved {
-                    self.give_back(subscriber, |_, held| held.qos == QoS::ExactlyOnce);
-                }
+                moved = known.member.location != member.location;
+                MemberState { member, ..known }
             }
-            None => self.seat_state(MemberState { member, held: BTreeMap::new(), leaving: false }),
+            None => MemberState { member, held: BTreeMap::new(), leaving: false },
+        };
+        state.leaving = false;
+        self.put_member(state);
+        if moved {
+            self.give_back(subscriber, |_, held| held.qos == QoS::ExactlyOnce);
         }
     }
 
@@ -218,37 +236,28 @@ impl Group {
             identifier: row.identifier,
             window: 0,
         };
-        self.seat_state(MemberState { member, held: BTreeMap::new(), leaving: false });
+        self.put_member(MemberState { member, held: BTreeMap::new(), leaving: false });
     }
 
-    /// A member is what it is known to be, instead of what its row says.
-    pub(super) fn replace_member(&mut self, state: MemberState) {
-        match self.member_mut(state.member.subscriber) {
-            Some(known) => *known = state,
-            None => self.seat_state(state),
-        }
-    }
-
-    pub(in crate::view) fn seat_state(&mut self, state: MemberState) {
-        self.members.push(state);
+    /// A member is what it is said to be, whatever it was before.
+    pub(super) fn put_member(&mut self, state: MemberState) {
+        let subscriber = state.member.subscriber;
+        self.members.insert(subscriber, state);
+        self.with_member(subscriber, |_| ());
     }
 
     /// A member that leaves is gone when it has nothing any more.
     pub(super) fn drop_if_left(&mut self, subscriber: u64) {
-        let left = |member: &MemberState| {
-            member.member.subscriber == subscriber && member.leaving && member.held.is_empty()
-        };
-        if let Some(at) = self.members.iter().position(left) {
-            self.members.remove(at);
-            if at < self.turn {
-                self.turn -= 1;
-            }
+        let left = |member: &MemberState| member.leaving && member.held.is_empty();
+        if self.members.get(&subscriber).is_some_and(left) {
+            self.members.remove(&subscriber);
+            self.takers.remove(&subscriber);
         }
     }
 
     /// Nobody is left to take anything.
     pub(super) fn is_over(&self) -> bool {
-        self.members.iter().all(|member| member.leaving)
+        self.members.values().all(|member| member.leaving)
     }
 
     /// Entries of a member go back to their place in the queue, but for those it keeps.
@@ -257,34 +266,32 @@ impl Group {
         subscriber: u64,
         keeps: impl Fn(u64, &Held) -> bool,
     ) {
-        let Some(member) = self.member_mut(subscriber) else { return };
-        let (kept, back): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut member.held).into_iter().partition(|(seq, held)| keeps(*seq, held));
-        member.held = kept;
-        self.returned.extend(back.into_keys());
+        let back = self.with_member(subscriber, |member| {
+            let held = std::mem::take(&mut member.held);
+            let (kept, back): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                held.into_iter().partition(|(seq, held)| keeps(*seq, held));
+            member.held = kept;
+            back
+        });
+        self.returned.extend(back.unwrap_or_default().into_keys());
     }
 
     /// The member whose turn it is among those that can take an entry.
-    pub(super) fn next_taker(&mut self) -> Option<usize> {
-        let count = self.members.len();
-        let at = (0..count).map(|step| (self.turn + step) % count);
-        let taker = at.into_iter().find(|at| self.members[*at].takes())?;
-        self.turn = taker + 1;
+    pub(super) fn next_taker(&mut self) -> Option<u64> {
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let taker = *self.takers.range(after).next().or_else(|| self.takers.first())?;
+        self.turn = taker;
         Some(taker)
     }
 
-    /// As [`next_taker`](Self::next_taker), whether it has room or not: for QoS 0.
-    pub(super) fn next_online(&mut self) -> Option<usize> {
-        let count = self.members.len();
-        let at = (0..count).map(|step| (self.turn + step) % count);
-        let online = |at: &usize| self.members[*at].is_online() && !self.members[*at].leaving;
-        let taker = at.into_iter().find(online)?;
-        self.turn = taker + 1;
-        Some(taker)
-    }
-
-    pub(super) fn at(&mut self, place: usize) -> &mut MemberState {
-        &mut self.members[place]
+    /// The member whose turn it is among those that are there, with room or without: for QoS 0.
+    pub(super) fn next_online(&mut self) -> Option<&Member> {
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let all = self.members.range(after).chain(self.members.range(..=self.turn));
+        let online = |member: &MemberState| member.is_online() && !member.leaving;
+        let (subscriber, member) = all.into_iter().find(|(_, member)| online(member))?;
+        self.turn = *subscriber;
+        Some(&member.member)
     }
 
     pub(in crate::view) fn push(&mut self, publication: Arc<Publication>, bytes: u64) -> u64 {
@@ -326,7 +333,7 @@ impl Group {
 
     /// The number up to which everything is finished, when it has grown.
     pub(super) fn raised_floor(&mut self) -> Option<u64> {
-        let held = self.members.iter().filter_map(|member| member.held.keys().next());
+        let held = self.members.values().filter_map(|member| member.held.keys().next());
         let first = held.chain(self.returned.first()).min().copied();
         let floor = first.unwrap_or(self.next).min(self.next) - 1;
         let raised = floor > self.floor;
@@ -350,10 +357,11 @@ impl Group {
 
     /// An entry was offered to nobody after all.
     pub(in crate::view) fn take_back(&mut self, seq: u64) {
-        for member in &mut self.members {
-            if member.held.remove(&seq).is_some() {
-                self.returned.insert(seq);
-            }
+        let holds = |member: &&MemberState| member.held.contains_key(&seq);
+        let holder = self.members.values().find(holds).map(|member| member.member.subscriber);
+        if let Some(subscriber) = holder {
+            self.with_member(subscriber, |member| member.held.remove(&seq));
+            self.returned.insert(seq);
         }
     }
 
@@ -361,7 +369,7 @@ impl Group {
     pub(in crate::view) fn is_open(&self, seq: u64) -> bool {
         self.returned.contains(&seq)
             || (self.next..=self.head).contains(&seq)
-            || self.members.iter().any(|member| member.held.contains_key(&seq))
+            || self.members.values().any(|member| member.held.contains_key(&seq))
     }
 
     /// The queue as its rows tell it: entries in order, with what they weigh together.
@@ -369,7 +377,7 @@ impl Group {
         self.head = head;
         self.weight = weight;
         let held: BTreeSet<u64> =
-            self.members.iter().flat_map(|member| member.held.keys().copied()).collect();
+            self.members.values().flat_map(|member| member.held.keys().copied()).collect();
         self.load.messages = rows.len() as u64;
         self.load.bytes = rows.iter().map(|(_, bytes)| bytes).sum();
         // Behind the last entry that is finished or held, everything waits and was never offered.

@@ -136,6 +136,15 @@ over_both! {
         assert!(rig.connect_as("bob").present);
     }
 
+    fn an_expired_session_is_not_resumed_before_its_end_was_noticed(rig) {
+        let alice = rig.connect_as("alice");
+        rig.close(&alice, CloseCause::Normal);
+        rig.now += 100_000;
+        let open = rig.open("alice");
+        let effects = rig.run(vec![Command::Open(Box::new(open))]);
+        assert_eq!(brief(&effects), ["ended []", "opened"]);
+    }
+
     fn after_a_restart_everyone_has_time_to_come_back(rig) {
         let alice = rig.connect_as("alice");
         let bob = rig.connect_with("bob", |open| Open { expiry_secs: 10, ..open });

@@ -4,6 +4,9 @@
 //! fails: a write with an unknown outcome closes it to writes until it was reopened; a full disk
 //! frees the reserve file and refuses writes until the reserve can be made again (ruling 12).
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -201,6 +204,15 @@ impl RocksKv {
         })
     }
 
+    /// A write failed. Whatever RocksDB says, the log may hold the batch: an error is never taken
+    /// for "not written".
+    pub(crate) fn poison(&self, error: &str) {
+        self.poisoned.store(true, Ordering::Release);
+        if error.contains("No space left") {
+            self.full.store(true, Ordering::Release);
+        }
+    }
+
     fn db(&self) -> Result<OpenDb<'_>, StoreError> {
         let guard = self.db.read();
         if guard.is_none() {
@@ -356,12 +368,8 @@ impl Kv for RocksKv {
         options.set_sync(sync);
         let db = open.db().map_err(closed)?;
         db.write_opt(rows, &options).map_err(|error| {
-            // Whatever RocksDB says, the log may hold the batch: an error is never "not written".
-            self.poisoned.store(true, Ordering::Release);
             let text = error.into_string();
-            if text.contains("No space left") {
-                self.full.store(true, Ordering::Release);
-            }
+            self.poison(&text);
             WriteError::Unknown(text)
         })
     }

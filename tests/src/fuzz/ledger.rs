@@ -1,0 +1,266 @@
+//! What the whole run knows: every publication that was sent, and the sessions of the clients of
+//! which a model is kept.
+//!
+//! Time is a counter that moves with every publication and every answer, so that "published after
+//! the UNSUBACK was read" is a comparison of two numbers.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::time::Instant;
+
+use hoopoe_codec::{PublishProperties, QoS, SubscribeOptions, topic_matches};
+
+/// One publication as its publisher wrote it.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// QoS it was published with.
+    pub qos: QoS,
+    /// RETAIN flag it was published with.
+    pub retain: bool,
+    /// The properties that go on to the receivers unaltered.
+    pub properties: Vec<u8>,
+    /// Message Expiry Interval.
+    pub expiry_secs: Option<u32>,
+    /// When it was wholly written.
+    pub at: u64,
+    /// The same in real time.
+    pub written: Instant,
+    /// The connection it was sent on.
+    pub connection: u64,
+    /// The client it was sent by.
+    pub client_id: Rc<str>,
+    /// It is a will: when it is published, if ever, is for the broker to say.
+    pub will: bool,
+    /// It was sent more than once.
+    pub repeated: bool,
+}
+
+/// A subscription that may be in effect.
+#[derive(Clone, Debug)]
+pub struct Subscribed {
+    /// The filter as it was sent.
+    pub filter: Rc<str>,
+    /// Its options as they were asked for.
+    pub options: SubscribeOptions,
+    /// Its Subscription Identifier.
+    pub identifier: Option<u32>,
+    /// What is published after this does not come by it any more.
+    pub until: Option<u64>,
+}
+
+impl Subscribed {
+    /// Whether it is a shared one.
+    pub fn is_shared(&self) -> bool {
+        self.filter.starts_with("$share/")
+    }
+
+    /// Whether a topic is matched, the share left out.
+    pub fn matches(&self, topic: &str) -> bool {
+        let bare = match self.filter.strip_prefix("$share/") {
+            Some(rest) => rest.split_once('/').map_or("", |(_, filter)| filter),
+            None => &*self.filter,
+        };
+        topic_matches(bare, topic)
+    }
+}
+
+/// A message the client has received and not acknowledged to the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Flight {
+    /// QoS it came with.
+    pub qos: QoS,
+    /// Which message it is.
+    pub message: u64,
+    /// PUBREC was written.
+    pub received: bool,
+}
+
+/// What a client knows of its session, over all connections of the session.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Subscriptions that may be in effect.
+    pub subscriptions: Vec<Subscribed>,
+    /// Messages that came, by what they are.
+    pub delivered: HashSet<u64>,
+    /// Messages received and not acknowledged to the end.
+    pub in_flight: BTreeMap<u16, Flight>,
+    /// Identifiers for which a PUBREC was ever written.
+    pub receipts: HashSet<u16>,
+    /// Own QoS 2 publications that are not complete, with the packet that repeats them.
+    pub unfinished: BTreeMap<u16, Vec<u8>>,
+    /// How long the session outlives its connection.
+    pub expiry_secs: u32,
+}
+
+/// A session of which a model is kept.
+#[derive(Debug, Default)]
+struct Tracked {
+    session: Rc<RefCell<Session>>,
+    /// The connection that was accepted last.
+    connection: u64,
+    /// A CONNECT is on its way.
+    connecting: bool,
+    /// A CONNECT was sent of which nobody knows what became.
+    blurred: bool,
+    /// When the last connection was known to have ended.
+    ended: Option<Instant>,
+}
+
+/// What the whole run knows.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    publications: HashMap<u64, Vec<Publication>>,
+    tracked: HashMap<String, Tracked>,
+    now: u64,
+    next_publication: u64,
+    /// Messages checked on arrival.
+    pub deliveries: u64,
+    /// Packets that the broker sent.
+    pub packets: u64,
+    /// Sessions that were resumed.
+    pub resumed: u64,
+    /// Faults that were answered by the end of the connection.
+    pub refused: u64,
+}
+
+/// Names a message by its topic and payload.
+pub fn message(topic: &str, payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    payload.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Ledger {
+    /// The counter's next value.
+    pub fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
+    }
+
+    /// A number no publication had before.
+    pub fn number_publication(&mut self) -> u64 {
+        self.next_publication += 1;
+        self.next_publication
+    }
+
+    /// Notes a publication that has been written.
+    #[allow(clippy::too_many_arguments, reason = "the fields of a PUBLISH and where it came from")]
+    pub fn published(
+        &mut self,
+        connection: u64,
+        client_id: &Rc<str>,
+        topic: &str,
+        payload: &[u8],
+        (qos, retain): (QoS, bool),
+        properties: &PublishProperties<'_>,
+        will: bool,
+    ) {
+        let at = self.tick();
+        let copies = self.publications.entry(message(topic, payload)).or_default();
+        let repeated = !copies.is_empty();
+        if let Some(first) = copies.first_mut() {
+            first.repeated = true;
+        }
+        copies.push(Publication {
+            qos,
+            retain,
+            properties: properties.forwardable().into_owned(),
+            expiry_secs: properties.message_expiry_secs,
+            at,
+            written: Instant::now(),
+            connection,
+            client_id: client_id.clone(),
+            will,
+            repeated,
+        });
+    }
+
+    /// Every publication of this topic and payload.
+    pub fn find(&self, message: u64) -> &[Publication] {
+        self.publications.get(&message).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a CONNECT with this tracked identifier may be sent now.
+    pub fn may_connect(&self, client_id: &str) -> bool {
+        self.tracked.get(client_id).is_none_or(|tracked| !tracked.connecting)
+    }
+
+    /// A CONNECT with a tracked identifier is about to be sent.
+    pub fn connecting(&mut self, client_id: &str) {
+        self.tracked.entry(client_id.to_owned()).or_default().connecting = true;
+    }
+
+    /// The CONNECT was answered, or its connection ended. Without an answer nobody knows what the
+    /// broker did.
+    pub fn connected(&mut self, client_id: &str, answered: bool) {
+        let tracked = self.tracked.entry(client_id.to_owned()).or_default();
+        tracked.connecting = false;
+        tracked.blurred |= !answered;
+    }
+
+    /// The connection of a tracked session has ended on this side.
+    pub fn left(&mut self, client_id: &str, connection: u64) {
+        if let Some(tracked) = self.tracked.get_mut(client_id)
+            && tracked.connection == connection
+        {
+            tracked.ended.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether this is the connection of the tracked session that was accepted last.
+    pub fn is_current(&self, client_id: &str, connection: u64) -> bool {
+        self.tracked.get(client_id).is_some_and(|tracked| tracked.connection == connection)
+    }
+
+    /// A new session begins for a tracked client.
+    pub fn begin_session(
+        &mut self,
+        client_id: &str,
+        connection: u64,
+        session: Rc<RefCell<Session>>,
+    ) {
+        let tracked = self.tracked.entry(client_id.to_owned()).or_default();
+        tracked.session = session;
+        tracked.connection = connection;
+        tracked.blurred = false;
+        tracked.ended = None;
+    }
+
+    /// A tracked session goes on over another connection; `None` when nothing is known of it.
+    pub fn resume_session(
+        &mut self,
+        client_id: &str,
+        connection: u64,
+    ) -> Option<Rc<RefCell<Session>>> {
+        let tracked = self.tracked.entry(client_id.to_owned()).or_default();
+        let known = tracked.connection != 0 && !tracked.blurred;
+        tracked.connection = connection;
+        tracked.ended = None;
+        known.then(|| tracked.session.clone())
+    }
+
+    /// Whether the broker must still have the session of a tracked client.
+    pub fn must_be_present(&self, client_id: &str) -> bool {
+        self.tracked.get(client_id).is_some_and(|tracked| {
+            let expiry = u64::from(tracked.session.borrow().expiry_secs);
+            let age = tracked.ended.map_or(0, |ended| ended.elapsed().as_secs());
+            tracked.connection != 0 && !tracked.blurred && expiry > 0 && age + 2 < expiry
+        })
+    }
+
+    /// Whether the broker can have a session of a tracked client at all.
+    pub fn may_be_present(&self, client_id: &str) -> bool {
+        self.tracked
+            .get(client_id)
+            .is_some_and(|tracked| tracked.connection != 0 || tracked.blurred)
+    }
+
+    /// What the client knows of its session: for the publications it is to repeat.
+    pub fn session(&self, client_id: &str) -> Option<Rc<RefCell<Session>>> {
+        let tracked = self.tracked.get(client_id)?;
+        (!tracked.blurred).then(|| tracked.session.clone())
+    }
+}

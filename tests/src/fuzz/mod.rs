@@ -1,0 +1,199 @@
+//! Random packet sequences against a running broker: many clients that connect, subscribe, publish,
+//! acknowledge, take each other over, break off and misbehave as one seed has it, with a model of
+//! what the broker may answer.
+//!
+//! `compose` and `mutate` make packets up, `swarm` decides who sends what, `conversation` and
+//! `answers` are the model of one connection, `ledger` of everything beyond, `healthy` are the
+//! clients that must notice nothing. The same seed makes up the same choices; what the broker's
+//! threads make of them may differ between runs.
+
+pub mod answers;
+pub mod compose;
+pub mod conversation;
+pub mod healthy;
+pub mod ledger;
+pub mod limits;
+pub mod link;
+pub mod mutate;
+pub mod random;
+pub mod swarm;
+pub mod vocabulary;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::broker::{Broker, Options};
+use crate::wire::Version;
+use healthy::Pair;
+use limits::Limits;
+use random::Random;
+use swarm::Swarm;
+
+/// Packets of one run, unless the environment says otherwise.
+const DEFAULT_PACKETS: u64 = 25_000;
+/// Packets after which a long run goes on with the next seed and a new broker.
+const PACKETS_PER_RUN: u64 = 150_000;
+/// Turns between two looks at the clock and the healthy pairs.
+const TURNS_BETWEEN_LOOKS: usize = 64;
+
+/// How much to do, and from which seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The first seed; further runs count up from it.
+    pub seed: u64,
+    /// Packets to make up.
+    pub packets: u64,
+    /// In place of a number of packets: for how long.
+    pub time: Option<Duration>,
+}
+
+impl Plan {
+    /// `HOOPOE_FUZZ_SEED`, `HOOPOE_FUZZ_COUNT` (packets) and `HOOPOE_FUZZ_SECS`.
+    pub fn from_environment() -> Plan {
+        let number = |name: &str| {
+            let text = std::env::var(name).ok()?;
+            Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+        };
+        Plan {
+            seed: number("HOOPOE_FUZZ_SEED").unwrap_or_else(any_seed),
+            packets: number("HOOPOE_FUZZ_COUNT").unwrap_or(DEFAULT_PACKETS),
+            time: number("HOOPOE_FUZZ_SECS").map(Duration::from_secs),
+        }
+    }
+}
+
+/// Another seed each time: a run in CI that finds something names it.
+fn any_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) % 1_000_000_000
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Packets made up.
+    pub sent: u64,
+    /// Packets judged.
+    pub received: u64,
+    /// Messages among them.
+    pub deliveries: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Sessions resumed.
+    pub resumed: u64,
+    /// Messages of the healthy pairs.
+    pub healthy: u64,
+    /// The longest that a healthy subscriber waited for a message.
+    pub longest_wait: Duration,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} packets sent, {} judged, {} messages, {} connections, {} sessions resumed, \
+             {} healthy messages (longest wait {:?})",
+            self.sent,
+            self.received,
+            self.deliveries,
+            self.connections,
+            self.resumed,
+            self.healthy,
+            self.longest_wait
+        )
+    }
+}
+
+/// Runs the plan; panics with the seed when something is wrong.
+pub fn run(plan: Plan) -> Tally {
+    let started = Instant::now();
+    let mut total = Tally::default();
+    let mut seed = plan.seed;
+    loop {
+        let left = match plan.time {
+            Some(time) if started.elapsed() >= time => break,
+            Some(_) => PACKETS_PER_RUN,
+            None if total.sent >= plan.packets => break,
+            None => (plan.packets - total.sent).min(PACKETS_PER_RUN),
+        };
+        let until = plan.time.map(|time| started + time);
+        let tally = run_seed(seed, left, until);
+        total.sent += tally.sent;
+        total.received += tally.received;
+        total.deliveries += tally.deliveries;
+        total.connections += tally.connections;
+        total.resumed += tally.resumed;
+        total.healthy += tally.healthy;
+        total.longest_wait = total.longest_wait.max(tally.longest_wait);
+        seed += 1;
+    }
+    total
+}
+
+fn run_seed(seed: u64, packets: u64, until: Option<Instant>) -> Tally {
+    let mut random = Random::new(seed);
+    let limits = Rc::new(Limits::draw(&mut random));
+    let mut broker = Options::new().configuration(&limits.configuration()).start();
+    let address = broker.tcp();
+    let pairs =
+        [Pair::start(address, Version::V5, true), Pair::start(address, Version::V311, false)];
+    let mut swarm = Swarm::new(random, limits.clone(), address);
+    let result = drive(&mut swarm, &pairs, packets, until).and_then(|()| swarm.settle());
+    let mut tally = Tally {
+        sent: swarm.packets,
+        received: swarm.ledger.packets,
+        deliveries: swarm.ledger.deliveries,
+        connections: swarm.connections(),
+        resumed: swarm.ledger.resumed,
+        ..Tally::default()
+    };
+    let mut faults: Vec<String> = result.err().into_iter().collect();
+    for pair in pairs {
+        match pair.finish() {
+            Ok((messages, longest)) => {
+                tally.healthy += messages;
+                tally.longest_wait = tally.longest_wait.max(longest);
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    drop(swarm);
+    faults.extend(end(&mut broker));
+    assert!(
+        faults.is_empty(),
+        "HOOPOE_FUZZ_SEED={seed} (after {} packets, {limits:?}):\n{}",
+        tally.sent,
+        faults.join("\n")
+    );
+    tally
+}
+
+fn drive(
+    swarm: &mut Swarm,
+    pairs: &[Pair],
+    packets: u64,
+    until: Option<Instant>,
+) -> Result<(), String> {
+    while swarm.packets < packets {
+        for _ in 0..TURNS_BETWEEN_LOOKS {
+            swarm.turn()?;
+        }
+        if pairs.iter().any(Pair::has_failed) {
+            return Err("a healthy client has failed".to_owned());
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The broker is alive, has nothing to report, and stops when asked.
+fn end(broker: &mut Broker) -> Option<String> {
+    if broker.has_logged("panicked") {
+        return Some("the broker's log tells of a panic".to_owned());
+    }
+    let status = broker.stop();
+    (!status.success()).then(|| format!("the broker stopped with {status}"))
+}
