@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         kills: 20,
         acks: 400,
         durability: "sync".to_owned(),
+        power_cuts: false,
     };
     let mut runs = 1;
     let mut dump = None;
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
             ("--kills", Ok(number)) => settings.kills = number as usize,
             ("--acks", Ok(number)) if number >= 4 => settings.acks = number as usize,
             ("--runs", Ok(number)) => runs = number,
+            ("--power-cuts", _) if ["yes", "no"].contains(&value.as_str()) => {
+                settings.power_cuts = value == "yes";
+            }
             ("--dump", _) if !value.is_empty() => dump = Some(value),
             ("--durability", _) if ["sync", "os"].contains(&value.as_str()) => {
                 settings.durability = value;
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
             _ => {
                 println!(
                     "usage: crash [--seed N] [--kills N] [--acks N] [--durability sync|os] \
-                     [--runs N] [--dump FILE]\n{name} {value} is not understood"
+                     [--power-cuts yes|no] [--runs N] [--dump FILE]\n{name} {value} is not understood"
                 );
                 return ExitCode::from(2);
             }

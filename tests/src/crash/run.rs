@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::task::{LocalSet, yield_now};
 
-use super::audit::{Fault, LAZY_MS, audit};
+use super::audit::{Fault, LAZY_MS, LAZY_SYNC_MS, audit};
 use super::cast::Cast;
 use super::history::{Client, Event, History};
 use super::links::{Arrival, Links};
 use super::message::Attempt;
+use super::power::Power;
 use super::publisher::Publisher;
 use super::receiver::Receiver;
 use super::scene::Scene;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub acks: usize,
     /// `sync` or `os`.
     pub durability: String,
+    /// Each kill is a power cut: what was not synced is gone.
+    pub power_cuts: bool,
 }
 
 /// What came out.
@@ -71,6 +74,7 @@ struct Run {
     settings: Settings,
     cast: Cast,
     broker: Broker,
+    power: Option<Power>,
     scene: Scene,
     publishers: Vec<Publisher>,
     receivers: Vec<Receiver>,
@@ -105,21 +109,38 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Outcome {
 impl Run {
     fn start(settings: &Settings) -> Run {
         let cast = Cast::of_seed(settings.seed, PUBLISHERS, RECEIVERS);
-        let broker = Options::new()
+        let options = Options::new()
             .argument("--durability")
             .argument(&settings.durability)
-            .environment("HOOPOE_BROKER__RESTART_GRACE_SECS", "1")
-            .start();
-        let mut client = broker.v5();
-        client.publish(Publish::new(LAST_RETAINED, "last").qos(1).retain());
-        client.disconnect();
+            .environment("HOOPOE_BROKER__RESTART_GRACE_SECS", "1");
+        let (options, power) = if settings.power_cuts {
+            let (options, power) = Power::watch(options);
+            (options, Some(power))
+        } else {
+            (options, None)
+        };
+        let broker = options.start();
         let scene = Scene::new(Links::new(broker.tcp()));
         let roles = cast.publishers.iter().cloned().enumerate();
         let publishers = roles.map(|(number, role)| Publisher::new(number as u16, role)).collect();
         let roles = cast.receivers.iter().cloned().enumerate();
         let receivers = roles.map(|(number, role)| Receiver::new(number as u16, role)).collect();
         let settings = settings.clone();
-        Run { settings, cast, broker, scene, publishers, receivers, marks: 0, stalled: false }
+        Run {
+            settings,
+            cast,
+            broker,
+            power,
+            scene,
+            publishers,
+            receivers,
+            marks: 0,
+            stalled: false,
+        }
+    }
+
+    fn lazy_ms(&self) -> u64 {
+        if self.settings.power_cuts { LAZY_SYNC_MS } else { LAZY_MS }
     }
 
     fn progress(&self, kills: usize) -> String {
@@ -249,6 +270,9 @@ impl Run {
         let at_ms = self.scene.now_ms();
         self.broker.kill();
         self.scene.links.move_to(None);
+        if let Some(power) = &self.power {
+            power.cut();
+        }
         while self.scene.links.any_open() {
             match self.scene.links.next(DEADLINE).await {
                 Some(arrival) => self.arrived(arrival, true),
@@ -264,6 +288,7 @@ impl Run {
 
     fn look_at_retained(&mut self) {
         let mut client = self.broker.connect(&Connect::new(Version::V5, "crash-retained"));
+        client.publish(Publish::new(LAST_RETAINED, "last").qos(1).retain());
         client.subscribe("keep/#", 1);
         client.subscribe(LAST_RETAINED, 1);
         let mut found = Vec::new();
@@ -297,7 +322,7 @@ impl Run {
     /// Drains everything, and once more after a crash at rest: nothing is forgotten then.
     async fn finish(&mut self) {
         self.drain().await;
-        let rested = self.scene.now_ms() + LAZY_MS + 500;
+        let rested = self.scene.now_ms() + self.lazy_ms() + 500;
         while let Some(left) = rested.checked_sub(self.scene.now_ms()).filter(|left| *left > 0) {
             if let Some(arrival) = self.scene.links.next(Duration::from_millis(left)).await {
                 self.arrived(arrival, false);
@@ -331,7 +356,7 @@ impl Run {
         {
             self.wait("the mark to arrive everywhere").await;
         }
-        if !audit(&self.cast, &self.scene.history).is_empty() {
+        if !audit(&self.cast, &self.scene.history, self.lazy_ms()).is_empty() {
             while let Some(arrival) = self.scene.links.next(QUIET).await {
                 self.arrived(arrival, false);
             }
@@ -340,7 +365,7 @@ impl Run {
 
     fn outcome(self) -> Outcome {
         let history = &self.scene.history;
-        let faults = audit(&self.cast, history);
+        let faults = audit(&self.cast, history, self.lazy_ms());
         let kinds = kinds(&faults);
         let mut report = String::new();
         for (kind, of_kind) in &kinds {
@@ -397,9 +422,10 @@ fn kinds(faults: &[Fault]) -> BTreeMap<&str, Vec<&Fault>> {
 impl Outcome {
     /// One line about the run.
     pub fn summary(&self) -> String {
-        let Settings { seed, kills, durability, .. } = &self.settings;
+        let Settings { seed, kills, durability, power_cuts, .. } = &self.settings;
+        let how = if *power_cuts { "power cuts" } else { "kills" };
         format!(
-            "seed {seed}, durability {durability}: {kills} kills and one at rest, {} acknowledged, \
+            "seed {seed}, durability {durability}: {kills} {how} and one at rest, {} acknowledged, \
              {} delivered, {} of them again, {} faults, {:.1} s",
             self.acked,
             self.delivered,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::session::Session;
-use super::{Kill, LAZY_MS, Publication};
+use super::{Crashes, Publication};
 use crate::crash::history::{Entry, Event, Leaving, Link};
 use crate::crash::message::{Attempt, Message};
 
@@ -201,7 +201,7 @@ impl Receiver {
         delivery: &Delivery,
         publication: &Publication,
         receive_maximum: u16,
-        kills: &[Kill],
+        crashes: &Crashes<'_>,
     ) -> Result<(), String> {
         let message = delivery.attempt.message;
         if self.link != delivery.link {
@@ -222,7 +222,7 @@ impl Receiver {
         if delivery.qos == 2 {
             self.exactly_once(delivery)?;
         } else {
-            self.at_least_once(delivery, kills)?;
+            self.at_least_once(delivery, crashes)?;
         }
         // The quota begins anew with each connection (4.9): only what was sent over this one counts.
         let held = self.held.values().filter(|held| held.link == self.link).count();
@@ -233,7 +233,7 @@ impl Receiver {
         if self.arrived.insert(delivery.attempt) { self.in_order(delivery) } else { Ok(()) }
     }
 
-    fn at_least_once(&mut self, delivery: &Delivery, kills: &[Kill]) -> Result<(), String> {
+    fn at_least_once(&mut self, delivery: &Delivery, crashes: &Crashes<'_>) -> Result<(), String> {
         let Delivery { at, link, id, attempt, .. } = *delivery;
         if let Some(held) = self.held.get(&id) {
             return Err(format!("identifier {id} is in use for {}", held.message));
@@ -245,10 +245,10 @@ impl Receiver {
         if before.link == link {
             return Err("delivered twice over one connection".to_owned());
         }
-        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, kills)) {
+        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, crashes)) {
             return Err(format!("delivered again although acknowledged: {why}"));
         }
-        let crashed = kills.last().is_some_and(|kill| kill.at > before.at);
+        let crashed = crashes.kills.last().is_some_and(|kill| kill.at > before.at);
         if !crashed && !delivery.dup {
             return Err("delivered again without DUP [MQTT-3.3.1-1]".to_owned());
         }
@@ -293,7 +293,8 @@ impl Receiver {
     }
 
     /// Why an answer may not be forgotten, if it may not.
-    fn settled(&self, link: Link, answered: usize, kills: &[Kill]) -> Option<String> {
+    fn settled(&self, link: Link, answered: usize, crashes: &Crashes<'_>) -> Option<String> {
+        let Crashes { kills, lazy_ms } = *crashes;
         let heard = self.heard.get(&link)?;
         let heard = heard.get(heard.partition_point(|heard| heard.before < answered))?;
         let kill = kills.get(kills.partition_point(|kill| kill.at < heard.at));
@@ -303,7 +304,7 @@ impl Receiver {
         {
             return Some(format!("heard at entry {}, session resumed at {moved}", heard.at));
         }
-        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + LAZY_MS)?;
+        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + lazy_ms)?;
         let waited = kill.at_ms - heard.at_ms;
         Some(format!("heard at entry {}, {waited} ms before the crash", heard.at))
     }
