@@ -99,6 +99,9 @@ pub struct Entry {
     pub ts_ms: u64,
     /// The authenticated sender.
     pub from: Arc<str>,
+    /// The client id of the sending device, which never gets its own entry (ruling 30); empty for
+    /// a back end.
+    pub device: Arc<str>,
     /// The sender's client message id.
     pub cid: Option<Arc<str>>,
     /// What it is.
@@ -156,6 +159,7 @@ impl Entry {
         put_varint(out, self.count);
         put_varint(out, u64::from(self.burn_secs));
         put_bytes(out, self.from.as_bytes());
+        put_bytes(out, self.device.as_bytes());
         if let Some(cid) = &self.cid {
             put_bytes(out, cid.as_bytes());
         }
@@ -191,6 +195,7 @@ impl Entry {
         let burn_secs = u32::try_from(row.varint("burn time")?);
         let burn_secs = burn_secs.map_err(|_| EntryFault::Value("burn time"))?;
         let from = row.text("sender")?;
+        let device = row.text("device")?;
         let cid = if flags & HAS_CID != 0 { Some(row.text("cid")?) } else { None };
         let expires_at_ms =
             if flags & HAS_EXPIRY != 0 { Some(row.varint("expiry")?) } else { None };
@@ -208,6 +213,7 @@ impl Entry {
             id,
             ts_ms,
             from,
+            device,
             cid,
             kind,
             reference,
@@ -229,6 +235,7 @@ impl Entry {
         Entry {
             conv: self.conv.clone(),
             from: self.from.clone(),
+            device: self.device.clone(),
             cid: self.cid.clone(),
             kind: EntryKind::Void,
             expires_at_ms: None,

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use hoopoe_core::Slot;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest id in bytes.
 pub const MAX_ID_LEN: usize = 64;
@@ -254,6 +256,11 @@ impl ConvKey {
         })
     }
 
+    /// A key that no conversation has, before all others.
+    pub fn least() -> ConvKey {
+        ConvKey("".into())
+    }
+
     /// The whole text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -318,10 +325,28 @@ impl ConvKey {
     }
 }
 
+impl Serialize for ConvKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ConvKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConvKey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ConvKey::parse(&text).ok_or_else(|| D::Error::custom("not the key of a conversation"))
+    }
+}
+
 impl fmt::Display for ConvKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The slot of a room's settings.
+pub fn room_slot(tenant: &str, room: &str) -> Slot {
+    Slot::of([tenant, "r", room].join("/").as_bytes())
 }
 
 /// The slot of a user's shard: that of [`SessionKey::slot`](hoopoe_core::SessionKey::slot), so

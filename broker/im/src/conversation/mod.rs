@@ -11,7 +11,7 @@ pub mod send;
 
 use std::sync::Arc;
 
-use hoopoe_store::StoreError;
+use hoopoe_store::{Damaged, StoreError};
 use hoopoe_store::kv::Family;
 
 use crate::effect::Effect;
@@ -54,6 +54,14 @@ impl NewEntry {
             payload,
         }
     }
+}
+
+/// Reads a row of a log.
+pub fn read_entry(conv: &ConvKey, seq: u64, row: &[u8]) -> Result<Entry, StoreError> {
+    Entry::decode(conv.clone(), seq, row).map_err(|_| {
+        let key = keys::entry(conv, seq);
+        Damaged { family: Family::Log, key, what: "no entry of a conversation" }.into()
+    })
 }
 
 impl Work<'_> {
@@ -115,8 +123,9 @@ impl Work<'_> {
 
     /// The entry at a seq, as it is now; `None` when retention has taken it.
     pub(crate) fn entry(&mut self, conv: &ConvKey, seq: u64) -> Result<Option<Entry>, StoreError> {
-        let row = self.txn.get(Family::Log, &keys::entry(conv, seq))?;
-        row.map(|row| Entry::decode(conv, seq, &row)).transpose()
+        let key = keys::entry(conv, seq);
+        let row = self.txn.get(Family::Log, &key)?;
+        row.map(|row| read_entry(conv, seq, &row)).transpose()
     }
 
     pub(crate) fn put_entry(&mut self, entry: &Entry) {

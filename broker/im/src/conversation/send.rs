@@ -137,7 +137,7 @@ impl Work<'_> {
 
     /// Contact policy and blocks of a pair.
     pub(crate) fn may_write_to(&mut self, conv: &ConvKey, from: &str) -> Result<(), Fault> {
-        let Some((low, high)) = conv.pair() else { return Ok(()) };
+        let Some((low, high)) = conv.pair_users() else { return Ok(()) };
         if low == high {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Work<'_> {
         for user in &send.mentions {
             let is_member = match send.conv.kind() {
                 ConvKind::User => {
-                    send.conv.pair().is_some_and(|(low, high)| **user == *low || **user == *high)
+                    send.conv.pair_users().is_some_and(|(low, high)| **user == *low || **user == *high)
                 }
                 _ => self.is_member(&send.conv, user)?,
             };
@@ -175,7 +175,7 @@ impl Work<'_> {
 
     /// The first message of a pair brings the conversation into both lists (ruling 26).
     fn list_pair(&mut self, conv: &ConvKey) {
-        let Some((low, high)) = conv.pair() else { return };
+        let Some((low, high)) = conv.pair_users() else { return };
         let users = if low == high { vec![low] } else { vec![low, high] };
         for user in users {
             self.forward(Forward::Listed(Listed {
