@@ -11,8 +11,8 @@ pub mod send;
 
 use std::sync::Arc;
 
-use hoopoe_store::{Damaged, StoreError};
 use hoopoe_store::kv::Family;
+use hoopoe_store::{Damaged, StoreError};
 
 use crate::effect::Effect;
 use crate::entry::{Entry, EntryKind};
@@ -39,7 +39,12 @@ pub(crate) struct NewEntry {
 
 impl NewEntry {
     /// An event by a user.
-    pub(crate) fn event(kind: EntryKind, reference: u64, from: &str, payload: bytes::Bytes) -> Self {
+    pub(crate) fn event(
+        kind: EntryKind,
+        reference: u64,
+        from: &str,
+        payload: bytes::Bytes,
+    ) -> Self {
         NewEntry {
             kind,
             reference,
@@ -149,9 +154,8 @@ impl Work<'_> {
         }
         let mut head = self.head(conv)?;
         head.voids += 1;
-        head.bytes = head
-            .bytes
-            .saturating_sub((entry.payload.len() + entry.properties.len()) as u64);
+        head.bytes =
+            head.bytes.saturating_sub((entry.payload.len() + entry.properties.len()) as u64);
         self.put_head(conv, &head);
         Ok(())
     }

@@ -81,7 +81,9 @@ impl Work<'_> {
     /// Whether the user belongs to the conversation at all.
     fn may_take_part(&mut self, conv: &ConvKey, user: &str) -> Result<(), Fault> {
         let belongs = match conv.kind() {
-            ConvKind::User => conv.pair_users().is_some_and(|(low, high)| user == low || user == high),
+            ConvKind::User => {
+                conv.pair_users().is_some_and(|(low, high)| user == low || user == high)
+            }
             _ => self.is_member(conv, user)?,
         };
         if belongs { Ok(()) } else { Err(Refusal::not_allowed("not a member").into()) }
@@ -129,7 +131,8 @@ impl Work<'_> {
             .ok()
             .filter(|text| text.len() <= REACTION_MAX_BYTES)
             .ok_or_else(|| {
-                let text = format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
+                let text =
+                    format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
                 Refusal::bad_request(text)
             })?;
         let mut reactions: Vec<String> = self.txn.json(&key)?.unwrap_or_default();

@@ -63,8 +63,11 @@ impl Work<'_> {
         }
         if entry.burn_secs > 0 {
             let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
-            let wait =
-                super::operate::Burn { secs: entry.burn_secs, from: entry.from.clone(), due_ms: None };
+            let wait = super::operate::Burn {
+                secs: entry.burn_secs,
+                from: entry.from.clone(),
+                due_ms: None,
+            };
             self.txn.put_json(&key, &wait);
         }
         self.tell(Forward::OwnSend {
@@ -161,9 +164,10 @@ impl Work<'_> {
         let mut members = Vec::new();
         for user in &send.mentions {
             let is_member = match send.conv.kind() {
-                ConvKind::User => {
-                    send.conv.pair_users().is_some_and(|(low, high)| **user == *low || **user == *high)
-                }
+                ConvKind::User => send
+                    .conv
+                    .pair_users()
+                    .is_some_and(|(low, high)| **user == *low || **user == *high),
                 _ => self.is_member(&send.conv, user)?,
             };
             if is_member && *user != send.from.id && !members.contains(user) {

@@ -43,8 +43,7 @@ fn a_long_absence_becomes_a_gap_and_the_newest_entries() {
 #[test]
 fn only_what_a_member_may_see_is_read() {
     let mut device = Device::new();
-    let intervals =
-        vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
+    let intervals = vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
     device.load(vec![Start { conv: conv(), cursor: 0, head: 22, intervals }], 200);
     let read = device.next_read(100).unwrap();
     assert_eq!((read.from, read.to), (5, 7));
@@ -83,7 +82,6 @@ fn streams_take_turns() {
         order.push((read.conv, read.from, read.to));
         device.read(read.to);
     }
-    let expected =
-        [(conv(), 1, 5), (other.clone(), 1, 5), (conv(), 6, 10), (other, 6, 10)];
+    let expected = [(conv(), 1, 5), (other.clone(), 1, 5), (conv(), 6, 10), (other, 6, 10)];
     assert_eq!(order, expected);
 }

@@ -4,9 +4,9 @@
 //! error that names them. [`Op::writes`] says whether the owning shard carries it out, or a reader
 //! thread behind everything that shard was told before (`query`).
 
+pub mod lists;
 pub mod ops;
 pub mod parse;
-pub mod lists;
 pub mod query;
 pub mod sync;
 
@@ -53,9 +53,7 @@ impl Call {
         let channel = |id: &str| ConvKey::channel(&user.tenant, id).slot();
         match &self.op {
             Op::GroupCreate(create) => group(create.group.as_deref().unwrap_or_default()),
-            Op::GroupInfo(of)
-            | Op::GroupLeave(of)
-            | Op::GroupDissolve(of) => group(&of.group),
+            Op::GroupInfo(of) | Op::GroupLeave(of) | Op::GroupDissolve(of) => group(&of.group),
             Op::GroupJoin(of) | Op::GroupApply(of) => group(&of.group),
             Op::GroupApprove(of) | Op::GroupReject(of) | Op::GroupTransfer(of) => group(&of.group),
             Op::GroupInvite(of) | Op::GroupKick(of) => group(&of.group),
@@ -89,16 +87,32 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
         Op::ConvMute(mute) => work.conv_mute(caller, mute),
         Op::ConvHide(switch) => work.conv_hide(caller, switch),
         Op::ConvClear(of) => work.conv_clear(caller, &of.conv),
-        Op::GroupCreate(_) | Op::GroupJoin(_) | Op::GroupApply(_) | Op::GroupApprove(_)
-        | Op::GroupReject(_) | Op::GroupInvite(_) | Op::GroupKick(_) | Op::GroupLeave(_)
-        | Op::GroupDissolve(_) | Op::GroupRole(_) | Op::GroupTransfer(_) | Op::GroupMute(_)
-        | Op::GroupUnmute(_) | Op::GroupSet(_) => work.group_call(caller, &call.op),
-        Op::ChannelCreate(_) | Op::ChannelFollow(_) | Op::ChannelUnfollow(_)
+        Op::GroupCreate(_)
+        | Op::GroupJoin(_)
+        | Op::GroupApply(_)
+        | Op::GroupApprove(_)
+        | Op::GroupReject(_)
+        | Op::GroupInvite(_)
+        | Op::GroupKick(_)
+        | Op::GroupLeave(_)
+        | Op::GroupDissolve(_)
+        | Op::GroupRole(_)
+        | Op::GroupTransfer(_)
+        | Op::GroupMute(_)
+        | Op::GroupUnmute(_)
+        | Op::GroupSet(_) => work.group_call(caller, &call.op),
+        Op::ChannelCreate(_)
+        | Op::ChannelFollow(_)
+        | Op::ChannelUnfollow(_)
         | Op::ChannelPublishers(_) => work.channel_call(caller, &call.op),
-        Op::RosterRequest(_) | Op::RosterAccept(_) | Op::RosterReject(_) | Op::RosterRemove(_)
-        | Op::RosterBlock(_) | Op::RosterUnblock(_) | Op::RosterTag(_) | Op::RosterNote(_) => {
-            work.roster_call(caller, &call.op)
-        }
+        Op::RosterRequest(_)
+        | Op::RosterAccept(_)
+        | Op::RosterReject(_)
+        | Op::RosterRemove(_)
+        | Op::RosterBlock(_)
+        | Op::RosterUnblock(_)
+        | Op::RosterTag(_)
+        | Op::RosterNote(_) => work.roster_call(caller, &call.op),
         _ => Err(Refusal::not_found("this operation is not offered here").into()),
     }
 }

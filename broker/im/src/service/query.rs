@@ -176,8 +176,7 @@ impl Query {
             return Ok(found);
         }
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
-        let span =
-            Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
+        let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
         self.kv.scan(Family::Log, span, &mut |key, row| {
             match read_entry(conv, keys::seq_of(key), row) {
                 Ok(entry) => {

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
+use super::Caller;
 use super::ops::{Direction, Page, SyncHeads, SyncPull};
 use super::query::{Found, Query, page_size};
-use super::Caller;
 use crate::command::User;
 use crate::device::Start;
 use crate::entry::Entry;
@@ -122,8 +122,7 @@ impl Query {
         let next = rest.last().filter(|_| more).map(Place::of);
         let conversations: Result<Vec<Value>, Fault> =
             rest.iter().map(|line| self.head_line(user, line)).collect();
-        let mut answer =
-            json!({ "conversations": conversations?, "unread_total": unread_total });
+        let mut answer = json!({ "conversations": conversations?, "unread_total": unread_total });
         if let Some(next) = next {
             answer["next"] = next.into();
         }
@@ -218,16 +217,15 @@ impl Query {
         let down = pull.direction.unwrap_or_default() == Direction::Down;
         let min = head.min.max(row.first());
         let mut entries = Vec::new();
+        let (low, high) = bounds(pull, down);
         let mut next = None;
         let mut intervals = row.intervals.clone();
         if down {
             intervals.reverse();
         }
         for interval in intervals {
-            let from = pull.from.unwrap_or(1).max(interval.from).max(min);
-            let to = pull.to.unwrap_or(u64::MAX).min(interval.until.unwrap_or(u64::MAX));
-            let to = to.min(head.last);
-            let (from, to) = bounds(pull, down, from, to);
+            let from = low.max(interval.from).max(min);
+            let to = high.min(interval.until.unwrap_or(u64::MAX)).min(head.last);
             let room = size - entries.len();
             let found = self.entries(&conv, from, to, room, PULL_BYTES, down)?;
             let last = found.last().map(|entry| entry.seq);
@@ -240,7 +238,7 @@ impl Query {
                 break;
             }
             if entries.len() >= size {
-                let left = if down { from > min } else { to < head.last };
+                let left = if down { from > min.max(low) } else { to < head.last.min(high) };
                 next = left.then_some(if down { from - 1 } else { to + 1 });
                 break;
             }
@@ -255,11 +253,13 @@ impl Query {
     }
 }
 
-/// Going down, `from` is where the pull begins at the high end: what `next` is sent back as.
-fn bounds(pull: &SyncPull, down: bool, from: u64, to: u64) -> (u64, u64) {
-    match (down, pull.from, pull.to) {
-        (true, Some(high), low) if low.is_none_or(|low| low <= high) => (from.min(high), to),
-        _ => (from, to),
+/// The stretch that is asked for, both ends included. Going down, `from` is the high end; whoever
+/// gives the ends the other way round means the same stretch.
+fn bounds(pull: &SyncPull, down: bool) -> (u64, u64) {
+    let (low, high) = if down { (pull.to, pull.from) } else { (pull.from, pull.to) };
+    match (low, high) {
+        (Some(low), Some(high)) => (low.min(high), low.max(high)),
+        (low, high) => (low.unwrap_or(1), high.unwrap_or(u64::MAX)),
     }
 }
 
@@ -282,9 +282,9 @@ impl Place {
     }
 
     fn parse(text: &str) -> Result<Place, Refusal> {
-        let place = text.split_once(':').and_then(|(ts, conv)| {
-            Some(Place { ts_ms: ts.parse().ok()?, conv: conv.to_owned() })
-        });
+        let place = text
+            .split_once(':')
+            .and_then(|(ts, conv)| Some(Place { ts_ms: ts.parse().ok()?, conv: conv.to_owned() }));
         place.ok_or_else(|| Refusal::bad_request("next: not what the page before gave"))
     }
 

@@ -92,7 +92,13 @@ impl Work<'_> {
     }
 
     /// Own devices hear of `read`, the conversation of both.
-    pub(crate) fn cursor_moved(&mut self, user: &User, conv: &ConvKey, read_before: u64, row: &UserConv) {
+    pub(crate) fn cursor_moved(
+        &mut self,
+        user: &User,
+        conv: &ConvKey,
+        read_before: u64,
+        row: &UserConv,
+    ) {
         if row.read > read_before {
             let topic = format!("im/me/sys/read/{}/{}", conv.wire(&user.id), row.read);
             self.notice(user.clone(), topic, Bytes::new());
@@ -143,10 +149,9 @@ impl Work<'_> {
     /// A conversation enters the list, or the user's part in it changes.
     pub(crate) fn listed(&mut self, listed: &Listed) -> Result<(), Fault> {
         let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
-        let mut row = self.user_conv(&user, &listed.conv)?.unwrap_or_else(|| UserConv {
-            since_ms: listed.since_ms,
-            ..UserConv::default()
-        });
+        let mut row = self
+            .user_conv(&user, &listed.conv)?
+            .unwrap_or_else(|| UserConv { since_ms: listed.since_ms, ..UserConv::default() });
         if listed.start > row.read {
             row.read = listed.start;
             row.read_count = row.read_count.max(listed.start_count);
