@@ -33,11 +33,11 @@ fn main() -> ExitCode {
     let (mut left, mut done, mut failed) = (settings.kills, 0, Vec::new());
     while left > 0 {
         settings.kills = left.min(KILLS_OF_A_RUN);
-        println!("seed {}", settings.seed);
+        // Said before anything can go wrong.
+        println!("{}", settings.command());
         let outcome = run(&settings, &mut |line| println!("{line}"));
         println!("{}{}", outcome.report, outcome.summary());
         if !outcome.faults.is_empty() {
-            println!("again: {}", settings.command());
             failed.push(settings.seed);
             if let Some(file) = &dump
                 && let Err(error) = write(file, &outcome.history)
