@@ -216,9 +216,11 @@ fn receiver(number: usize, publishers: &[PublisherRole], random: &mut Random) ->
         }
     }
     if temper.keeps_its_session() && version == Version::V5 {
-        filters.extend((0..GROUPS).filter_map(|group| {
-            random.chance(60).then(|| member_filter(group, *random.pick(&[1, 2, 2])))
-        }));
+        for group in 0..GROUPS {
+            if random.chance(60) {
+                filters.push(member_filter(group, *random.pick(&[1, 2, 2])));
+            }
+        }
     }
     let receive_maximum = match version {
         Version::V311 => 0,

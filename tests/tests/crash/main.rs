@@ -8,6 +8,7 @@ use hoopoe_tests::crash::{Outcome, Settings, run};
 /// The seed of every change; a failure found with another one goes beside it.
 const SEED: u64 = 1;
 
+#[allow(clippy::print_stdout, reason = "shown when a test fails")]
 fn crash(settings: &Settings) -> Outcome {
     let mut settings = settings.clone();
     if let Ok(seed) = std::env::var("HOOPOE_CRASH_SEED") {

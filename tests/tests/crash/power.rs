@@ -4,6 +4,7 @@
 use hoopoe_tests::broker::{Broker, Options};
 use hoopoe_tests::connect::Connect;
 use hoopoe_tests::crash::Settings;
+use hoopoe_tests::crash::audit::Fault;
 use hoopoe_tests::crash::power::Power;
 use hoopoe_tests::wire::{Publish, Version};
 
@@ -19,13 +20,18 @@ fn what_clients_were_promised_holds_through_power_cuts() {
     expect_nothing_wrong(&crash(&settings));
 }
 
+/// Not a matter of luck: the power is cut when an acknowledgement has just come, so there is always
+/// something that no sync has followed.
 #[test]
 fn a_broker_that_does_not_sync_is_caught() {
     let durability = "os".to_owned();
-    let settings = Settings { seed: SEED, kills: 2, acks: 300, power_cuts: true, durability };
+    let settings = Settings { seed: SEED, kills: 4, acks: 300, power_cuts: true, durability };
     let outcome = crash(&settings);
-    let lost = |what: &str| outcome.faults.iter().any(|fault| fault.what.contains(what));
-    assert!(lost("acknowledged, but never delivered"), "{}", outcome.summary());
+    let lost = |fault: &Fault| {
+        fault.what == "acknowledged, but never delivered"
+            || fault.what == "a stored session was lost"
+    };
+    assert!(outcome.faults.iter().any(lost), "{}", outcome.summary());
 }
 
 /// A broker whose syncs are watched, and a stored session for `t`.
@@ -92,15 +98,10 @@ fn with_os_a_power_cut_loses_what_was_not_synced_and_nothing_else() {
     broker.stop();
     broker.start_again();
     publish(&broker, MESSAGES);
+    // The last one was acknowledged just now. Nothing waits for a sync in this setting; one of the
+    // broker's own, some seconds after its start, would have to come in this very moment.
     cut_and_restart(&mut broker, &power);
-    // Nothing is acknowledged by a receiver and no session ends, so nothing was synced since.
-    assert_eq!(waiting(&broker), Some((0..MESSAGES).collect()));
-}
-
-#[test]
-fn a_power_cut_at_once_takes_a_session_that_was_not_synced() {
-    let (mut broker, power) = watched("os");
-    publish(&broker, 0);
-    cut_and_restart(&mut broker, &power);
-    assert_eq!(waiting(&broker), None);
+    let kept = waiting(&broker).expect("the session was synced");
+    assert!((MESSAGES..2 * MESSAGES).contains(&kept.len()), "{} kept", kept.len());
+    assert_eq!(kept, (0..kept.len()).collect::<Vec<_>>(), "an unbroken beginning");
 }
