@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{UserKey, WatchRefused};
+use super::WatchRefused;
+use crate::command::User;
 
 /// The watch lists of a shard's users.
 #[derive(Debug)]
 pub struct WatchLists {
     most: usize,
-    lists: HashMap<UserKey, BTreeSet<UserKey>>,
+    lists: HashMap<User, BTreeSet<User>>,
 }
 
 impl WatchLists {
@@ -24,9 +25,9 @@ impl WatchLists {
     /// them: who asks again is told again.
     pub fn add(
         &mut self,
-        watcher: &UserKey,
-        users: impl IntoIterator<Item = UserKey>,
-    ) -> Result<Vec<UserKey>, WatchRefused> {
+        watcher: &User,
+        users: impl IntoIterator<Item = User>,
+    ) -> Result<Vec<User>, WatchRefused> {
         let present = self.lists.get(watcher);
         let mut room = self.most - present.map_or(0, BTreeSet::len);
         let mut wanted = BTreeSet::new();
@@ -47,13 +48,9 @@ impl WatchLists {
     }
 
     /// Takes users off the watcher's list; gives those that were on it, sorted.
-    pub fn remove(
-        &mut self,
-        watcher: &UserKey,
-        users: impl IntoIterator<Item = UserKey>,
-    ) -> Vec<UserKey> {
+    pub fn remove(&mut self, watcher: &User, users: impl IntoIterator<Item = User>) -> Vec<User> {
         let Some(list) = self.lists.get_mut(watcher) else { return Vec::new() };
-        let gone: BTreeSet<UserKey> = users.into_iter().filter(|user| list.remove(user)).collect();
+        let gone: BTreeSet<User> = users.into_iter().filter(|user| list.remove(user)).collect();
         if list.is_empty() {
             self.lists.remove(watcher);
         }
@@ -61,12 +58,12 @@ impl WatchLists {
     }
 
     /// The watcher's last device has gone: gives whom it watched, sorted.
-    pub fn end(&mut self, watcher: &UserKey) -> Vec<UserKey> {
+    pub fn end(&mut self, watcher: &User) -> Vec<User> {
         self.lists.remove(watcher).map_or_else(Vec::new, |list| list.into_iter().collect())
     }
 
     /// How many users this one watches.
-    pub fn watched_by(&self, watcher: &UserKey) -> usize {
+    pub fn watched_by(&self, watcher: &User) -> usize {
         self.lists.get(watcher).map_or(0, BTreeSet::len)
     }
 }

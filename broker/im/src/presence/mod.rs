@@ -17,32 +17,16 @@ mod row;
 mod show;
 mod step;
 mod watcher;
+pub(crate) mod work;
 
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
 
 pub use lists::WatchLists;
 pub use row::{PresenceRow, Stamp, View};
 pub use show::{BadShow, BadText, OFFLINE, SHOW_BYTES, STATUS_TEXT_BYTES, Show, StatusText};
 pub use step::{Change, Presence, Tick};
-
-/// A user of a tenant.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct UserKey {
-    /// Isolated world of users.
-    pub tenant: Arc<str>,
-    /// The user's id.
-    pub user: Arc<str>,
-}
-
-impl UserKey {
-    /// The user `user` of `tenant`.
-    pub fn new(tenant: impl Into<Arc<str>>, user: impl Into<Arc<str>>) -> UserKey {
-        UserKey { tenant: tenant.into(), user: user.into() }
-    }
-}
+pub use work::{SetShow, WatchStep, WatchStepKind};
 
 /// How long, how often and how many: the settings of presence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

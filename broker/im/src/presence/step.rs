@@ -10,15 +10,16 @@ use std::sync::Arc;
 use super::row::{PresenceRow, View};
 use super::show::{Show, StatusText};
 use super::watcher::Watcher;
-use super::{PresenceSettings, UserKey, WatchRefused};
+use super::{PresenceSettings, WatchRefused};
+use crate::command::User;
 
 /// A notice of a user's presence, for all devices of a watcher.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
     /// Who is told.
-    pub watcher: UserKey,
+    pub watcher: User,
     /// Of whom.
-    pub user: UserKey,
+    pub user: User,
     /// JSON `{user, show, text, since, version}`; one allocation for all who see the same.
     pub payload: Arc<str>,
 }
@@ -27,7 +28,7 @@ pub struct Change {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tick {
     /// Rows to be written, before the changes leave.
-    pub rows: Vec<(UserKey, PresenceRow)>,
+    pub rows: Vec<(User, PresenceRow)>,
     /// Notices, by time due, watched user and watcher.
     pub changes: Vec<Change>,
 }
@@ -39,7 +40,7 @@ struct Person {
     devices: u32,
     /// When a user without devices is gone.
     gone_at: Option<u64>,
-    watchers: BTreeMap<UserKey, Watcher>,
+    watchers: BTreeMap<User, Watcher>,
     /// When watchers were told last.
     told_at: Option<u64>,
     /// When they are to be told next.
@@ -52,11 +53,11 @@ pub struct Presence {
     settings: PresenceSettings,
     /// When this process started, which marks its rows.
     started: u64,
-    people: HashMap<UserKey, Person>,
+    people: HashMap<User, Person>,
     /// Ends of grace times.
-    leaving: BTreeSet<(u64, UserKey)>,
+    leaving: BTreeSet<(u64, User)>,
     /// Whose watchers are to be told, and when.
-    telling: BTreeSet<(u64, UserKey)>,
+    telling: BTreeSet<(u64, User)>,
 }
 
 impl Presence {
@@ -77,7 +78,7 @@ impl Presence {
     }
 
     /// True if the user's state is in memory; otherwise calls about it want the stored row.
-    pub fn knows(&self, user: &UserKey) -> bool {
+    pub fn knows(&self, user: &User) -> bool {
         self.people.contains_key(user)
     }
 
@@ -85,7 +86,7 @@ impl Presence {
     pub fn device_connected(
         &mut self,
         now: u64,
-        user: &UserKey,
+        user: &User,
         row: Option<PresenceRow>,
     ) -> Option<PresenceRow> {
         let started = self.started;
@@ -109,7 +110,7 @@ impl Presence {
 
     /// A device of the user has gone. The user stays here for the grace time: see
     /// [`Presence::on_tick`].
-    pub fn device_gone(&mut self, now: u64, user: &UserKey) {
+    pub fn device_gone(&mut self, now: u64, user: &User) {
         let Some(person) = self.people.get_mut(user) else { return };
         person.devices = person.devices.saturating_sub(1);
         if person.devices == 0 && person.gone_at.is_none() {
@@ -120,7 +121,7 @@ impl Presence {
     }
 
     /// True while a device of the user is connected.
-    pub fn has_device(&self, user: &UserKey) -> bool {
+    pub fn has_device(&self, user: &User) -> bool {
         self.people.get(user).is_some_and(|person| person.devices > 0)
     }
 
@@ -128,7 +129,7 @@ impl Presence {
     pub fn set(
         &mut self,
         now: u64,
-        user: &UserKey,
+        user: &User,
         row: Option<PresenceRow>,
         show: Show,
         text: StatusText,
@@ -156,8 +157,8 @@ impl Presence {
     pub fn watch(
         &mut self,
         now: u64,
-        watcher: &UserKey,
-        user: &UserKey,
+        watcher: &User,
+        user: &User,
         row: Option<PresenceRow>,
         told: Option<u64>,
         sees: bool,
@@ -181,7 +182,7 @@ impl Presence {
     }
 
     /// The watcher wants to hear nothing more of the user.
-    pub fn unwatch(&mut self, watcher: &UserKey, user: &UserKey) {
+    pub fn unwatch(&mut self, watcher: &User, user: &User) {
         if let Some(person) = self.people.get_mut(user) {
             person.watchers.remove(watcher);
         }
@@ -190,7 +191,7 @@ impl Presence {
 
     /// Policy, roster or a block between the two has changed: a watcher who may see no more is
     /// told what looks like going offline, one who may again is told the state.
-    pub fn rights_changed(&mut self, now: u64, watcher: &UserKey, user: &UserKey) {
+    pub fn rights_changed(&mut self, now: u64, watcher: &User, user: &User) {
         if self.people.get(user).is_some_and(|person| person.watchers.contains_key(watcher)) {
             self.schedule(now, user);
         }
@@ -200,8 +201,8 @@ impl Presence {
     pub fn get(
         &self,
         now: u64,
-        viewer: &UserKey,
-        user: &UserKey,
+        viewer: &User,
+        user: &User,
         row: Option<PresenceRow>,
         sees: bool,
     ) -> View {
@@ -219,7 +220,7 @@ impl Presence {
 
     /// When [`Presence::on_tick`] has something to do, in milliseconds since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
-        let first = |set: &BTreeSet<(u64, UserKey)>| set.first().map(|(at, _)| *at);
+        let first = |set: &BTreeSet<(u64, User)>| set.first().map(|(at, _)| *at);
         match (first(&self.leaving), first(&self.telling)) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -229,7 +230,7 @@ impl Presence {
     /// Ends grace times and tells watchers what is due, at most as many as the settings say;
     /// [`Presence::next_timeout`] is in the past while there are more. `sees(watcher, user)`:
     /// policy, roster and blocks let the watcher see the user.
-    pub fn on_tick(&mut self, now: u64, mut sees: impl FnMut(&UserKey, &UserKey) -> bool) -> Tick {
+    pub fn on_tick(&mut self, now: u64, mut sees: impl FnMut(&User, &User) -> bool) -> Tick {
         let mut tick = Tick::default();
         while let Some((at, user)) = self.leaving.first().filter(|(at, _)| *at <= now).cloned() {
             self.leaving.remove(&(at, user.clone()));
@@ -249,7 +250,7 @@ impl Presence {
 
     /// The process ends: grace times end now, and nobody is here any more. Gives the rows to be
     /// written.
-    pub fn stop(&mut self, now: u64) -> Vec<(UserKey, PresenceRow)> {
+    pub fn stop(&mut self, now: u64) -> Vec<(User, PresenceRow)> {
         let mut rows = BTreeMap::new();
         for (user, person) in &mut self.people {
             if person.row.change(now, |row| row.here = false) {
@@ -268,7 +269,7 @@ impl Presence {
     }
 
     /// The grace time of a user without devices is over.
-    fn left(&mut self, now: u64, user: &UserKey) -> Option<PresenceRow> {
+    fn left(&mut self, now: u64, user: &User) -> Option<PresenceRow> {
         let started = self.started;
         let person = self.people.get_mut(user)?;
         person.gone_at = None;
@@ -287,8 +288,8 @@ impl Presence {
     fn tell(
         &mut self,
         now: u64,
-        user: &UserKey,
-        sees: &mut impl FnMut(&UserKey, &UserKey) -> bool,
+        user: &User,
+        sees: &mut impl FnMut(&User, &User) -> bool,
         tick: &mut Tick,
     ) -> bool {
         let most = self.settings.notices_per_tick.max(1);
@@ -307,7 +308,7 @@ impl Presence {
             let Some(view) = watcher.news(&mut person.row, now, own, sees) else { continue };
             let payload = match &last {
                 Some((same, payload)) if *same == view => payload.clone(),
-                _ => Arc::from(view.json(&user.user).to_string()),
+                _ => Arc::from(view.json(&user.id).to_string()),
             };
             last = Some((view, payload.clone()));
             tick.changes.push(Change { watcher: key.clone(), user: user.clone(), payload });
@@ -327,7 +328,7 @@ impl Presence {
 
     /// The user's state in memory, read back from the row if it was not there. One whom an
     /// earlier process left here has the rest of a grace time to come back.
-    fn person(&mut self, now: u64, user: &UserKey, row: Option<PresenceRow>) -> &mut Person {
+    fn person(&mut self, now: u64, user: &User, row: Option<PresenceRow>) -> &mut Person {
         let (started, grace_ms) = (self.started, self.settings.grace_ms);
         let leaving = &mut self.leaving;
         self.people.entry(user.clone()).or_insert_with(|| {
@@ -346,7 +347,7 @@ impl Presence {
     }
 
     /// Has the user's watchers told as soon as the interval allows.
-    fn schedule(&mut self, now: u64, user: &UserKey) {
+    fn schedule(&mut self, now: u64, user: &User) {
         let Some(person) = self.people.get_mut(user) else { return };
         if person.watchers.is_empty() || person.due.is_some() {
             return;
@@ -358,7 +359,7 @@ impl Presence {
     }
 
     /// Drops from memory what a row says as well.
-    fn forget(&mut self, user: &UserKey) {
+    fn forget(&mut self, user: &User) {
         let Some(person) = self.people.get(user) else { return };
         if person.devices > 0 || person.gone_at.is_some() || !person.watchers.is_empty() {
             return;

@@ -6,20 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::*;
+use crate::command::User;
+use std::sync::Arc;
 
 /// Presence of one shard with its rows, driven by a script.
 struct Driver {
     settings: PresenceSettings,
     presence: Presence,
-    rows: BTreeMap<UserKey, PresenceRow>,
+    rows: BTreeMap<User, PresenceRow>,
     /// Who may not see whom: (watcher, user).
-    blocks: BTreeSet<(UserKey, UserKey)>,
-    versions: HashMap<(UserKey, UserKey), u64>,
+    blocks: BTreeSet<(User, User)>,
+    versions: HashMap<(User, User), u64>,
     said: Vec<String>,
 }
 
-fn key(user: &str) -> UserKey {
-    UserKey::new("default", user)
+fn key(user: &str) -> User {
+    User { tenant: "default".into(), id: user.into() }
 }
 
 impl Driver {
@@ -34,16 +36,16 @@ impl Driver {
         }
     }
 
-    fn sees(&self, watcher: &UserKey, user: &UserKey) -> bool {
+    fn sees(&self, watcher: &User, user: &User) -> bool {
         !self.blocks.contains(&(watcher.clone(), user.clone()))
     }
 
     /// The stored row, as callers read it: only for users that are not known.
-    fn row(&self, user: &UserKey) -> Option<PresenceRow> {
+    fn row(&self, user: &User) -> Option<PresenceRow> {
         if self.presence.knows(user) { None } else { self.rows.get(user).cloned() }
     }
 
-    fn write(&mut self, user: &UserKey, row: Option<PresenceRow>) {
+    fn write(&mut self, user: &User, row: Option<PresenceRow>) {
         if let Some(row) = row {
             let stored = serde_json::to_vec(&row).unwrap();
             self.rows.insert(user.clone(), serde_json::from_slice(&stored).unwrap());
@@ -60,13 +62,13 @@ impl Driver {
         }
         for Change { watcher, user, payload } in tick.changes {
             let body: serde_json::Value = serde_json::from_str(&payload).unwrap();
-            assert_eq!(body["user"], *user.user);
+            assert_eq!(body["user"], *user.id);
             assert!(body["since"].as_u64().unwrap() <= now);
             let version = body["version"].as_u64().unwrap();
             let before = self.versions.insert((watcher.clone(), user.clone()), version);
             assert!(before.is_none_or(|before| before < version), "{before:?} then {payload}");
             let (show, text) = (body["show"].as_str().unwrap(), body["text"].as_str().unwrap());
-            let line = format!("{}: {} {show} {text}", watcher.user, user.user);
+            let line = format!("{}: {} {show} {text}", watcher.id, user.id);
             self.said.push(line.trim_end().to_owned());
         }
     }
@@ -78,7 +80,7 @@ impl Driver {
         }
     }
 
-    fn answer(&mut self, viewer: &UserKey, user: &UserKey, view: &View) {
+    fn answer(&mut self, viewer: &User, user: &User, view: &View) {
         let seen = self.versions.entry((viewer.clone(), user.clone())).or_default();
         if view.version > 0 {
             assert!(*seen <= view.version, "went back from {seen} to {view:?}");
@@ -399,7 +401,7 @@ fn a_full_tick_goes_on_with_the_next() {
         assert_eq!(presence.next_timeout(), Some(5));
         let tick = presence.on_tick(6, |_, _| true);
         assert!(tick.changes.len() <= 2);
-        told.extend(tick.changes.into_iter().map(|change| change.watcher.user.to_string()));
+        told.extend(tick.changes.into_iter().map(|change| change.watcher.id.to_string()));
     }
     assert_eq!(told, ["a", "b", "c", "d", "e"]);
     assert_eq!(presence.next_timeout(), None);

@@ -1,0 +1,121 @@
+//! Services: requests with JSON bodies, the same over MQTT and HTTP.
+//!
+//! A request is parsed into an [`Op`]: unknown fields, wrong types and bad ids end there, with an
+//! error that names them. [`Op::writes`] says whether the owning shard carries it out, or a reader
+//! thread behind everything that shard was told before (`query`).
+
+pub mod lists;
+pub mod ops;
+pub mod parse;
+pub mod query;
+pub mod sync;
+
+use std::sync::Arc;
+
+use hoopoe_core::Slot;
+use serde_json::Value;
+
+pub use ops::Op;
+pub use parse::parse;
+
+use crate::command::{Asker, User};
+use crate::id::ConvKey;
+use crate::refusal::{Fault, Refusal};
+use crate::shard::Work;
+
+/// Who calls.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The user, or the user that an operator acts for.
+    pub user: User,
+    /// The device; empty over HTTP.
+    pub device: Arc<str>,
+    /// An operator, or a service account: may do what an owner may.
+    pub privileged: bool,
+}
+
+/// A service call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who calls.
+    pub caller: Caller,
+    /// What.
+    pub op: Op,
+    /// Who waits.
+    pub asker: Asker,
+}
+
+impl Call {
+    /// The slot whose shard judges the call, or behind whose commands it is read.
+    pub fn slot(&self) -> Slot {
+        let user = &self.caller.user;
+        let group = |id: &str| ConvKey::group(&user.tenant, id).slot();
+        let channel = |id: &str| ConvKey::channel(&user.tenant, id).slot();
+        match &self.op {
+            Op::GroupCreate(create) => group(create.group.as_deref().unwrap_or_default()),
+            Op::GroupInfo(of) | Op::GroupLeave(of) | Op::GroupDissolve(of) => group(&of.group),
+            Op::GroupJoin(of) | Op::GroupApply(of) => group(&of.group),
+            Op::GroupApprove(of) | Op::GroupReject(of) | Op::GroupTransfer(of) => group(&of.group),
+            Op::GroupInvite(of) | Op::GroupKick(of) => group(&of.group),
+            Op::GroupRole(of) => group(&of.group),
+            Op::GroupMute(of) | Op::GroupUnmute(of) => group(&of.group),
+            Op::GroupSet(of) => group(&of.group),
+            Op::GroupMembers(of) => group(&of.group),
+            Op::ChannelCreate(create) => channel(create.channel.as_deref().unwrap_or_default()),
+            Op::ChannelFollow(of) | Op::ChannelUnfollow(of) | Op::ChannelInfo(of) => {
+                channel(&of.channel)
+            }
+            Op::ChannelPublishers(of) => channel(&of.channel),
+            Op::ReceiptList(of) | Op::ReceiptCount(of) => self.conv_slot(&of.conv),
+            _ => user.slot(),
+        }
+    }
+
+    fn conv_slot(&self, wire: &str) -> Slot {
+        let user = &self.caller.user;
+        let conv = ConvKey::from_wire(&user.tenant, &user.id, wire);
+        conv.map_or_else(|| user.slot(), |conv| conv.slot())
+    }
+}
+
+/// Carries out a call that writes, in the shard that owns what it changes.
+pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> {
+    let caller = &call.caller;
+    match &call.op {
+        Op::UserSet(set) => work.user_set(caller, set),
+        Op::ConvPin(switch) => work.conv_pin(caller, switch),
+        Op::ConvMute(mute) => work.conv_mute(caller, mute),
+        Op::ConvHide(switch) => work.conv_hide(caller, switch),
+        Op::ConvClear(of) => work.conv_clear(caller, &of.conv),
+        Op::GroupCreate(_)
+        | Op::GroupJoin(_)
+        | Op::GroupApply(_)
+        | Op::GroupApprove(_)
+        | Op::GroupReject(_)
+        | Op::GroupInvite(_)
+        | Op::GroupKick(_)
+        | Op::GroupLeave(_)
+        | Op::GroupDissolve(_)
+        | Op::GroupRole(_)
+        | Op::GroupTransfer(_)
+        | Op::GroupMute(_)
+        | Op::GroupUnmute(_)
+        | Op::GroupSet(_) => work.group_call(caller, &call.op),
+        Op::ChannelCreate(_)
+        | Op::ChannelFollow(_)
+        | Op::ChannelUnfollow(_)
+        | Op::ChannelPublishers(_) => work.channel_call(caller, &call.op),
+        Op::RosterRequest(_)
+        | Op::RosterAccept(_)
+        | Op::RosterReject(_)
+        | Op::RosterRemove(_)
+        | Op::RosterBlock(_)
+        | Op::RosterUnblock(_)
+        | Op::RosterTag(_)
+        | Op::RosterNote(_) => work.roster_call(caller, &call.op),
+        Op::PresenceWatch(_) | Op::PresenceUnwatch(_) | Op::PresenceGet(_) => {
+            work.presence_call(caller, &call.op)
+        }
+        _ => Err(Refusal::not_found("this operation is not offered here").into()),
+    }
+}
