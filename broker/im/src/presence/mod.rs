@@ -20,6 +20,8 @@ mod watcher;
 pub(crate) mod work;
 
 #[cfg(test)]
+mod shard_tests;
+#[cfg(test)]
 mod tests;
 
 pub use lists::WatchLists;
