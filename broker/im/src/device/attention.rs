@@ -10,6 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Gap;
+use crate::id::ConvKey;
+
 /// Least time between two pokes for a conversation, in milliseconds.
 pub const POKE_INTERVAL_MS: u64 = 30_000;
 /// Conversations that a device in the background keeps in mind: as many as groups and channels a
@@ -35,24 +38,26 @@ pub enum Arrival {
     Other,
 }
 
-/// A range of a conversation that is named instead of sent: both ends included.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Gap<C> {
-    /// The conversation.
-    pub conv: C,
-    /// First seq.
-    pub from: u64,
-    /// Last seq.
-    pub to: u64,
+impl Arrival {
+    /// What a publication of the broker's to an inbox topic is, stored entries aside.
+    pub fn of_notice(topic: &str) -> Arrival {
+        match topic.strip_prefix("im/me/").unwrap_or_default() {
+            rest if rest.starts_with("pr/") => Arrival::Presence,
+            rest if rest.starts_with("sig/") => Arrival::Signal,
+            rest if rest.starts_with("sys/receipt/") => Arrival::Receipt,
+            rest if rest.starts_with("sys/read/") => Arrival::Receipt,
+            _ => Arrival::Other,
+        }
+    }
 }
 
 /// What is to be done with a stored entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict<C> {
+pub enum Verdict {
     /// It is sent, after the gap if there is one.
-    Send(Option<Gap<C>>),
+    Send(Option<Gap>),
     /// It is not sent; the gap, if there is one, is told.
-    Hold(Option<Gap<C>>),
+    Hold(Option<Gap>),
 }
 
 /// A conversation with something held back, or poked lately.
@@ -63,22 +68,16 @@ struct Held {
     range: Option<(u64, u64)>,
 }
 
-/// The attention of one device. `C` names conversations.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attention<C> {
+/// The attention of one device.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Attention {
     background: bool,
-    held: BTreeMap<C, Held>,
+    held: BTreeMap<ConvKey, Held>,
     /// When conversations with a range are to be poked.
-    due: BTreeSet<(u64, C)>,
+    due: BTreeSet<(u64, ConvKey)>,
 }
 
-impl<C: Ord + Clone> Default for Attention<C> {
-    fn default() -> Attention<C> {
-        Attention { background: false, held: BTreeMap::new(), due: BTreeSet::new() }
-    }
-}
-
-impl<C: Ord + Clone> Attention<C> {
+impl Attention {
     /// True while the app is in the background. Push counts the device as absent then.
     pub fn is_background(&self) -> bool {
         self.background
@@ -91,7 +90,7 @@ impl<C: Ord + Clone> Attention<C> {
 
     /// `im/me/fg`: the app is looked at again. Gives what was held back and not yet named, by
     /// conversation: it flows now, from the device's cursor.
-    pub fn foreground(&mut self) -> Vec<Gap<C>> {
+    pub fn foreground(&mut self) -> Vec<Gap> {
         self.background = false;
         self.due.clear();
         std::mem::take(&mut self.held)
@@ -112,7 +111,7 @@ impl<C: Ord + Clone> Attention<C> {
 
     /// A stored entry wants to go to the device; entries of a conversation come in ascending
     /// order.
-    pub fn on_entry(&mut self, now: u64, conv: &C, seq: u64, arrival: Arrival) -> Verdict<C> {
+    pub fn on_entry(&mut self, now: u64, conv: &ConvKey, seq: u64, arrival: Arrival) -> Verdict {
         if !self.background || arrival == Arrival::Direct {
             return Verdict::Send(None);
         }
@@ -142,7 +141,7 @@ impl<C: Ord + Clone> Attention<C> {
     }
 
     /// Names what has been held back for an interval.
-    pub fn on_tick(&mut self, now: u64) -> Vec<Gap<C>> {
+    pub fn on_tick(&mut self, now: u64) -> Vec<Gap> {
         let mut gaps = Vec::new();
         while let Some((_, conv)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             gaps.extend(self.name(now, &conv));
@@ -151,13 +150,13 @@ impl<C: Ord + Clone> Attention<C> {
     }
 
     /// Names what is held back of a conversation if its interval is over.
-    fn poke(&mut self, now: u64, conv: &C) -> Option<Gap<C>> {
+    fn poke(&mut self, now: u64, conv: &ConvKey) -> Option<Gap> {
         let held = self.held.get(conv)?;
         if now < held.poked_at + POKE_INTERVAL_MS { None } else { self.name(now, conv) }
     }
 
     /// Names what is held back of a conversation.
-    fn name(&mut self, now: u64, conv: &C) -> Option<Gap<C>> {
+    fn name(&mut self, now: u64, conv: &ConvKey) -> Option<Gap> {
         let held = self.held.get_mut(conv)?;
         let (from, to) = held.range.take()?;
         self.due.remove(&(held.poked_at + POKE_INTERVAL_MS, conv.clone()));
@@ -170,18 +169,25 @@ impl<C: Ord + Clone> Attention<C> {
 mod tests {
     use super::*;
 
+    /// A conversation as alice spells it.
+    fn conv(wire: &str) -> ConvKey {
+        ConvKey::from_wire("default", "alice", wire).unwrap()
+    }
+
     /// Says what comes of a verdict: `send`, `hold`, with `[from..to]` before it.
-    fn spell(verdict: Verdict<&'static str>) -> String {
+    fn spell(verdict: Verdict) -> String {
         let (gap, word) = match verdict {
             Verdict::Send(gap) => (gap, "send"),
             Verdict::Hold(gap) => (gap, "hold"),
         };
-        gap.map_or(word.to_owned(), |gap| format!("[{} {}..{}] {word}", gap.conv, gap.from, gap.to))
+        gap.map_or(word.to_owned(), |gap| {
+            format!("[{} {}..{}] {word}", gap.conv.wire("alice"), gap.from, gap.to)
+        })
     }
 
     #[test]
     fn only_what_cannot_wait_reaches_the_background() {
-        let mut attention: Attention<&str> = Attention::default();
+        let mut attention: Attention = Attention::default();
         let all = [
             (Arrival::Direct, true),
             (Arrival::Mention, true),
@@ -202,10 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn notices_are_told_apart_by_topic() {
+        let cases = [
+            ("im/me/pr/bob", Arrival::Presence),
+            ("im/me/sig/u/bob/bob/typing", Arrival::Signal),
+            ("im/me/sys/receipt/u/bob/read/7/bob", Arrival::Receipt),
+            ("im/me/sys/read/g/team/9", Arrival::Receipt),
+            ("im/me/sys/gap/g/team/1/9", Arrival::Other),
+            ("im/me/sys/hello", Arrival::Other),
+            ("im/me/res/7/ok", Arrival::Other),
+            ("im/r/lobby/msg/chat", Arrival::Other),
+        ];
+        for (topic, arrival) in cases {
+            assert_eq!(Arrival::of_notice(topic), arrival, "{topic}");
+        }
+    }
+
+    #[test]
     fn group_entries_are_named_once_an_interval() {
         use Arrival::{Direct, Group, Mention};
         let mut attention = Attention::default();
-        assert_eq!(spell(attention.on_entry(0, &"g/team", 6, Group)), "send");
+        assert_eq!(spell(attention.on_entry(0, &conv("g/team"), 6, Group)), "send");
         attention.background();
         let cases = [
             (1_000, "g/team", 7, Group, "[g/team 7..7] hold", None),
@@ -222,12 +245,16 @@ mod tests {
             (90_000, "g/team", 14, Group, "[g/team 14..14] hold", None),
             (90_001, "g/team", 15, Group, "hold", Some(120_000)),
         ];
-        for (now, conv, seq, arrival, expected, timeout) in cases {
-            assert_eq!(spell(attention.on_entry(now, &conv, seq, arrival)), expected, "at {now}");
+        for (now, wire, seq, arrival, expected, timeout) in cases {
+            assert_eq!(
+                spell(attention.on_entry(now, &conv(wire), seq, arrival)),
+                expected,
+                "at {now}"
+            );
             assert_eq!(attention.next_timeout(), timeout, "at {now}");
         }
         assert_eq!(attention.on_tick(119_999), []);
-        assert_eq!(attention.on_tick(120_000), [Gap { conv: "g/team", from: 15, to: 15 }]);
+        assert_eq!(attention.on_tick(120_000), [Gap { conv: conv("g/team"), from: 15, to: 15 }]);
         assert_eq!(attention.next_timeout(), None);
     }
 
@@ -235,36 +262,44 @@ mod tests {
     fn what_was_not_named_flows_when_the_app_is_back() {
         let mut attention = Attention::default();
         attention.background();
-        for (now, conv, seq) in [(1, "g/b", 1), (2, "g/b", 2), (3, "g/b", 3), (4, "g/a", 9)] {
-            attention.on_entry(now, &conv, seq, Arrival::Group);
+        for (now, wire, seq) in [(1, "g/b", 1), (2, "g/b", 2), (3, "g/b", 3), (4, "g/a", 9)] {
+            attention.on_entry(now, &conv(wire), seq, Arrival::Group);
         }
-        assert_eq!(attention.foreground(), [Gap { conv: "g/b", from: 2, to: 3 }]);
+        assert_eq!(attention.foreground(), [Gap { conv: conv("g/b"), from: 2, to: 3 }]);
         assert_eq!(attention.next_timeout(), None);
-        assert_eq!(spell(attention.on_entry(5, &"g/b", 4, Arrival::Group)), "send");
+        assert_eq!(spell(attention.on_entry(5, &conv("g/b"), 4, Arrival::Group)), "send");
         // The next background begins afresh.
         attention.background();
-        assert_eq!(spell(attention.on_entry(6, &"g/b", 5, Arrival::Group)), "[g/b 5..5] hold");
+        assert_eq!(
+            spell(attention.on_entry(6, &conv("g/b"), 5, Arrival::Group)),
+            "[g/b 5..5] hold"
+        );
     }
 
     #[test]
     fn what_is_kept_in_mind_is_bounded() {
-        let mut attention: Attention<u64> = Attention::default();
+        let mut attention: Attention = Attention::default();
         attention.background();
-        let most = HELD_CONVERSATIONS as u64;
-        for conv in 0..most {
+        let most = HELD_CONVERSATIONS;
+        for number in 0..most {
+            let group = conv(&format!("g/{number}"));
             assert!(matches!(
-                attention.on_entry(0, &conv, 1, Arrival::Group),
+                attention.on_entry(0, &group, 1, Arrival::Group),
                 Verdict::Hold(Some(_))
             ));
         }
+        let last = conv("g/last");
         // No place: named at once, each time.
         for seq in 1..3 {
-            let verdict = attention.on_entry(1, &most, seq, Arrival::Group);
-            assert_eq!(verdict, Verdict::Hold(Some(Gap { conv: most, from: seq, to: seq })));
+            let verdict = attention.on_entry(1, &last, seq, Arrival::Group);
+            assert_eq!(
+                verdict,
+                Verdict::Hold(Some(Gap { conv: last.clone(), from: seq, to: seq }))
+            );
         }
         assert_eq!(attention.held.len(), HELD_CONVERSATIONS);
         // Places of conversations without news are free after the interval.
-        attention.on_entry(POKE_INTERVAL_MS, &most, 3, Arrival::Group);
+        attention.on_entry(POKE_INTERVAL_MS, &last, 3, Arrival::Group);
         assert_eq!(attention.held.len(), 1);
     }
 }
