@@ -4,6 +4,7 @@ use hoopoe_store::kv::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
+use crate::effect::Effect;
 use crate::keys::{self, user_kind};
 use crate::refusal::Fault;
 use crate::shard::Work;
@@ -42,6 +43,8 @@ impl Work<'_> {
             push: before.and_then(|row| row.push),
         };
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
+        self.flush_cursors(Some(user))?;
+        self.txn.effect(Effect::Login(Box::new(device.clone())));
         Ok(())
     }
 
