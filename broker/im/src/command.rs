@@ -52,6 +52,8 @@ pub enum Command {
     Send(Box<Send>),
     /// A recall, edit or reaction.
     Operate(Box<Operate>),
+    /// A signal: judged like a message, and never stored.
+    Signal(Box<SendSignal>),
     /// A user's `cur` publication.
     MoveCursor(Box<MoveCursor>),
     /// What a device has acknowledged since the last report.
@@ -81,11 +83,21 @@ pub enum Command {
 }
 
 impl Command {
+    /// The incoming QoS 2 publication that it carries out.
+    pub fn marker(&self) -> Option<PacketIdent> {
+        match self {
+            Command::Send(send) => send.marker,
+            Command::Operate(operate) => operate.marker,
+            _ => None,
+        }
+    }
+
     /// The slot that owns what the command changes; `None` for answers between shards.
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Command::Send(send) => Some(send.conv.slot()),
             Command::Operate(operate) => Some(operate.conv.slot()),
+            Command::Signal(signal) => Some(signal.conv.slot()),
             Command::MoveCursor(cursor) => Some(cursor.user.slot()),
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
@@ -124,6 +136,25 @@ pub struct Send {
     pub marker: Option<PacketIdent>,
     /// Sent by a service account or an operator: no policy of users holds it back.
     pub privileged: bool,
+    /// Who waits.
+    pub asker: Asker,
+}
+
+/// A signal to a user or group.
+#[derive(Clone, Debug)]
+pub struct SendSignal {
+    /// The conversation whose members hear it.
+    pub conv: ConvKey,
+    /// The authenticated sender.
+    pub from: User,
+    /// The sending connection, which does not hear it.
+    pub location: hoopoe_core::Location,
+    /// A word of the client's.
+    pub kind: Arc<str>,
+    /// The sender's properties, encoded.
+    pub properties: Bytes,
+    /// The payload.
+    pub payload: Bytes,
     /// Who waits.
     pub asker: Asker,
 }
@@ -194,6 +225,8 @@ pub struct Device {
     pub stored: bool,
     /// The session was there before: the device goes on at its own cursors.
     pub kept: bool,
+    /// It wants to hear where its conversations stand, and no replay.
+    pub heads_only: bool,
 }
 
 /// What a device has acknowledged.

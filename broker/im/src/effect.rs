@@ -7,7 +7,7 @@ use hoopoe_codec::ReasonCode;
 use hoopoe_store::log::CommitError;
 use hoopoe_store::{Receipt, WriteError};
 
-use crate::command::{Asker, Forward, User};
+use crate::command::{Asker, Device, Forward, SendSignal, User};
 use crate::entry::Entry;
 use crate::id::ConvKey;
 use crate::refusal::Refusal;
@@ -60,6 +60,8 @@ pub enum Effect {
         /// Payload.
         payload: Bytes,
     },
+    /// A signal that may be heard.
+    Signal(Box<SendSignal>),
     /// The devices of a user get the entries of a conversation from now on, or with another
     /// interval.
     Listed {
@@ -95,6 +97,8 @@ pub enum Effect {
     },
     /// A call that reads may be carried out.
     Read(Box<Call>),
+    /// A connected device's conversations may be read.
+    Login(Box<Device>),
     /// A user's connections end.
     Kick {
         /// The user.

@@ -140,6 +140,22 @@ impl ImShard {
         }
     }
 
+    /// Answers a command while nothing can be written (ruling 12). Calls that only read are
+    /// carried out.
+    pub fn refuse(&mut self, command: Command, pending: &mut Pending) {
+        match command {
+            Command::Read(call) => pending.push(Effect::Read(call)),
+            Command::Connected(device) => pending.push(Effect::Login(device)),
+            Command::Progress(progress) => self.memory.lazy.progress(0, &progress),
+            command => {
+                if let Some(asker) = asker_of(&command) {
+                    let answer = Answer::Refused(Refusal::not_writable());
+                    pending.push(Effect::Answer { asker, answer });
+                }
+            }
+        }
+    }
+
     /// When [`on_tick`](Self::on_tick) has something to do, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
@@ -212,6 +228,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),
+        Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
@@ -239,6 +256,7 @@ impl Work<'_> {
         match command {
             Command::Send(send) => self.send(&send, is_new).map(Some),
             Command::Operate(operate) => self.operate(&operate, is_new).map(Some),
+            Command::Signal(signal) => self.signal(signal).map(Some),
             Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => self.connected(&device).map(|()| None),

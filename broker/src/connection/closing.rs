@@ -76,6 +76,7 @@ impl Worker {
         session.route.leave(location);
         self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
+        self.im_detach(location, &mut session);
         if session.route.session.is_none() {
             self.unroute(&session);
             if let Some(will) = session.will.take()

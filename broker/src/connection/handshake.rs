@@ -172,6 +172,7 @@ impl Worker {
             let at = self.now_secs + keep_alive_limit(keep_alive_secs);
             self.wheel.schedule(location, at);
         }
+        self.im_attach(location, opened.session_present, newcomer.heads_only);
         if let Some(stored) = opened.session {
             self.restore(location, stored);
         }
@@ -264,9 +265,13 @@ impl Worker {
             stored.head,
         );
         session.incoming.restore(&stored.markers, &stored.answered);
-        let mut shared = Vec::new();
+        let (mut shared, mut inbox) = (Vec::new(), Vec::new());
         for subscription in &stored.subscriptions {
             session.subscriptions.put(&subscription.filter);
+            if hoopoe_im::is_reserved(&subscription.filter) {
+                let filter: Box<str> = (*subscription.filter).into();
+                inbox.push((filter, subscription.options, subscription.identifier));
+            }
             if let Some(group) = env.groups.get(&*subscription.filter) {
                 let member = Member {
                     subscriber: route.subscriber,
@@ -291,6 +296,7 @@ impl Worker {
             steps: Answers::default(),
             progressed: false,
         }));
+        self.im_restore_filters(location, inbox);
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
@@ -423,6 +429,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_response: properties.request_response_information.unwrap_or(false),
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
+        heads_only: properties.user_properties.get("im-start") == Some("heads"),
     })
 }
 
@@ -552,5 +559,6 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        im: None,
     }
 }

@@ -357,6 +357,10 @@ impl Worker {
             let publisher = session.route.subscriber;
             self.fan_out_shared(publication, plan, publisher);
         }
+        if let Some(im) = owed.im {
+            self.im_fulfil(location, owed.answer, *im);
+            return;
+        }
         self.answer(location, owed.answer, code, owed.reason);
     }
 

@@ -49,6 +49,7 @@ impl Worker {
             Mail::Publish { shard, outbox, key, publication } => {
                 self.publish_internal(&key, publication, Some((shard, outbox)));
             }
+            Mail::Im(mail) => self.im_letter(mail),
             Mail::System(publication) => self.publish_system(&publication),
             Mail::Stop { hurry } => self.stop(hurry),
         }

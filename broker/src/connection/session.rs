@@ -12,6 +12,7 @@ use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
 use hoopoe_store::effect::QueueEntry;
 use smallvec::SmallVec;
 
+use super::im::{ImDevice, ImOwed};
 use super::plan::Plan;
 use super::rate::Rate;
 use crate::access::Identity;
@@ -41,13 +42,20 @@ pub enum Origin {
         /// Entry.
         seq: u64,
     },
+    /// A conversation of the IM profile, which goes by cursors.
+    Im {
+        /// The device's stream.
+        stream: u32,
+        /// Entry.
+        seq: u64,
+    },
 }
 
 impl Origin {
     /// The origin as the store knows it; `None` when nothing is stored.
     pub fn source(self) -> Option<Source> {
         match self {
-            Origin::Transient => None,
+            Origin::Transient | Origin::Im { .. } => None,
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
@@ -116,11 +124,13 @@ pub struct Owed {
     pub bytes: usize,
     /// Why the publication is refused, if it is: for people.
     pub reason: Option<&'static str>,
+    /// Set for what is published below `im/`.
+    pub im: Option<Box<ImOwed>>,
 }
 
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
-        Owed { answer, publish: None, bytes: 0, reason: None }
+        Owed { answer, publish: None, bytes: 0, reason: None, im: None }
     }
 }
 
@@ -271,6 +281,8 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
+    /// Set when the client is a device of an IM user.
+    pub im: Option<Box<ImDevice>>,
 }
 
 impl Session {
@@ -286,7 +298,7 @@ impl Session {
         let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
         let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
-            Origin::Transient | Origin::Group { .. } => None,
+            Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => None,
         });
         queued.chain(ahead).collect()
     }

@@ -145,9 +145,17 @@ impl Worker {
         if !limits.wildcard_available && bare.contains(['+', '#']) {
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        if hoopoe_im::is_reserved(bare) {
-            return refuse(ReasonCode::NotAuthorized);
-        }
+        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
+        let reserved = hoopoe_im::is_reserved(bare);
+        let options = match (reserved, &shared) {
+            (false, _) => options,
+            // Ruling 10.
+            (true, Some(_)) => return refuse(ReasonCode::NotAuthorized),
+            (true, None) => match self.im_grant(location, filter, options) {
+                Ok(qos) => SubscribeOptions { qos, ..options },
+                Err(code) => return refuse(code),
+            },
+        };
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return refuse(ReasonCode::UnspecifiedError);
         };
@@ -155,10 +163,11 @@ impl Worker {
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);
         }
-        if !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare) {
+        if !reserved
+            && !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare)
+        {
             return refuse(ReasonCode::NotAuthorized);
         }
-        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
         Ok(Accepted { filter, options, shared, existed })
     }
 
@@ -168,6 +177,10 @@ impl Worker {
             return;
         };
         session.subscriptions.put(grant.filter);
+        if hoopoe_im::is_reserved(grant.filter) {
+            self.im_subscribed(location, grant.filter, grant.options, identifier);
+            return;
+        }
         let route = session.route.clone();
         if grant.shared.is_none() {
             let subscriber = route.subscriber;
@@ -271,6 +284,9 @@ impl Worker {
                 self.command(slot, Command::Group(Box::new(leave)));
             }
         }
+        for filter in ended.iter().filter(|filter| hoopoe_im::is_reserved(filter)) {
+            self.im_unsubscribed(location, filter);
+        }
         for filter in ended.iter().filter(|filter| !filter.starts_with("$share/")) {
             self.env.fabric.index.remove(filter, subscriber);
         }
@@ -322,7 +338,7 @@ impl Worker {
             scan.barriers = Some(shards);
             let reply = ReplyTo { location, token: SCAN_TOKEN };
             for batch in &mut self.turn.to_shards {
-                batch.push(Command::Barrier { reply });
+                batch.push(Command::Barrier { reply }.into());
             }
             return;
         }
@@ -437,6 +453,7 @@ fn granted(qos: QoS) -> ReasonCode {
 /// Retain handling ([MQTT-3.3.1-9] to [MQTT-3.3.1-11]); never for shared subscriptions.
 fn owed_retained(grant: &Accepted<'_>) -> bool {
     grant.shared.is_none()
+        && !hoopoe_im::is_reserved(grant.filter)
         && match grant.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !grant.existed,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
-use hoopoe_store::Command;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
@@ -24,7 +23,7 @@ use super::publish::InternalSubmit;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
-use crate::fabric::{Mail, Mailbox};
+use crate::fabric::{Mail, Mailbox, ShardMail};
 use crate::shard::ReadJob;
 use crate::telemetry::WorkerCounters;
 use crate::transport::{Flow, Layers};
@@ -61,12 +60,14 @@ pub struct WorkerParts {
 pub(super) struct Turn {
     pub dirty: Vec<usize>,
     pub to_workers: Vec<Vec<Mail>>,
-    pub to_shards: Vec<Vec<Command>>,
+    pub to_shards: Vec<Vec<ShardMail>>,
     pub to_readers: Vec<ReadJob>,
     /// Connections to read (again) although no event says so.
     pub again: Vec<Location>,
     /// Stored sessions with progress to report.
     pub progressed: Vec<Location>,
+    /// Devices whose cursors have moved.
+    pub im_moved: Vec<Location>,
 }
 
 /// One worker thread's whole state.
@@ -196,6 +197,7 @@ impl Worker {
             self.deadline(location);
         }
         self.report_progress();
+        self.im_report();
         self.check_logins();
     }
 

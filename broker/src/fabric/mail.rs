@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::access::Identity;
 use crate::connection::{Listener, Seats};
+use crate::im::ImMail;
 use crate::shard::{QueuePage, RetainedPage};
 
 /// A letter to a worker.
@@ -103,6 +104,8 @@ pub enum Mail {
         /// The message.
         publication: Arc<Publication>,
     },
+    /// About the IM profile.
+    Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.

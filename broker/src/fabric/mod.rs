@@ -20,7 +20,25 @@ use hoopoe_store::Command;
 use crate::shard::ReadJob;
 
 /// A command on its way to a shard.
-pub type ShardMail = Command;
+#[derive(Debug)]
+pub enum ShardMail {
+    /// For sessions, queues and retained messages.
+    Mqtt(Command),
+    /// For the IM profile.
+    Im(hoopoe_im::Command),
+}
+
+impl From<Command> for ShardMail {
+    fn from(command: Command) -> ShardMail {
+        ShardMail::Mqtt(command)
+    }
+}
+
+impl From<hoopoe_im::Command> for ShardMail {
+    fn from(command: hoopoe_im::Command) -> ShardMail {
+        ShardMail::Im(command)
+    }
+}
 
 /// Commands that may wait for a shard before workers stop reading sockets.
 pub const SHARD_MAIL_HIGH: usize = 16_384;

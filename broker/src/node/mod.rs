@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
-use hoopoe_im::FIRST_LEVEL;
+use hoopoe_im::{FIRST_LEVEL, ImSettings, ImShard};
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +25,7 @@ use crate::access::Access;
 use crate::admin::{AdminState, Gauges, NodePhase};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
+use crate::im::ImNode;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -145,6 +146,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
+            im: ImNode::new(ImSettings::default()),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
@@ -284,10 +286,20 @@ fn open_shards(
         let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
             .with_context(|| format!("shard {number} of the store cannot be opened"))?;
         route_restored(env, &restored);
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,
             view,
+            im,
+            im_outbox,
             mailbox: env.fabric.shards[number].clone(),
             env: env.clone(),
             counters: env.telemetry.shards[number].clone(),

@@ -131,7 +131,7 @@ impl Effects {
                     };
                     let slot = group_slot(shared.group, shared.filter);
                     let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
-                    owner.put(Command::Group(Box::new(leave)));
+                    owner.put(Command::Group(Box::new(leave)).into());
                 }
                 _ => {
                     self.env.fabric.index.remove(filter, session.0);
@@ -164,7 +164,8 @@ impl Effects {
 pub fn route_restored(env: &Env, restored: &Restored) {
     for session in &restored.sessions {
         for subscription in &session.subscriptions {
-            if !subscription.filter.starts_with("$share/") {
+            let filter = &subscription.filter;
+            if !filter.starts_with("$share/") && !hoopoe_im::is_reserved(filter) {
                 let route = session.route.clone();
                 let StoredSubscription { filter, options, identifier } = subscription.clone();
                 let subscriber = route.subscriber;

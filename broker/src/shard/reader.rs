@@ -10,6 +10,7 @@ use hoopoe_store::{Command, Reader};
 
 use crate::connection::Env;
 use crate::fabric::Mail;
+use crate::im::ImRead;
 
 /// How long a reader sleeps before it looks whether the node stops.
 const NAP: Duration = Duration::from_millis(200);
@@ -41,6 +42,8 @@ pub enum ReadJob {
         /// The entry.
         seq: u64,
     },
+    /// For the IM profile.
+    Im(ImRead),
     /// Retained messages.
     Retained {
         /// Who asks.
@@ -82,16 +85,16 @@ pub struct RetainedPage {
 pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         if let Some(job) = env.fabric.readers.take(NAP) {
-            let (location, letter) = work(env, reader, job);
-            env.fabric.workers[location.worker()].put(letter);
+            work(env, reader, job);
         }
     }
 }
 
-fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
+fn work(env: &Env, reader: &Reader, job: ReadJob) {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = wall.as_millis() as u64;
-    match job {
+    let (location, letter) = match job {
+        ReadJob::Im(job) => return crate::im::read(env, &reader.kv(), now_ms, job),
         ReadJob::Queue { location, session, from, expired_too, max_entries, max_bytes } => {
             let as_of = if expired_too { 0 } else { now_ms };
             let page = match reader.read_queue(as_of, session, from, max_entries, max_bytes) {
@@ -135,7 +138,8 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
             };
             (location, Mail::Retained { location, page })
         }
-    }
+    };
+    env.fabric.workers[location.worker()].put(letter);
 }
 
 /// Tells the owning shards which retained messages have expired.
@@ -147,7 +151,7 @@ fn forget_expired(env: &Env, expired: Vec<(Arc<str>, u64)>) {
     }
     for (topics, shard) in by_shard.into_iter().zip(&env.fabric.shards) {
         if !topics.is_empty() {
-            shard.put(Command::ExpireRetained { topics });
+            shard.put(Command::ExpireRetained { topics }.into());
         }
     }
 }

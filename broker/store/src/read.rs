@@ -65,6 +65,11 @@ impl Reader {
         Reader { kv, floors }
     }
 
+    /// The rows, for readers of other steps.
+    pub fn kv(&self) -> SharedKv {
+        self.kv.clone()
+    }
+
     /// Sums of what is stored.
     pub fn counts(&self) -> Counts {
         self.floors.counts()

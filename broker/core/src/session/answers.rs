@@ -65,6 +65,12 @@ impl<W> Answers<W> {
         true
     }
 
+    /// What is owed under a token that has not been answered.
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut W> {
+        let at = usize::try_from(token.checked_sub(self.first)?).ok()?;
+        self.owed.get_mut(at).map(|owed| &mut owed.work)
+    }
+
     /// The next answer whose turn has come.
     pub fn pop_ready(&mut self) -> Option<(W, ReasonCode)> {
         if self.owed.front()?.commits > 0 {

@@ -317,6 +317,11 @@ impl Device {
         moves.collect()
     }
 
+    /// The conversation of a stream.
+    pub fn conversation(&self, stream: u32) -> Option<&ConvKey> {
+        self.streams.get(stream as usize).map(|stream| &stream.conv)
+    }
+
     /// Groups and channels it follows: their topics in the index.
     pub fn conversations(&self) -> impl Iterator<Item = &ConvKey> {
         self.streams.iter().map(|stream| &stream.conv)

@@ -37,7 +37,8 @@ pub struct Tick {
 #[derive(Debug, Default)]
 struct Person {
     row: PresenceRow,
-    devices: u32,
+    /// Connected devices, by the numbers the caller gave them.
+    devices: BTreeSet<u64>,
     /// When a user without devices is gone.
     gone_at: Option<u64>,
     watchers: BTreeMap<User, Watcher>,
@@ -82,16 +83,18 @@ impl Presence {
         self.people.contains_key(user)
     }
 
-    /// A device of the user is connected. Gives the row if it has to be written.
+    /// A device of the user is connected; `device` tells it from the user's others. Gives the row
+    /// if it has to be written.
     pub fn device_connected(
         &mut self,
         now: u64,
         user: &User,
+        device: u64,
         row: Option<PresenceRow>,
     ) -> Option<PresenceRow> {
         let started = self.started;
         let person = self.person(now, user, row);
-        person.devices = person.devices.saturating_add(1);
+        person.devices.insert(device);
         if let Some(at) = person.gone_at.take() {
             self.leaving.remove(&(at, user.clone()));
         }
@@ -110,10 +113,9 @@ impl Presence {
 
     /// A device of the user has gone. The user stays here for the grace time: see
     /// [`Presence::on_tick`].
-    pub fn device_gone(&mut self, now: u64, user: &User) {
+    pub fn device_gone(&mut self, now: u64, user: &User, device: u64) {
         let Some(person) = self.people.get_mut(user) else { return };
-        person.devices = person.devices.saturating_sub(1);
-        if person.devices == 0 && person.gone_at.is_none() {
+        if person.devices.remove(&device) && person.devices.is_empty() {
             let at = now.saturating_add(self.settings.grace_ms);
             person.gone_at = Some(at);
             self.leaving.insert((at, user.clone()));
@@ -122,7 +124,7 @@ impl Presence {
 
     /// True while a device of the user is connected.
     pub fn has_device(&self, user: &User) -> bool {
-        self.people.get(user).is_some_and(|person| person.devices > 0)
+        self.people.get(user).is_some_and(|person| !person.devices.is_empty())
     }
 
     /// The user wants to show this from now on. Gives the row if it has to be written.
@@ -361,7 +363,7 @@ impl Presence {
     /// Drops from memory what a row says as well.
     fn forget(&mut self, user: &User) {
         let Some(person) = self.people.get(user) else { return };
-        if person.devices > 0 || person.gone_at.is_some() || !person.watchers.is_empty() {
+        if !person.devices.is_empty() || person.gone_at.is_some() || !person.watchers.is_empty() {
             return;
         }
         if let Some(due) = person.due {

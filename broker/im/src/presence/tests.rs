@@ -92,13 +92,15 @@ impl Driver {
     fn operate(&mut self, now: u64, words: &[&str]) {
         let user = words.get(1).map(|user| key(user));
         let other = words.get(2).map(|user| key(user));
+        // A device is a number behind the user, 0 when there is none.
+        let device = words.get(2).and_then(|number| number.parse().ok()).unwrap_or_default();
         let row = user.as_ref().and_then(|user| self.row(user));
         match (words[0], user, other) {
             ("connect", Some(user), _) => {
-                let row = self.presence.device_connected(now, &user, row);
+                let row = self.presence.device_connected(now, &user, device, row);
                 self.write(&user, row);
             }
-            ("gone", Some(user), _) => self.presence.device_gone(now, &user),
+            ("gone", Some(user), _) => self.presence.device_gone(now, &user, device),
             ("set", Some(user), _) => {
                 let show = Show::parse(words[2]).unwrap();
                 let text = StatusText::parse(words[3..].join(" ").as_bytes()).unwrap();
@@ -203,12 +205,13 @@ fn states_are_told_as_the_scripts_say() {
         ),
         (
             "the last of several devices counts",
-            "0 connect bob
-             1 connect bob
+            "0 connect bob 1
+             1 connect bob 2
              2 watch alice bob | = online
-             3 gone bob
+             3 gone bob 1
+             4 gone bob 1
              90000 get alice bob | = online
-             90001 gone bob
+             90001 gone bob 2
              120001 nothing | alice: bob offline",
         ),
         (
@@ -374,7 +377,7 @@ fn versions_never_go_back_with_the_clock() {
 fn a_state_newer_than_the_one_read_is_told() {
     let mut presence = Presence::new(SETTINGS, 0);
     let (alice, bob) = (key("alice"), key("bob"));
-    let row = presence.device_connected(1, &bob, None).unwrap();
+    let row = presence.device_connected(1, &bob, 1, None).unwrap();
     let read = row.seen();
     presence.set(2, &bob, None, Show::parse("away").unwrap(), StatusText::default());
     presence.watch(3, &alice, &bob, None, Some(read.version), true).unwrap();
@@ -391,7 +394,7 @@ fn a_full_tick_goes_on_with_the_next() {
     let settings = PresenceSettings { notices_per_tick: 2, watchers: 10, ..SETTINGS };
     let mut presence = Presence::new(settings, 0);
     let bob = key("bob");
-    presence.device_connected(0, &bob, None);
+    presence.device_connected(0, &bob, 1, None);
     for watcher in ["a", "b", "c", "d", "e"] {
         presence.watch(0, &key(watcher), &bob, None, None, true).unwrap();
     }
@@ -434,7 +437,7 @@ fn equal_notices_share_their_payload() {
     for watcher in ["a", "b"] {
         presence.watch(0, &key(watcher), &bob, None, None, true).unwrap();
     }
-    presence.device_connected(7, &bob, None);
+    presence.device_connected(7, &bob, 1, None);
     let tick = presence.on_tick(7, |_, _| true);
     let [first, second] = tick.changes.as_slice() else { panic!("{tick:?}") };
     assert!(Arc::ptr_eq(&first.payload, &second.payload));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{
     Presence, PresenceRow, PresenceSettings, Show, StatusText, View, WatchLists, WatchRefused,
 };
-use crate::command::{Asker, Forward, User};
+use crate::command::{Asker, Device, Forward, User};
 use crate::effect::Answer;
 use crate::id::{ConvKey, is_id, user_slot};
 use crate::keys::{self, conv_kind, user_kind};
@@ -154,16 +154,18 @@ impl Work<'_> {
     }
 
     /// A device of the user is connected.
-    pub(crate) fn presence_connected(&mut self, user: &User) -> Result<(), Fault> {
-        let row = self.presence_row(user)?;
-        let row = self.memory.desk.people.device_connected(self.now_ms, user, row);
+    pub(crate) fn presence_connected(&mut self, device: &Device) -> Result<(), Fault> {
+        let user = &device.user;
+        let (row, number) = (self.presence_row(user)?, device.location.to_bits());
+        let row = self.memory.desk.people.device_connected(self.now_ms, user, number, row);
         self.note_presence(user, row);
         Ok(())
     }
 
     /// A device of the user is gone. With the last one its watch list ends.
-    pub(crate) fn presence_gone(&mut self, user: &User) {
-        self.memory.desk.people.device_gone(self.now_ms, user);
+    pub(crate) fn presence_gone(&mut self, device: &Device) {
+        let user = &device.user;
+        self.memory.desk.people.device_gone(self.now_ms, user, device.location.to_bits());
         if !self.memory.desk.people.has_device(user) {
             let users = self.memory.desk.lists.end(user);
             self.tell_watched(user, users.into_iter().map(|user| (user, 0)), false);

@@ -4,6 +4,7 @@ use hoopoe_store::kv::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Device;
+use crate::effect::Effect;
 use crate::keys::{self, user_kind};
 use crate::refusal::Fault;
 use crate::shard::Work;
@@ -42,12 +43,14 @@ impl Work<'_> {
             push: before.and_then(|row| row.push),
         };
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
-        self.presence_connected(user)
+        self.flush_cursors(Some(user))?;
+        self.txn.effect(Effect::Login(Box::new(device.clone())));
+        self.presence_connected(device)
     }
 
     /// A device is gone: what it has acknowledged is written.
     pub(crate) fn disconnected(&mut self, device: &Device) -> Result<(), Fault> {
-        self.presence_gone(&device.user);
+        self.presence_gone(device);
         self.flush_cursors(Some(&device.user))
     }
 }
