@@ -291,6 +291,7 @@ impl Worker {
                     let pubrel = ack(id, ReasonCode::Success);
                     self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
+                Step::Forget(id) => self.forget_exchange(location, id),
             }
         }
         self.free_places(location);
