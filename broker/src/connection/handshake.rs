@@ -35,7 +35,8 @@ impl Worker {
         self.counters.connects.add(1);
         let version = connect.version;
         if self.stopping {
-            self.refuse(location, version, ReasonCode::ServerShuttingDown);
+            // 0x8B has no place in a CONNACK.
+            self.refuse(location, version, ReasonCode::ServerUnavailable);
             return;
         }
         let Some(connection) = self.connection(location) else { return };
@@ -145,17 +146,27 @@ impl Worker {
         else {
             return;
         };
-        if opened.code.is_error() || stopping || connection.socket.is_none() {
-            let version = newcomer.version;
-            connection.phase = Phase::Checking(newcomer);
-            if !opened.code.is_error() {
-                self.hand_back(&opened);
-            }
-            let code = if stopping { ReasonCode::ServerShuttingDown } else { opened.code };
-            self.refuse(location, version, code);
-            return;
-        }
         let limits = connection.limits.clone();
+        let connack = if opened.code.is_error() {
+            Err(opened.code)
+        } else if stopping || connection.socket.is_none() {
+            // 0x8B has no place in a CONNACK.
+            Err(ReasonCode::ServerUnavailable)
+        } else {
+            // [MQTT-3.1.2-24] may leave no room to let this client in.
+            let connack = connack(&newcomer, opened.session_present, &limits);
+            connack.ok_or(ReasonCode::PacketTooLarge)
+        };
+        let connack = match connack {
+            Ok(connack) => connack,
+            Err(code) => {
+                let version = newcomer.version;
+                connection.phase = Phase::Checking(newcomer);
+                self.hand_back(&opened);
+                self.refuse(location, version, code);
+                return;
+            }
+        };
         let route = match &opened.session {
             Some(stored) => stored.route.clone(),
             None => Arc::new(Route::transient(next_subscriber(), location)),
@@ -167,7 +178,7 @@ impl Worker {
         let keep_alive_secs = connection.keep_alive_secs;
         self.counters.sessions.add(1);
         self.counters.stored_sessions.add(u64::from(opened.session.is_some()));
-        self.connack(location, &newcomer, opened.session_present, &limits);
+        self.send(location, |out| out.extend_from_slice(&connack));
         if keep_alive_secs > 0 {
             let at = self.now_secs + keep_alive_limit(keep_alive_secs);
             self.wheel.schedule(location, at);
@@ -201,32 +212,6 @@ impl Worker {
         };
         let slot = close.key.slot();
         self.command(slot, Command::Close(Box::new(close)));
-    }
-
-    fn connack(
-        &mut self,
-        location: Location,
-        newcomer: &Newcomer,
-        session_present: bool,
-        limits: &Limits,
-    ) {
-        let keep_alive = keep_alive(newcomer.keep_alive_secs, limits);
-        let properties = ConnAckProperties {
-            session_expiry_secs: newcomer.expiry_capped.then_some(newcomer.expiry_secs),
-            receive_maximum: NonZeroU16::new(limits.receive_maximum),
-            maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),
-            retain_available: (!limits.retain_available).then_some(false),
-            wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
-            shared_subscription_available: (!limits.shared_available).then_some(false),
-            maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
-            assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
-            topic_alias_maximum: Some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
-            response_information: newcomer.request_response.then_some("im/me/res/"),
-            ..ConnAckProperties::default()
-        };
-        let connack = ConnAck { session_present, code: ReasonCode::Success, properties };
-        self.send_packet(location, newcomer.version, &Packet::ConnAck(connack));
     }
 
     /// Brings a stored session's delivery back to where it stood.
@@ -430,6 +415,29 @@ fn protocol_level(frame: &[u8]) -> Option<u8> {
     let body = frame.get(1 + length_bytes..)?;
     let name = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
     body.get(2 + name).copied()
+}
+
+/// The CONNACK that lets a client in, encoded; `None` when its client does not take that much.
+fn connack(newcomer: &Newcomer, session_present: bool, limits: &Limits) -> Option<Vec<u8>> {
+    let keep_alive = keep_alive(newcomer.keep_alive_secs, limits);
+    let properties = ConnAckProperties {
+        session_expiry_secs: newcomer.expiry_capped.then_some(newcomer.expiry_secs),
+        receive_maximum: NonZeroU16::new(limits.receive_maximum),
+        maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),
+        retain_available: (!limits.retain_available).then_some(false),
+        wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
+        shared_subscription_available: (!limits.shared_available).then_some(false),
+        maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
+        assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
+        topic_alias_maximum: Some(limits.topic_alias_maximum),
+        server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
+        response_information: newcomer.request_response.then_some("im/me/res/"),
+        ..ConnAckProperties::default()
+    };
+    let connack = Packet::ConnAck(ConnAck { session_present, code: ReasonCode::Success, properties });
+    let mut bytes = Vec::new();
+    let fits = connack.encode_within(newcomer.version, newcomer.maximum_packet, &mut bytes);
+    fits.then_some(bytes)
 }
 
 /// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).

@@ -2,6 +2,7 @@
 //! that was not asked for. A fault is a sentence with the clause it breaks.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -187,6 +188,34 @@ impl Conversation {
             let found = session.subscriptions.iter().filter(|s| s.matches(&topic));
             (ledger.find(name), found.cloned().collect::<Vec<_>>())
         };
+        let publications = publications.to_vec();
+        let current = self.is_current(ledger);
+        let judged = self.judge(publish, &topic, name, &publications, &subscribed, current);
+        match judged {
+            Ok(()) => Ok(request),
+            Err(fault) => {
+                let mut text = format!("{fault}\n  on {topic:?} at {}", ledger.now());
+                for publication in publications.iter().rev().take(5) {
+                    let _ = write!(text, "\n  {publication:?}");
+                }
+                for subscribed in subscribed.iter().rev().take(40) {
+                    let _ = write!(text, "\n  {subscribed:?}");
+                }
+                Err(text)
+            }
+        }
+    }
+
+    /// One message, against what was published and what is subscribed.
+    fn judge(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &Rc<str>,
+        name: u64,
+        publications: &[Publication],
+        subscribed: &[Subscribed],
+        current: bool,
+    ) -> Verdict {
         let fits = |publication: &&Publication| self.is_from(publish, publication).is_ok();
         let Some(publication) = publications.iter().find(fits) else {
             let first = publications.first().ok_or("a message that nobody published")?;
@@ -194,22 +223,22 @@ impl Conversation {
             return Err("a message that nobody published".to_owned());
         };
         if !*STRICT {
-            return Ok(request);
+            return Ok(());
         }
         if self.known {
-            self.check_subscriptions(publish, publications, &subscribed)?;
+            self.check_subscriptions(publish, publications, subscribed)?;
         }
         let shared = !self.known || subscribed.iter().any(Subscribed::is_shared);
         if !shared && !publish.dup && !publish.retain && !publication.repeated {
-            self.check_order(&topic, publication)?;
-            if self.is_current(ledger) && !self.session.borrow_mut().delivered.insert(name) {
+            self.check_order(topic, publication)?;
+            if current && !self.session.borrow_mut().delivered.insert(name) {
                 return Err("the same publication for the second time, not DUP".to_owned());
             }
         }
         if publish.dup && self.known {
             self.session.borrow_mut().delivered.insert(name);
         }
-        Ok(request)
+        Ok(())
     }
 
     fn delivered_topic(&mut self, publish: &Publish<'_>) -> Verdict<Rc<str>> {
@@ -298,8 +327,9 @@ impl Conversation {
         publications: &[Publication],
         subscribed: &[Subscribed],
     ) -> Verdict {
-        let latest = publications.iter().map(|publication| publication.at).max().unwrap_or(0);
-        let explains = |s: &&Subscribed| s.until.is_none_or(|until| latest <= until);
+        // The same words may have been published several times: this may be the first of them.
+        let first = publications.iter().map(|publication| publication.at).min().unwrap_or(0);
+        let explains = |s: &&Subscribed| s.until.is_none_or(|until| first <= until);
         let explaining: Vec<&Subscribed> = subscribed.iter().filter(explains).collect();
         if explaining.is_empty() {
             return Err("no subscription explains the message".to_owned());
@@ -313,11 +343,8 @@ impl Conversation {
         if publish.retain && !explaining.iter().any(|s| kept(&s)) {
             return Err("RETAIN without a reason [MQTT-3.3.1-12]".to_owned());
         }
-        let own = self.hello.as_ref().map(|hello| hello.client_id.clone());
-        // Those without an identifier are given one each.
-        let from_others = |p: &Publication| {
-            p.client_id.is_empty() || Some(&p.client_id) != own.as_ref() || p.will
-        };
+        let own = self.hello.as_ref().and_then(|hello| hello.client.clone());
+        let from_others = |p: &Publication| p.client.is_none() || p.client != own || p.will;
         if !publish.retain
             && explaining.iter().all(|s| s.options.no_local)
             && !publications.iter().any(from_others)

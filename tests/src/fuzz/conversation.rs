@@ -25,6 +25,8 @@ pub struct Hello {
     pub version: Version,
     /// Client identifier as it was sent.
     pub client_id: Rc<str>,
+    /// Whose session it is: user and client identifier; none when the broker gives the latter.
+    pub client: Option<Rc<str>>,
     /// Whether a model of the session is kept.
     pub tracked: bool,
     /// Clean Start.
@@ -257,10 +259,14 @@ impl Conversation {
             Version::V5 => properties.session_expiry_secs.unwrap_or(0),
         };
         let client_id: Rc<str> = connect.client_id.into();
+        let user = connect.username.unwrap_or("");
+        let named = !client_id.is_empty();
+        let client: Option<Rc<str>> = named.then(|| format!("{user}\0{client_id}").into());
         let hello = Hello {
             version: connect.version,
             tracked: TRACKED.contains(&connect.client_id),
             client_id: client_id.clone(),
+            client: client.clone(),
             clean: connect.clean_start,
             expiry_secs: asked,
             receive_maximum: properties.receive_maximum.map_or(u16::MAX, Into::into),
@@ -286,7 +292,7 @@ impl Conversation {
             }
             ledger.published(
                 self.number,
-                &client_id,
+                client.as_ref(),
                 will.topic,
                 will.payload,
                 (will.qos, will.retain),
@@ -323,13 +329,13 @@ impl Conversation {
                 let session = self.session.borrow();
                 session.unfinished.get(&id.get()).is_some_and(|packet| packet == frame)
             });
-        let client_id = self.hello.as_ref().map_or_else(|| "".into(), |h| h.client_id.clone());
+        let client = self.hello.as_ref().and_then(|hello| hello.client.clone());
         // Resent over a connection of the other version, the same bytes are another message.
         let name = crate::fuzz::ledger::message(&topic, publish.payload);
         if !again || ledger.find(name).is_empty() {
             ledger.published(
                 self.number,
-                &client_id,
+                client.as_ref(),
                 &topic,
                 publish.payload,
                 (publish.qos, publish.retain),

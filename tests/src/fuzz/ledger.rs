@@ -29,8 +29,8 @@ pub struct Publication {
     pub written: Instant,
     /// The connection it was sent on.
     pub connection: u64,
-    /// The client it was sent by.
-    pub client_id: Rc<str>,
+    /// The client it was sent by: user and identifier, where there is one.
+    pub client: Option<Rc<str>>,
     /// It is a will: when it is published, if ever, is for the broker to say.
     pub will: bool,
     /// It was sent more than once.
@@ -140,6 +140,11 @@ impl Ledger {
         self.now
     }
 
+    /// The counter.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// A number no publication had before.
     pub fn number_publication(&mut self) -> u64 {
         self.next_publication += 1;
@@ -151,7 +156,7 @@ impl Ledger {
     pub fn published(
         &mut self,
         connection: u64,
-        client_id: &Rc<str>,
+        client: Option<&Rc<str>>,
         topic: &str,
         payload: &[u8],
         (qos, retain): (QoS, bool),
@@ -172,7 +177,7 @@ impl Ledger {
             at,
             written: Instant::now(),
             connection,
-            client_id: client_id.clone(),
+            client: client.cloned(),
             will,
             repeated,
         });

@@ -180,9 +180,6 @@ impl Link {
         );
         let _ = writeln!(text, "owed: {:?}", conversation.expected);
         let _ = writeln!(text, "in flight: {:?}", conversation.in_flight);
-        for subscribed in &conversation.session.borrow().subscriptions {
-            let _ = writeln!(text, "  {subscribed:?}");
-        }
         for (direction, length, bytes) in &self.transcript {
             let _ = writeln!(text, "{direction} {}", self.describe(*direction, *length, bytes));
         }

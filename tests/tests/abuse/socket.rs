@@ -1,0 +1,185 @@
+//! A socket without manners: it sends what it likes and reads when it likes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use hoopoe_tests::{Connect, DEADLINE};
+
+/// A connection written to without regard for what comes back.
+pub(crate) struct Rude {
+    stream: TcpStream,
+}
+
+impl Rude {
+    /// Opens a connection; sends nothing.
+    pub(crate) fn open(address: SocketAddr) -> Rude {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE)
+            .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout can be set");
+        Rude { stream }
+    }
+
+    /// Opens a connection and sends CONNECT; the CONNACK is read.
+    pub(crate) fn connect(address: SocketAddr, connect: &Connect) -> Rude {
+        let mut rude = Rude::open(address);
+        rude.send(&connect.encode());
+        let mut head = [0; 2];
+        rude.stream.read_exact(&mut head).expect("the CONNACK's header");
+        let mut rest = vec![0; usize::from(head[1])];
+        rude.stream.read_exact(&mut rest).expect("the CONNACK");
+        assert_eq!((head[0], rest[1]), (0x20, 0), "CONNACK");
+        rude
+    }
+
+    /// Sends; false when the broker has closed.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends the same bytes again and again, until `most` bytes are sent or the broker takes no
+    /// more; gives how often they were sent as a whole. What was begun is finished by
+    /// [`finish`](Self::finish).
+    pub(crate) fn flood(&mut self, unit: &[u8], most: usize) -> Flooded {
+        let block = unit.repeat((32 * 1024 / unit.len()).max(1));
+        self.stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+        let (mut sent, mut at) = (0, 0);
+        let mut refused = false;
+        while sent < most {
+            match self.stream.write(&block[at..]) {
+                Ok(0) => break,
+                Ok(count) => {
+                    sent += count;
+                    at = (at + count) % block.len();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(error.kind()) => {
+                    refused = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.stream.set_write_timeout(None).expect("a timeout can be taken back");
+        let begun = sent % unit.len();
+        let whole = sent / unit.len();
+        Flooded { whole, rest: unit[begun..].to_vec(), cut: begun > 0, refused }
+    }
+
+    /// Sends the rest of a unit that was begun; gives the number of units that are whole now.
+    pub(crate) fn finish(&mut self, flooded: Flooded) -> usize {
+        if flooded.cut {
+            assert!(self.send(&flooded.rest), "the broker has closed");
+        }
+        flooded.whole + usize::from(flooded.cut)
+    }
+
+    /// Reads some bytes; `None` at the end of the connection.
+    pub(crate) fn read(&mut self, most: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; most];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => {
+                    buffer.truncate(count);
+                    return Some(buffer);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(error.kind()) => {
+                    panic!("the broker sent nothing within {DEADLINE:?}")
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Reads what is there, but no more than `most` bytes.
+    pub(crate) fn read_ready(&mut self, most: usize) {
+        self.stream.set_nonblocking(true).expect("a socket can be made non-blocking");
+        let mut buffer = vec![0; 32 * 1024];
+        let mut left = most;
+        while left > 0 {
+            let room = left.min(buffer.len());
+            match self.stream.read(&mut buffer[..room]) {
+                Ok(0) => panic!("the broker has closed"),
+                Ok(count) => left -= count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("reading: {error}"),
+            }
+        }
+        self.stream.set_nonblocking(false).expect("a socket can be made blocking");
+    }
+
+    /// Reads exactly so many bytes.
+    pub(crate) fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count);
+        while bytes.len() < count {
+            let rest = count - bytes.len();
+            bytes.extend(self.read(rest.min(64 * 1024)).expect("the broker has closed"));
+        }
+        bytes
+    }
+
+    /// Reads to the end of the connection, which must come in time; gives how long it took.
+    pub(crate) fn expect_end(&mut self) -> Duration {
+        let started = Instant::now();
+        while self.read(64 * 1024).is_some() {}
+        started.elapsed()
+    }
+}
+
+/// How far a flood got.
+pub(crate) struct Flooded {
+    whole: usize,
+    rest: Vec<u8>,
+    cut: bool,
+    /// The broker took no more.
+    pub refused: bool,
+}
+
+fn is_timeout(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// WebSocket by hand, so that frames can be as wrong as they like.
+impl Rude {
+    /// Asks for a WebSocket and reads the answer.
+    pub(crate) fn upgrade(&mut self) {
+        assert!(self.send(
+            b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+              Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        ));
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.read_exactly(1));
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        assert!(text.starts_with("HTTP/1.1 101"), "{text}");
+    }
+
+    /// A binary frame, masked.
+    pub(crate) fn frame(bytes: &[u8]) -> Vec<u8> {
+        let mask = [0x11, 0x22, 0x33, 0x44];
+        let mut frame = vec![0x82];
+        match u16::try_from(bytes.len()) {
+            Ok(length) if length < 126 => frame.push(0x80 | length as u8),
+            Ok(length) => {
+                frame.push(0x80 | 126);
+                frame.extend(length.to_be_bytes());
+            }
+            Err(_) => panic!("a longer frame than these tests need"),
+        }
+        frame.extend(mask);
+        frame.extend(bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// Sends a binary frame.
+    pub(crate) fn send_frame(&mut self, bytes: &[u8]) {
+        assert!(self.send(&Rude::frame(bytes)), "the broker has closed");
+    }
+}
