@@ -34,8 +34,8 @@ pub(crate) struct Recipe {
 
 /// Debian's mosquitto with its limits on queues taken off, so that nothing is dropped.
 const MOSQUITTO: &str = r"printf '%s\n' 'listener {port} 127.0.0.1' 'allow_anonymous true' \
-'set_tcp_nodelay true' 'max_inflight_messages 0' 'max_queued_messages 0' 'max_connections -1' 'log_type error' \
-'persistence true' 'persistence_location {dir}/' > {dir}/mosquitto.conf
+'set_tcp_nodelay true' 'max_inflight_messages 0' 'max_queued_messages 0' \
+'max_connections -1' 'log_type error' 'persistence true' 'persistence_location {dir}/' > {dir}/mosquitto.conf
 PATH=$PATH:/usr/sbin exec mosquitto -c {dir}/mosquitto.conf";
 
 /// Hoopoe as it is by default: everything acknowledged is on the disk.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Machine {
     /// Processor model.
     pub cpu: String,
-    /// Processors the generator may use.
+    /// Processors of the machine.
     pub cores: usize,
     /// Bytes of memory.
     pub memory_bytes: u64,
@@ -38,7 +38,8 @@ impl Machine {
             memory.split_ascii_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
         Machine {
             cpu: field(&read("/proc/cpuinfo"), "model name", ':'),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            // Not what this process may run on: `versus` keeps it on some of them.
+            cores: read("/proc/cpuinfo").lines().filter(|l| l.starts_with("processor")).count(),
             memory_bytes: kilobytes * 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             system: field(&read("/etc/os-release"), "PRETTY_NAME", '='),

@@ -4,6 +4,8 @@
 //! Every test runs the built program in a folder of its own, on ports that the system picks, and
 //! waits for lines and for the end of the process, each with a time limit.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -15,7 +15,7 @@ padding:0 1em;color:#222}pre{background:#f4f4f2;padding:1em;overflow:auto;font-s
 h2{margin-top:2em;border-top:1px solid #ccc;padding-top:1em}svg{background:#fff;margin:4px}\
 .fault{color:#b00020;font-weight:bold}";
 
-/// One line of a plot.
+/// One line of a plot; lines of the same name are rounds of the same broker and look alike.
 struct Line {
     name: String,
     points: Vec<(f64, f64)>,
@@ -83,8 +83,7 @@ fn section(scenario: &str, reports: &[&Report]) -> String {
 }
 
 fn name(r: &Report) -> String {
-    let broker = if r.broker.is_empty() { "broker" } else { r.broker.as_str() };
-    format!("{broker} {}", r.round + 1)
+    if r.broker.is_empty() { "broker".to_owned() } else { r.broker.clone() }
 }
 
 fn series(r: &Report, value: fn(&Sample) -> f64) -> Vec<(f64, f64)> {
@@ -127,29 +126,33 @@ fn plot(title: &str, across: Across, lines: &[Line]) -> String {
         );
     }
     svg += &ticks(across, farthest, x);
-    for (at, line) in lines.iter().enumerate() {
-        svg += &draw(line, COLOURS[at % COLOURS.len()], at, &x, &y);
+    let mut names: Vec<&str> = Vec::new();
+    for line in lines {
+        let at = names.iter().position(|name| *name == line.name).unwrap_or_else(|| {
+            names.push(&line.name);
+            names.len() - 1
+        });
+        svg += &draw(line, COLOURS[at % COLOURS.len()], &x, &y);
+    }
+    for (at, name) in names.iter().enumerate() {
+        svg += &legend(name, at);
     }
     svg + "</svg>"
 }
 
-fn draw(
-    line: &Line,
-    colour: &str,
-    at: usize,
-    x: &impl Fn(f64) -> f64,
-    y: &impl Fn(f64) -> f64,
-) -> String {
+fn draw(line: &Line, colour: &str, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
     let points: Vec<String> =
         line.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-    let legend_x = LEFT + 190.0 + 110.0 * (at % 3) as f64;
-    let legend_y = 12.0 + 12.0 * (at / 3) as f64;
     format!(
-        "<polyline fill=none stroke='{colour}' stroke-width=1.5 points='{}'/>\
-         <text x={legend_x} y={legend_y} fill='{colour}'>{}</text>",
-        points.join(" "),
-        escape(&line.name)
+        "<polyline fill=none stroke='{colour}' stroke-width=1.5 points='{}'/>",
+        points.join(" ")
     )
+}
+
+fn legend(name: &str, at: usize) -> String {
+    let (x, y) = (LEFT + 190.0 + 110.0 * (at % 3) as f64, 12.0 + 12.0 * (at / 3) as f64);
+    let colour = COLOURS[at % COLOURS.len()];
+    format!("<text x={x} y={y} fill='{colour}'>{}</text>", escape(name))
 }
 
 fn ticks(across: Across, farthest: f64, x: impl Fn(f64) -> f64) -> String {
@@ -166,7 +169,8 @@ fn ticks(across: Across, farthest: f64, x: impl Fn(f64) -> f64) -> String {
             .collect(),
     };
     let text = |(at, label): (f64, String)| {
-        format!("<text x={:.1} y={} text-anchor=middle>{label}</text>", x(at), HEIGHT - 10.0)
+        let anchor = if at < farthest { "middle" } else { "end" };
+        format!("<text x={:.1} y={} text-anchor={anchor}>{label}</text>", x(at), HEIGHT - 10.0)
     };
     labels.into_iter().map(text).collect()
 }

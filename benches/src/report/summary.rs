@@ -133,11 +133,11 @@ fn one_table(scenario: &str, group: &[&Summary]) -> String {
     for s in group {
         if let Some((low, high)) = s.cpu_range {
             text += &format!(
-                "  {}: {} rounds, per CPU s from {} to {}\n",
+                "  {}: per CPU s from {} to {} over {} round(s)\n",
                 s.broker,
-                s.rounds,
                 number(low),
-                number(high)
+                number(high),
+                s.rounds
             );
         }
         for fault in &s.faults {

@@ -51,9 +51,7 @@ impl<'a> Message<'a> {
     /// A publication whose bytes lie in a read buffer.
     pub fn borrowed(parts: PublicationParts<'a>, frames: &'a mut Frames, now_ms: u64) -> Self {
         frames.used = 0;
-        let expiry_left_secs = parts
-            .expires_at_ms
-            .map(|at| u32::try_from(at.saturating_sub(now_ms).div_ceil(1000)).unwrap_or(u32::MAX));
+        let expiry_left_secs = parts.expires_at_ms.map(|at| seconds_left(at, now_ms));
         Message { parts, expiry_left_secs, publication: None, payload: None, frames }
     }
 

@@ -1,6 +1,6 @@
 //! Connections: from accept to close on one worker thread, with nothing locked.
 //!
-//! A [`Worker`](worker::Worker) owns its connections' sockets, buffers, sessions and timers. The
+//! A [`Worker`] owns its connections' sockets, buffers, sessions and timers. The
 //! files beside this one are its parts by subject: letting clients in (`handshake`), their
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -150,7 +151,7 @@ impl Worker {
             if !pressed {
                 std::mem::swap(&mut ready, &mut self.turn.again);
                 for location in ready.drain(..) {
-                    self.read(location);
+                    self.read_guarded(location);
                 }
             }
             self.flush();
@@ -265,6 +266,17 @@ impl Worker {
         });
         self.counters.connections.add(1);
         self.wheel.schedule(location, deadline_secs);
+    }
+
+    /// A bug met while working on what a client sent ends that client's connection, not the
+    /// others'.
+    fn read_guarded(&mut self, location: Location) {
+        if catch_unwind(AssertUnwindSafe(|| self.read(location))).is_err() {
+            let label = self.connection(location).map(|connection| connection.label());
+            tracing::error!(client = label, "a bug: the connection that met it is closed");
+            self.scratch.resize(READ_BYTES, 0);
+            self.socket_ended(location, None);
+        }
     }
 
     /// Reads a socket once and works on what came.

@@ -135,7 +135,7 @@ impl Floors {
         self.dead_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of entries that died since the last [`take_dead`](Self::take_dead).
+    /// Bytes of entries that died since the last `take_dead`.
     pub fn dead_bytes(&self) -> u64 {
         self.dead_bytes.load(Ordering::Relaxed)
     }

@@ -18,8 +18,6 @@ pub mod rocks;
 mod rows;
 pub mod settings;
 pub mod store;
-#[cfg(all(test, feature = "rocksdb"))]
-mod twins;
 pub mod view;
 
 pub use command::Command;

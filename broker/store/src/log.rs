@@ -23,6 +23,8 @@ pub struct PendingBatch {
     pub(crate) rows: Batch,
     /// True when something waits for these rows to be on disk.
     pub(crate) durable: bool,
+    /// True when the log must be synced whatever the durability setting says.
+    pub(crate) sync: bool,
     effects: Vec<Effect>,
     pub(crate) after: Vec<After>,
     /// Sessions given back in this batch, in case it fails.
@@ -52,6 +54,15 @@ impl PendingBatch {
     /// Bytes of rows so far: a shard stops draining its mailbox at some size.
     pub fn bytes(&self) -> usize {
         self.rows.bytes()
+    }
+
+    /// Whether it will be on disk when its receipt is given, at this durability.
+    pub(crate) fn is_synced(&self, durability: Durability) -> bool {
+        match durability {
+            Durability::Sync => self.durable || self.sync,
+            Durability::Os => self.sync,
+            Durability::Memory => true,
+        }
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {
@@ -145,7 +156,7 @@ impl LocalLog {
 impl ShardLog for LocalLog {
     fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError> {
         if !batch.rows.is_empty() {
-            let sync = batch.durable && self.durability == Durability::Sync;
+            let sync = batch.is_synced(self.durability);
             if let Err(fault) = self.kv.write(&batch.rows, sync) {
                 return Err(failed(fault, batch.effects));
             }

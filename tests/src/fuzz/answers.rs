@@ -283,7 +283,8 @@ impl Conversation {
             (usize::from(hello.receive_maximum), hello.version == Version::V311)
         });
         let maximum = if v311 { usize::from(u16::MAX) } else { maximum };
-        if self.in_flight.len() > maximum {
+        let exact = !self.stray && (*STRICT || !self.resumed);
+        if self.in_flight.len() > maximum && exact {
             return Err(format!("above the Receive Maximum of {maximum} [MQTT-3.3.4-9]"));
         }
         Ok(if publish.qos == QoS::AtLeastOnce { Request::PubAck(id) } else { Request::PubRec(id) })

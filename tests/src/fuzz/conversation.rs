@@ -120,6 +120,8 @@ pub struct Conversation {
     pub session: Rc<RefCell<Session>>,
     /// Everything that was ever subscribed in the session is in `session`.
     pub known: bool,
+    /// See `strayed`.
+    pub stray: bool,
     /// Session Present of the CONNACK.
     pub resumed: bool,
     /// In flight when the connection began: message by identifier.
@@ -158,6 +160,7 @@ impl Conversation {
             expected: Expected::default(),
             session: Rc::default(),
             known: true,
+            stray: false,
             resumed: false,
             inherited: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -198,6 +201,13 @@ impl Conversation {
     /// The broker may close, for a reason.
     pub fn excused(&mut self, why: impl Into<String>) {
         self.excuse.get_or_insert_with(|| why.into());
+    }
+
+    /// The client has answered what it was not asked: the broker may have taken that for the answer
+    /// to something that was on its way, and so count otherwise.
+    fn strayed(&mut self, why: String) {
+        self.stray = true;
+        self.excused(why);
     }
 
     /// Notes bytes that were written.
@@ -368,7 +378,7 @@ impl Conversation {
         let id = ack.id.get();
         match self.in_flight.get(&id) {
             Some(flight) if flight.qos == QoS::AtLeastOnce => self.forget(id),
-            _ => self.excused(format!("PUBACK for {id}, which is not in flight")),
+            _ => self.strayed(format!("PUBACK for {id}, which is not in flight")),
         }
     }
 
@@ -378,7 +388,7 @@ impl Conversation {
         match known {
             Some(flight) if ack.code.is_error() => {
                 if flight.received {
-                    self.excused(format!("PUBREC with an error for {id} after PUBREC"));
+                    self.strayed(format!("PUBREC with an error for {id} after PUBREC"));
                 } else {
                     self.forget(id);
                 }
@@ -412,7 +422,7 @@ impl Conversation {
                 // PUBCOMP ahead of PUBREL: the broker may take it for the end of the exchange.
                 self.forget(id);
             }
-            self.excused(format!("PUBCOMP for {id}, for which no PUBREL came"));
+            self.strayed(format!("PUBCOMP for {id}, for which no PUBREL came"));
         }
     }
 

@@ -48,6 +48,14 @@ pub(crate) const RULES: &[Rule] = &[
             ("broker/src/b/tests.rs", "use super::*;\n"),
         ],
     },
+    Rule {
+        demand: "tests and places that ARCHITECTURE.md and CONTRIBUTING.md name are there",
+        faults: lost_names,
+        breach: &[
+            ("ARCHITECTURE.md", "`a_test_is_here`, `a_test_that_is_gone`, `broker/src/a.rs`\n"),
+            ("broker/src/a.rs", "//! a\nfn a_test_is_here() {}\n"),
+        ],
+    },
 ];
 
 fn empty_names(tree: &Tree) -> Vec<String> {
@@ -90,4 +98,37 @@ fn silent_modules(tree: &Tree) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Words between backticks that look like a test's name, or like a path from the top of the tree.
+fn lost_names(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    let pages = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
+    for page in tree.files().filter(|file| pages.contains(&file.path.as_str())) {
+        for (index, line) in page.text.lines().enumerate() {
+            for word in line.split('`').skip(1).step_by(2) {
+                if looks_like_a_test(word) && !is_function(tree, word)
+                    || looks_like_a_path(word) && !tree.files().any(|f| f.path.starts_with(word))
+                {
+                    faults.push(format!("{}:{}: no {word}", page.path, index + 1));
+                }
+            }
+        }
+    }
+    faults
+}
+
+fn looks_like_a_test(word: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    word.bytes().all(in_name) && word.matches('_').count() >= 3
+}
+
+fn is_function(tree: &Tree, name: &str) -> bool {
+    let definition = format!("fn {name}(");
+    tree.sources().any(|source| source.text.contains(&definition))
+}
+
+fn looks_like_a_path(word: &str) -> bool {
+    let roots = ["broker/", "bridge/", "benches/", "tests/", "config/", ".ci/"];
+    roots.iter().any(|root| word.starts_with(root)) && !word.contains(' ')
 }

@@ -29,6 +29,14 @@ fn cpu_secs() -> f64 {
     (next() + next()) / TICKS
 }
 
+/// Resident memory of this process in MiB.
+#[allow(dead_code, reason = "asked by one of the two programs")]
+pub fn resident_mib() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<f64>().ok());
+    pages.expect("a number") * 4096.0 / f64::from(1 << 20)
+}
+
 /// Bytes of all files below a folder.
 pub fn folder_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).expect("a folder");

@@ -38,7 +38,7 @@ use crate::command::{Close, Command, GroupCommand};
 use crate::error::{StoreError, WriteError};
 use crate::floors::Floors;
 use crate::keys;
-use crate::kv::{Family, SharedKv};
+use crate::kv::{Batch, Family, SharedKv};
 use crate::log::{After, CommitError, LocalLog, PendingBatch, Receipt, ShardLog};
 use crate::rows::{self, ShardRow};
 use crate::settings::{Durability, ShardSettings};
@@ -288,7 +288,7 @@ impl ShardView {
         if !self.unsynced.is_empty() && self.unsynced_since_ms + UNSYNCED_MS <= now_ms {
             // A row and a sync for their sake.
             self.row_changed = true;
-            batch.durable = true;
+            batch.sync = true;
         }
         if self.sweep_at_ms <= now_ms {
             self.sweep_at_ms = now_ms + SWEEP_MS;
@@ -323,10 +323,10 @@ impl ShardView {
     ///
     /// After an error the shard serves nobody until [`recover`](Self::recover) has been called.
     pub fn commit(&mut self, mut batch: PendingBatch) -> Result<Receipt, CommitError> {
-        if let Health::Stale { unknown } = self.health {
-            debug_assert!(batch.rows.is_empty(), "a stale shard writes no rows");
-            batch.rows = crate::kv::Batch::default();
-            tracing::debug!(shard = self.shard, unknown, "answering without writing");
+        if self.is_stale() {
+            // Refusals only: what else is in memory was never written and must not be.
+            batch.rows = Batch::default();
+            return self.log.append(batch);
         }
         self.flush_groups(&mut batch);
         if self.row_changed {
@@ -335,7 +335,7 @@ impl ShardView {
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
         let failed = Failed::of(&batch);
-        let synced = batch.durable || self.durability != Durability::Sync;
+        let synced = batch.is_synced(self.durability);
         match self.log.append(batch) {
             Ok(receipt) => {
                 self.committed(after, synced);

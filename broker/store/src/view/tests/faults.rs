@@ -142,6 +142,26 @@ fn a_power_failure_keeps_everything_acknowledged() {
 }
 
 #[test]
+fn rows_vanish_only_when_what_they_rest_on_is_synced() {
+    use crate::kv::Family;
+    let mut rig = Rig::memory();
+    let memory = rig.memory.clone().expect("memory");
+    memory.simulate_crashes();
+    let alice = rig.connect_as("alice");
+    rig.publish(&[alice.id()], "1");
+    rig.run(vec![Command::Progress(alice.progress(1, 34, 1))]);
+    rig.pass(1_000);
+    rig.store.reclaim().expect("reclaims");
+    assert_eq!(memory.len(Family::Queue), 1, "the acknowledgement may still be lost");
+    rig.pass(2_000);
+    rig.store.reclaim().expect("reclaims");
+    assert_eq!(memory.len(Family::Queue), 0);
+    rig.restart_in_place(0);
+    let stored = rig.connect_as("alice").session.expect("stored");
+    assert_eq!((stored.head, stored.acknowledged), (1, 1), "number 1 is not used again");
+}
+
+#[test]
 fn effects_of_an_uncommitted_batch_cannot_be_had() {
     let mut rig = Rig::memory();
     let mut batch = PendingBatch::new();

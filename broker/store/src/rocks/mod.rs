@@ -4,6 +4,9 @@
 //! fails: a write with an unknown outcome closes it to writes until it was reopened; a full disk
 //! frees the reserve file and refuses writes until the reserve can be made again (ruling 12).
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
