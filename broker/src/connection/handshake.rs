@@ -8,7 +8,7 @@ use hoopoe_codec::{
     ConnAck, ConnAckProperties, Connect, Fault, Packet, QoS, ReasonCode, Version, Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionKey};
+use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
     Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
@@ -219,6 +219,10 @@ impl Worker {
         let env = self.env.clone();
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         let (version, route) = (session.version, session.route.clone());
+        for subscription in &stored.subscriptions {
+            session.subscriptions.put(&subscription.filter);
+        }
+        let shared = memberships(&env, &stored, &route, location);
         let mut released = Vec::new();
         let mut resend = Vec::new();
         let (mut ahead, mut entries) = (Vec::new(), Vec::new());
@@ -232,7 +236,15 @@ impl Worker {
                 Origin::Queue { seq, .. } if !message.released => resend.push((seq, message.id)),
                 Origin::Ahead { seq } => ahead.push((seq, message.id)),
                 Origin::Group { group, seq } if !message.released => {
-                    entries.push(ReadJob::Entry { location, group, seq });
+                    let member = shared.iter().find(|(of, _)| *of == group);
+                    let options = member.map(|(_, member)| member.options).unwrap_or_default();
+                    entries.push(ReadJob::Entry {
+                        location,
+                        group,
+                        seq,
+                        retain_as_published: options.retain_as_published,
+                        identifier: member.map_or(0, |(_, member)| member.identifier),
+                    });
                 }
                 _ => {}
             }
@@ -247,21 +259,6 @@ impl Worker {
             stored.head,
         );
         session.incoming.restore(&stored.markers);
-        let mut shared = Vec::new();
-        for subscription in &stored.subscriptions {
-            session.subscriptions.put(&subscription.filter);
-            if let Some(group) = env.groups.get(&*subscription.filter) {
-                let member = Member {
-                    subscriber: route.subscriber,
-                    session: route.session,
-                    location,
-                    options: subscription.options,
-                    identifier: subscription.identifier,
-                    window: super::subscribe::GROUP_WINDOW,
-                };
-                shared.push((*group, member));
-            }
-        }
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         session.stored = Some(Box::new(Stored {
             id: stored.id,
@@ -434,7 +431,8 @@ fn connack(newcomer: &Newcomer, session_present: bool, limits: &Limits) -> Optio
         response_information: newcomer.request_response.then_some("im/me/res/"),
         ..ConnAckProperties::default()
     };
-    let connack = Packet::ConnAck(ConnAck { session_present, code: ReasonCode::Success, properties });
+    let connack =
+        Packet::ConnAck(ConnAck { session_present, code: ReasonCode::Success, properties });
     let mut bytes = Vec::new();
     let fits = connack.encode_within(newcomer.version, newcomer.maximum_packet, &mut bytes);
     fits.then_some(bytes)
@@ -501,6 +499,28 @@ pub(super) fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
     let mut publication = will.publication.clone();
     publication.expires_at_ms = will.expiry_secs.map(|secs| now_ms + u64::from(secs) * 1000);
     publication
+}
+
+/// The shared groups that a stored session is a member of.
+fn memberships(
+    env: &super::Env,
+    stored: &StoredSession,
+    route: &Route,
+    location: Location,
+) -> Vec<(SessionId, Member)> {
+    let memberships = stored.subscriptions.iter().filter_map(|subscription| {
+        let group = env.groups.get(&*subscription.filter)?;
+        let member = Member {
+            subscriber: route.subscriber,
+            session: route.session,
+            location,
+            options: subscription.options,
+            identifier: subscription.identifier,
+            window: super::subscribe::GROUP_WINDOW,
+        };
+        Some((*group, member))
+    });
+    memberships.collect()
 }
 
 fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {

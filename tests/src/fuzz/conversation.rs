@@ -120,8 +120,6 @@ pub struct Conversation {
     pub session: Rc<RefCell<Session>>,
     /// Everything that was ever subscribed in the session is in `session`.
     pub known: bool,
-    /// See `strayed`.
-    pub stray: bool,
     /// Session Present of the CONNACK.
     pub resumed: bool,
     /// In flight when the connection began: message by identifier.
@@ -140,8 +138,8 @@ pub struct Conversation {
     pub exchanges: HashSet<u16>,
     /// Own publications that are not complete.
     pub unfinished: usize,
-    /// The last publication by topic, publisher and QoS.
-    pub order: HashMap<(Rc<str>, u64, QoS), u64>,
+    /// The last publication by topic, publisher, and QoS in and out.
+    pub order: HashMap<(Rc<str>, u64, QoS, QoS), u64>,
     /// Bytes written that are no whole packet yet.
     tail: Vec<u8>,
 }
@@ -160,7 +158,6 @@ impl Conversation {
             expected: Expected::default(),
             session: Rc::default(),
             known: true,
-            stray: false,
             resumed: false,
             inherited: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -193,6 +190,18 @@ impl Conversation {
         }
     }
 
+    /// Notes an event for the report of a failure.
+    pub fn tell(&self, ledger: &mut Ledger, event: &str) {
+        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked) {
+            let (number, at) = (self.number, ledger.now());
+            let text = format!(
+                "{at}: connection {number} {event}: clean {}, expiry {}, resumed {}, {:?} {:?}",
+                hello.clean, hello.expiry_secs, self.resumed, self.doom, self.excuse
+            );
+            ledger.note(&hello.client_id, text);
+        }
+    }
+
     /// The broker has to close, for a reason.
     fn doomed(&mut self, why: impl Into<String>) {
         self.doom.get_or_insert_with(|| (why.into(), Instant::now()));
@@ -204,10 +213,13 @@ impl Conversation {
     }
 
     /// The client has answered what it was not asked: the broker may have taken that for the answer
-    /// to something that was on its way, and so count otherwise.
-    fn strayed(&mut self, why: String) {
-        self.stray = true;
-        self.excused(why);
+    /// to something that was on its way, and count otherwise from then on.
+    fn strayed(&mut self, id: u16, why: &str) {
+        self.excused(format!("{why} {id}"));
+        self.inherited.remove(&id);
+        let mut session = self.session.borrow_mut();
+        session.in_flight.remove(&id);
+        session.strays.insert(id);
     }
 
     /// Notes bytes that were written.
@@ -255,7 +267,10 @@ impl Conversation {
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Packet::PingReq => self.expected.pings += 1,
-            Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
+            Packet::Disconnect(disconnect) => {
+                self.tell(ledger, &format!("DISCONNECT {:?}", disconnect.session_expiry_secs));
+                self.disconnect(&disconnect);
+            }
             other => self.doomed(format!("a client may not send this now: {other:?}")),
         }
         Ok(())
@@ -312,6 +327,7 @@ impl Conversation {
         }
         self.stage = Stage::Greeting;
         self.hello = Some(hello);
+        self.tell(ledger, "CONNECT");
     }
 
     fn publish(&mut self, publish: &Publish<'_>, frame: &[u8], ledger: &mut Ledger) {
@@ -378,7 +394,7 @@ impl Conversation {
         let id = ack.id.get();
         match self.in_flight.get(&id) {
             Some(flight) if flight.qos == QoS::AtLeastOnce => self.forget(id),
-            _ => self.strayed(format!("PUBACK for {id}, which is not in flight")),
+            _ => self.strayed(id, "not in flight, and yet PUBACK"),
         }
     }
 
@@ -388,7 +404,7 @@ impl Conversation {
         match known {
             Some(flight) if ack.code.is_error() => {
                 if flight.received {
-                    self.strayed(format!("PUBREC with an error for {id} after PUBREC"));
+                    self.strayed(id, "PUBREC with an error after PUBREC");
                 } else {
                     self.forget(id);
                 }
@@ -402,7 +418,10 @@ impl Conversation {
                     flight.received = true;
                 }
             }
-            None => self.excused(format!("PUBREC for {id}, which is not in flight")),
+            None => {
+                self.strayed(id, "not in flight, and yet PUBREC");
+                self.session.borrow_mut().receipts.insert(id);
+            }
         }
         if !ack.code.is_error() {
             self.expected.pubrels.push_back(id);
@@ -422,7 +441,7 @@ impl Conversation {
                 // PUBCOMP ahead of PUBREL: the broker may take it for the end of the exchange.
                 self.forget(id);
             }
-            self.strayed(format!("PUBCOMP for {id}, for which no PUBREL came"));
+            self.strayed(id, "no PUBREL, and yet PUBCOMP");
         }
     }
 

@@ -19,7 +19,9 @@ fn half_open_connections_are_closed_in_time() {
     let options = options();
     let certificates = Certificates::generate(options.folder());
     let listener = |url: &str, more: &str| {
-        format!("[[listener]]\nurl = \"{url}\"\nconnect_timeout_secs = {CONNECT_TIMEOUT_SECS}\n{more}")
+        format!(
+            "[[listener]]\nurl = \"{url}\"\nconnect_timeout_secs = {CONNECT_TIMEOUT_SECS}\n{more}"
+        )
     };
     let tls = format!(
         "[listener.tls]\ncert = \"{}\"\nkey = \"{}\"\n",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use hoopoe_tests::wire::{self, Publish};
-use hoopoe_tests::{Connect, Received, RawClient, Version, unique_id, unique_topic};
+use hoopoe_tests::{Connect, RawClient, Received, Version, unique_id, unique_topic};
 
 use crate::bystanders::Watched;
 

@@ -71,9 +71,8 @@ fn many_filters_are_taken_and_given_back() {
     let mut clients: Vec<_> = (0..SUBSCRIBERS).map(|_| watched.broker.v5()).collect();
     for (index, client) in clients.iter_mut().enumerate() {
         for block in 0..FILTERS / 50 {
-            let filters: Vec<String> = (0..50)
-                .map(|at| format!("{root}/{index}/{}/+/x", block * 50 + at))
-                .collect();
+            let filters: Vec<String> =
+                (0..50).map(|at| format!("{root}/{index}/{}/+/x", block * 50 + at)).collect();
             let filters: Vec<(&str, u8)> = filters.iter().map(|f| (f.as_str(), 0)).collect();
             let suback = client.subscribe_all(&filters, &Properties::default());
             assert!(suback.codes.iter().all(|code| *code == 0), "{:?}", suback.codes);

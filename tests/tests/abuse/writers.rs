@@ -1,7 +1,9 @@
 //! Senders that ask and never listen, and those that ignore the broker's limits.
 
 use hoopoe_tests::wire::{self, Publish, packet_type};
-use hoopoe_tests::{Connect, Properties, RawClient, Received, Version, code, unique_id, unique_topic};
+use hoopoe_tests::{
+    Connect, Properties, RawClient, Received, Version, code, unique_id, unique_topic,
+};
 
 use crate::bystanders::{Watched, configuration, options};
 use crate::socket::Rude;
