@@ -269,6 +269,7 @@ impl Worker {
             ahead,
             done: stored.done,
             steps: Answers::default(),
+            steps_bytes: 0,
             progressed: false,
         }));
         for id in released {

@@ -294,7 +294,11 @@ impl Connection {
 
     /// More waits for the socket than may: QoS 0 is dropped, everything else waits.
     fn is_full(&self) -> bool {
-        self.output_len() > self.limits.write_buffer_bytes
+        let to_come = match &self.phase {
+            Phase::Active(session) => session.stored.as_ref().map_or(0, |s| s.steps_bytes),
+            _ => 0,
+        };
+        self.output_len() + to_come > self.limits.write_buffer_bytes
     }
 
     /// More waits for the socket than messages alone make it: a client that asks and does not

@@ -55,6 +55,8 @@ pub enum ReadJob {
         after: Option<Arc<str>>,
         /// Messages at most.
         limit: usize,
+        /// Bytes at most, one message apart.
+        max_bytes: usize,
     },
 }
 
@@ -130,8 +132,9 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
                 }
             }
         }
-        ReadJob::Retained { location, filter, after, limit } => {
-            let page = match reader.read_retained(now_ms, &[&filter], after.as_deref(), limit) {
+        ReadJob::Retained { location, filter, after, limit, max_bytes } => {
+            let after = after.as_deref();
+            let page = match reader.read_retained(now_ms, &[&filter], after, limit, max_bytes) {
                 Ok(page) => {
                     forget_expired(env, page.expired);
                     let messages = page.messages.into_iter();

@@ -531,10 +531,10 @@ impl Conversation {
     /// The broker has closed.
     pub fn closed(&mut self, ledger: &mut Ledger) -> Verdict {
         self.tell(ledger, "closed");
-        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked) {
-            if self.stage == Stage::Greeting {
-                ledger.connected(&hello.client_id, false);
-            }
+        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked)
+            && self.stage == Stage::Greeting
+        {
+            ledger.connected(&hello.client_id, false);
         }
         let reason = self.doom.is_some()
             || self.excuse.is_some()

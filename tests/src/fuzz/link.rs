@@ -147,10 +147,10 @@ impl Link {
         self.conversation.tell(ledger, "cut");
         // The broker may have closed already.
         let _ = self.socket.shutdown(Shutdown::Both);
-        if let Some(hello) = self.conversation.hello.as_ref().filter(|hello| hello.tracked) {
-            if self.conversation.stage == Stage::Greeting {
-                ledger.connected(&hello.client_id, false);
-            }
+        if let Some(hello) = self.conversation.hello.as_ref().filter(|hello| hello.tracked)
+            && self.conversation.stage == Stage::Greeting
+        {
+            ledger.connected(&hello.client_id, false);
         }
     }
 

@@ -3,7 +3,7 @@
 use hoopoe_tests::wire::{self, Publish};
 use hoopoe_tests::{Connect, Properties, RawClient, Version, unique_id, unique_topic};
 
-use crate::bystanders::{Watched, configuration, options};
+use crate::bystanders::{Cost, MAX_PACKET_BYTES, Watched, configuration, options, scale};
 use crate::socket::Rude;
 
 /// Publications of 4 KiB that the receivers are sent.
@@ -45,11 +45,13 @@ fn readers_that_stop_cost_a_bounded_amount_and_stored_sessions_lose_nothing() {
     let watched = Watched::start();
     let topic = unique_topic("flood");
     let mut stopped = Vec::new();
-    for index in 0..16u8 {
-        let version = Version::BOTH[usize::from(index % 2)];
+    let readers = 16 * scale();
+    for index in 0..readers {
+        let version = Version::BOTH[index % 2];
         let connect = Connect::new(version, &unique_id("stopped"));
         let mut client = Rude::connect(watched.broker.tcp(), &connect);
-        let subscribe = wire::subscribe(version, 1, &[(&topic, index % 3)], &Properties::default());
+        let subscribe =
+            wire::subscribe(version, 1, &[(&topic, (index % 3) as u8)], &Properties::default());
         assert!(client.send(&subscribe));
         stopped.push(client);
     }
@@ -57,12 +59,15 @@ fn readers_that_stop_cost_a_bounded_amount_and_stored_sessions_lose_nothing() {
     let mut stored = RawClient::connect(watched.broker.tcp(), &connect);
     stored.subscribe(&topic, 1);
     publish_all(&watched, &topic);
-    watched.check_memory(17);
+    let readers = readers as u64;
+    let (connections, backlogs) = (readers + 1, readers - readers / 3);
+    watched.check_memory(Cost { connections, backlogs, pages: 1, ..Cost::default() });
     for expected in 0..PUBLICATIONS {
         let publish = stored.take_publish();
         assert_eq!(number(&publish), expected, "the next acknowledged message, in order");
     }
     drop(stopped);
+    drop(stored);
     watched.finish();
 }
 
@@ -74,7 +79,7 @@ fn a_reader_that_never_catches_up_costs_no_more_than_one_that_stops() {
         let topic = unique_topic("slow");
         let mut reader = Slow::connect(&watched, scheme, &topic);
         let mut publisher = watched.broker.v5();
-        for number in 0..4 * PUBLICATIONS {
+        for number in 0..2 * PUBLICATIONS * scale() {
             publisher.send_publish(Publish::new(&topic, payload(number)));
             if number % 32 == 0 {
                 publisher.ping();
@@ -83,9 +88,68 @@ fn a_reader_that_never_catches_up_costs_no_more_than_one_that_stops() {
             }
         }
         publisher.ping();
-        watched.check_memory(1);
+        watched.check_memory(Cost::connections(1));
+        drop((reader, publisher));
         watched.finish();
     }
+}
+
+#[test]
+fn large_messages_of_qos_2_are_not_read_ahead_for_a_reader_that_stops() {
+    let watched = Watched::start();
+    let topic = unique_topic("large");
+    let connect = Connect::persistent(Version::V5, &unique_id("stopped"));
+    let mut stopped = Rude::connect(watched.broker.tcp(), &connect);
+    let subscribe = wire::subscribe(Version::V5, 1, &[(&topic, 2)], &Properties::default());
+    assert!(stopped.send(&subscribe));
+    assert_eq!(stopped.read_packet()[0], 0x90, "SUBACK");
+    let large = vec![b'L'; MAX_PACKET_BYTES as usize - 1024];
+    let mut publisher = watched.broker.v5();
+    // Each of them would fit in the reader's window.
+    let count = 400;
+    for _ in 0..count {
+        publisher.publish(Publish::new(&topic, &large).qos(2));
+    }
+    watched.check_memory(Cost { pages: 1, owed: 1, ..Cost::connections(2) });
+    drop(stopped);
+    let mut again = RawClient::connect(watched.broker.tcp(), &connect.resume());
+    assert!(again.connack.session_present, "the session is there");
+    for _ in 0..count {
+        let publish = again.take_publish();
+        assert_eq!(publish.payload, large, "every one of them");
+    }
+    drop((again, publisher));
+    watched.finish();
+}
+
+#[test]
+fn large_retained_messages_come_page_by_page() {
+    let watched = Watched::start();
+    let root = unique_topic("kept");
+    let large = vec![b'R'; MAX_PACKET_BYTES as usize - 1024];
+    let mut publisher = watched.broker.v5();
+    let count = 300;
+    for number in 0..count {
+        let topic = format!("{root}/{number}");
+        publisher.publish(Publish::new(&topic, &large).qos(1).retain());
+    }
+    let filter = format!("{root}/#");
+    let mut stopped = Vec::new();
+    for qos in [0, 1] {
+        let connect = Connect::v5(&unique_id("stopped"));
+        let mut client = Rude::connect(watched.broker.tcp(), &connect);
+        let subscribe = wire::subscribe(Version::V5, 1, &[(&filter, qos)], &Properties::default());
+        assert!(client.send(&subscribe));
+        stopped.push(client);
+        let mut reader = watched.broker.v5();
+        reader.subscribe(&filter, qos);
+        for number in 0..count {
+            assert_eq!(reader.take_publish().payload.len(), large.len(), "number {number}");
+        }
+    }
+    watched.check_memory(Cost { pages: 4, owed: 1, ..Cost::connections(5) });
+    drop((stopped, publisher));
+    watched.finish();
 }
 
 /// A subscriber that reads as much as it is told to.

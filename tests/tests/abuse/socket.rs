@@ -1,5 +1,6 @@
 //! A socket without manners: it sends what it likes and reads when it likes.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use hoopoe_tests::{Connect, DEADLINE};
 /// A connection written to without regard for what comes back.
 pub(crate) struct Rude {
     stream: TcpStream,
+    /// Read and not used yet.
+    input: VecDeque<u8>,
 }
 
 impl Rude {
@@ -18,17 +21,15 @@ impl Rude {
             .unwrap_or_else(|error| panic!("no connection to {address}: {error}"));
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout can be set");
-        Rude { stream }
+        Rude { stream, input: VecDeque::new() }
     }
 
     /// Opens a connection and sends CONNECT; the CONNACK is read.
     pub(crate) fn connect(address: SocketAddr, connect: &Connect) -> Rude {
         let mut rude = Rude::open(address);
         rude.send(&connect.encode());
-        let mut head = [0; 2];
-        rude.stream.read_exact(&mut head).expect("the CONNACK's header");
-        let mut rest = vec![0; usize::from(head[1])];
-        rude.stream.read_exact(&mut rest).expect("the CONNACK");
+        let head = rude.read_exactly(2);
+        let rest = rude.read_exactly(usize::from(head[1]));
         assert_eq!((head[0], rest[1]), (0x20, 0), "CONNACK");
         rude
     }
@@ -39,8 +40,7 @@ impl Rude {
     }
 
     /// Sends the same bytes again and again, until `most` bytes are sent or the broker takes no
-    /// more; gives how often they were sent as a whole. What was begun is finished by
-    /// [`finish`](Self::finish).
+    /// more. What was begun is finished by [`read_answers`](Self::read_answers).
     pub(crate) fn flood(&mut self, unit: &[u8], most: usize) -> Flooded {
         let block = unit.repeat((32 * 1024 / unit.len()).max(1));
         self.stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
@@ -64,15 +64,21 @@ impl Rude {
         self.stream.set_write_timeout(None).expect("a timeout can be taken back");
         let begun = sent % unit.len();
         let whole = sent / unit.len();
-        Flooded { whole, rest: unit[begun..].to_vec(), cut: begun > 0, refused }
+        let rest = if begun > 0 { unit[begun..].to_vec() } else { Vec::new() };
+        Flooded { units: whole + usize::from(begun > 0), rest, refused }
     }
 
-    /// Sends the rest of a unit that was begun; gives the number of units that are whole now.
-    pub(crate) fn finish(&mut self, flooded: Flooded) -> usize {
-        if flooded.cut {
-            assert!(self.send(&flooded.rest), "the broker has closed");
-        }
-        flooded.whole + usize::from(flooded.cut)
+    /// Sends the rest of the unit that was begun, while one answer after the other is read: the
+    /// broker takes nothing before it has got rid of some.
+    pub(crate) fn read_answers(&mut self, flooded: &Flooded, answer: &[u8]) {
+        let mut stream = self.stream.try_clone().expect("a socket can be cloned");
+        std::thread::scope(|scope| {
+            let rest = scope.spawn(move || stream.write_all(&flooded.rest));
+            for number in 0..flooded.units {
+                assert_eq!(self.read_exactly(answer.len()), answer, "answer {number}");
+            }
+            rest.join().expect("no panic").expect("the broker reads on");
+        });
     }
 
     /// Reads some bytes; `None` at the end of the connection.
@@ -114,12 +120,28 @@ impl Rude {
 
     /// Reads exactly so many bytes.
     pub(crate) fn read_exactly(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count);
-        while bytes.len() < count {
-            let rest = count - bytes.len();
-            bytes.extend(self.read(rest.min(64 * 1024)).expect("the broker has closed"));
+        while self.input.len() < count {
+            let more = self.read(64 * 1024).expect("the broker has closed");
+            self.input.extend(more);
         }
-        bytes
+        self.input.drain(..count).collect()
+    }
+
+    /// Reads one MQTT packet.
+    pub(crate) fn read_packet(&mut self) -> Vec<u8> {
+        let mut packet = self.read_exactly(1);
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.read_exactly(1)[0];
+            packet.push(byte);
+            length |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        packet.extend(self.read_exactly(length));
+        packet
     }
 
     /// Reads to the end of the connection, which must come in time; gives how long it took.
@@ -132,9 +154,8 @@ impl Rude {
 
 /// How far a flood got.
 pub(crate) struct Flooded {
-    whole: usize,
+    units: usize,
     rest: Vec<u8>,
-    cut: bool,
     /// The broker took no more.
     pub refused: bool,
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use hoopoe_tests::wire::{self, Publish};
 use hoopoe_tests::{Connect, RawClient, Received, Version, unique_id, unique_topic};
 
-use crate::bystanders::Watched;
+use crate::bystanders::{Cost, Watched, scale};
 
 /// Take-overs by each of the rivals.
 const ROUNDS: usize = 60;
@@ -51,14 +51,16 @@ fn a_session_taken_over_all_the_time_loses_nothing() {
     }
     let lost: Vec<usize> = (0..sent).filter(|number| !received.contains(number)).collect();
     assert!(lost.is_empty(), "acknowledged and never delivered: {lost:?} of {sent}");
-    watched.check_memory(RIVALS as u64);
+    let connections = RIVALS as u64;
+    watched.check_memory(Cost { connections, pages: connections, ..Cost::default() });
+    drop((first, last, publisher));
     watched.finish();
 }
 
 /// Takes the session over, acknowledges a few messages, and begins again; gives what it received.
 fn rival(address: SocketAddr, connect: &Connect) -> Vec<usize> {
     let mut received = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..ROUNDS * scale() {
         let mut client = RawClient::open(address, Version::V5);
         match client.try_login(connect) {
             Received::Packet(wire::Packet::ConnAck(connack)) if connack.code == 0 => {}

@@ -3,7 +3,7 @@
 use hoopoe_tests::wire::Publish;
 use hoopoe_tests::{Properties, unique_topic};
 
-use crate::bystanders::Watched;
+use crate::bystanders::{Cost, Watched, scale};
 
 /// Topics published to at once.
 const TOPICS: usize = 100_000;
@@ -20,7 +20,7 @@ fn a_hundred_thousand_topics_at_once() {
     let mut subscriber = watched.broker.v5();
     subscriber.subscribe(&format!("{root}/#"), 1);
     let mut publisher = watched.broker.v311();
-    for number in 0..TOPICS {
+    for number in 0..TOPICS * scale() {
         let topic = format!("{root}/{}/{number}", number % 300);
         publisher.send_publish(Publish::new(&topic, number.to_string()));
         if number % 1000 == 999 {
@@ -31,7 +31,8 @@ fn a_hundred_thousand_topics_at_once() {
             }
         }
     }
-    watched.check_memory(2);
+    watched.check_memory(Cost::connections(2));
+    drop((subscriber, publisher));
     watched.finish();
 }
 
@@ -60,7 +61,8 @@ fn many_retained_topics_come_to_a_late_subscriber_all_of_them() {
         }
     }
     assert!(seen.iter().all(|seen| *seen), "every retained message");
-    watched.check_memory(2);
+    watched.check_memory(Cost::connections(2));
+    drop((subscriber, publisher));
     watched.finish();
 }
 
@@ -87,6 +89,8 @@ fn many_filters_are_taken_and_given_back() {
     for client in clients {
         client.cut();
     }
-    watched.check_memory(SUBSCRIBERS as u64);
+    let subscriptions = (SUBSCRIBERS * FILTERS) as u64;
+    watched.check_memory(Cost { subscriptions, ..Cost::connections(SUBSCRIBERS as u64) });
+    drop(publisher);
     watched.finish();
 }

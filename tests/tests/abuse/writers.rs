@@ -5,13 +5,15 @@ use hoopoe_tests::{
     Connect, Properties, RawClient, Received, Version, code, unique_id, unique_topic,
 };
 
-use crate::bystanders::{Watched, configuration, options};
+use crate::bystanders::{Cost, Watched, configuration, options, scale};
 use crate::socket::Rude;
 
 /// Clients that flood at a time, and bytes each of them tries to send: more than the system's
 /// buffers and the broker's together, so that it has to stop taking them.
 const CLIENTS: u64 = 2;
 const FLOOD_BYTES: usize = 64 << 20;
+/// Filters of one SUBSCRIBE.
+const FILTERS: usize = 10_000;
 
 /// Floods with `unit` from several clients that read nothing; afterwards each of them reads, and
 /// must get one answer of `answer` bytes for each unit.
@@ -25,14 +27,11 @@ fn flood(unit: &[u8], answer: &[u8]) {
     let flooded: Vec<_> =
         clients.iter_mut().map(|client| client.flood(unit, FLOOD_BYTES)).collect();
     assert!(flooded.iter().all(|flooded| flooded.refused), "the broker takes {FLOOD_BYTES} bytes");
-    watched.check_memory(CLIENTS);
-    for (mut client, flooded) in clients.into_iter().zip(flooded) {
-        let first = client.read_exactly(answer.len());
-        assert_eq!(first, answer, "the first answer");
-        let units = client.finish(flooded);
-        let rest = client.read_exactly((units - 1) * answer.len());
-        assert!(rest.chunks(answer.len()).all(|chunk| chunk == answer), "an answer for each");
+    watched.check_memory(Cost { owed: CLIENTS, ..Cost::connections(CLIENTS) });
+    for (client, flooded) in clients.iter_mut().zip(&flooded) {
+        client.read_answers(flooded, answer);
     }
+    drop(clients);
     watched.finish();
 }
 
@@ -55,9 +54,24 @@ fn releases_of_nothing_whose_answers_nobody_reads() {
 
 #[test]
 fn subscribing_again_and_again_whose_answers_nobody_reads() {
-    let subscribe =
-        wire::subscribe(Version::V311, 3, &[("again/and/again", 1)], &Properties::default());
-    flood(&subscribe, &[0x90, 3, 0, 3, 1]);
+    let watched = Watched::start();
+    let connect = Connect::v311(&unique_id("again"));
+    let mut client = Rude::connect(watched.broker.tcp(), &connect);
+    let filter = [("again/and/again", 1)];
+    let subscribe = wire::subscribe(Version::V311, 3, &filter, &Properties::default());
+    // No more than the buffers on the way take.
+    let (many, rounds) = (500, 80 * scale().min(5));
+    let block = subscribe.repeat(many);
+    for _ in 0..rounds {
+        // Each of them asks for a scan of the retained messages.
+        assert!(client.send(&block), "the broker has closed");
+    }
+    watched.check_memory(Cost { owed: 1, subscriptions: 1064, ..Cost::connections(1) });
+    for _ in 0..many * rounds {
+        assert_eq!(client.read_exactly(5), [0x90, 3, 0, 3, 1], "SUBACK");
+    }
+    drop(client);
+    watched.finish();
 }
 
 #[test]
@@ -78,7 +92,7 @@ fn websocket_pings_whose_answers_nobody_reads() {
         let flooded = client.flood(&ping, FLOOD_BYTES);
         assert!(flooded.refused, "the broker takes {FLOOD_BYTES} bytes");
     }
-    watched.check_memory(CLIENTS);
+    watched.check_memory(Cost::connections(CLIENTS));
     drop(clients);
     watched.finish();
 }
@@ -87,7 +101,7 @@ fn websocket_pings_whose_answers_nobody_reads() {
 fn ignoring_the_brokers_receive_maximum_ends_the_connection() {
     let watched = Watched::start();
     let topic = unique_topic("window");
-    for _ in 0..20 {
+    for _ in 0..20 * scale() {
         let mut client = watched.broker.v5();
         for _ in 0..2000 {
             client.send_publish(Publish::new(&topic, "unfinished").qos(2));
@@ -105,7 +119,7 @@ fn ignoring_the_brokers_receive_maximum_ends_the_connection() {
         }
         assert!(receipts <= 256, "{receipts} exchanges begun");
     }
-    watched.check_memory(20);
+    watched.check_memory(Cost { owed: 1, ..Cost::connections(1) });
     watched.finish();
 }
 
@@ -117,7 +131,7 @@ fn every_packet_identifier_at_once_is_held_and_finished() {
     subscriber.subscribe(&topic, 0);
     let mut client = watched.broker.v311();
     let mut expected = 1;
-    let count = 20_000u16;
+    let count = 8_000 * scale().min(8) as u16;
     for id in 1..=count {
         client.send_publish(Publish::new(&topic, id.to_string()).qos(2).id(id));
         while id - expected >= 500 {
@@ -128,12 +142,13 @@ fn every_packet_identifier_at_once_is_held_and_finished() {
     for id in expected..=count {
         client.expect_ack(packet_type::PUBREC, id);
     }
-    watched.check_memory(1);
+    watched.check_memory(Cost::connections(1));
     for id in 1..=count {
         client.send_ack(packet_type::PUBREL, id);
         client.expect_ack(packet_type::PUBCOMP, id);
         subscriber.expect_message(&topic, id.to_string());
     }
+    drop((subscriber, client));
     watched.finish();
 }
 
@@ -141,7 +156,8 @@ fn every_packet_identifier_at_once_is_held_and_finished() {
 fn a_length_that_is_never_filled_takes_no_memory() {
     let watched = Watched::start();
     let mut clients = Vec::new();
-    for _ in 0..200 {
+    let count = 200 * scale();
+    for _ in 0..count {
         let connect = Connect::v5(&unique_id("length"));
         let mut client = Rude::connect(watched.broker.tcp(), &connect);
         // PUBLISH of 60,000 bytes of which ten come.
@@ -151,8 +167,9 @@ fn a_length_that_is_never_filled_takes_no_memory() {
     let mut last = RawClient::connect(watched.broker.tcp(), &Connect::v5(&unique_id("last")));
     last.ping();
     // Nothing like 200 packets of 60,000 bytes.
-    watched.check_memory(0);
+    watched.check_memory(Cost { sessions: count as u64, ..Cost::default() });
     drop(clients);
+    drop(last);
     watched.finish();
 }
 
@@ -177,6 +194,39 @@ fn a_huge_packet_byte_by_byte_is_taken_or_refused_by_its_header() {
     }
     assert_eq!(huge.read_exactly(3), [0xE0, 1, code::PACKET_TOO_LARGE], "at the header");
     huge.expect_end();
-    watched.check_memory(2);
+    watched.check_memory(Cost::connections(2));
+    drop((subscriber, patient, huge));
+    watched.finish();
+}
+
+#[test]
+fn thousands_of_filters_in_one_packet_are_refused_beyond_a_sessions_subscriptions() {
+    let watched = Watched::start();
+    // The broker's own topics come from memory: every filter's messages are there at once.
+    for filter in ["$SYS/broker/version", "a/#"] {
+        let connect = Connect::v5(&unique_id("filters"));
+        let mut client = Rude::connect(watched.broker.tcp(), &connect);
+        let filters = vec![(filter, 0); if filter.len() > 3 { FILTERS / 5 } else { FILTERS }];
+        let subscribe = wire::subscribe(Version::V5, 5, &filters, &Properties::default());
+        for _ in 0..20 * scale() {
+            assert!(client.send(&subscribe), "the broker has closed");
+        }
+        client.send(&[0xC0, 0]);
+        let mut subacks = 0;
+        loop {
+            let packet = client.read_packet();
+            match packet[0] {
+                0x90 => {
+                    subacks += 1;
+                    let codes = &packet[packet.len() - filters.len()..];
+                    assert_eq!((codes[0], codes[filters.len() - 1]), (0, code::QUOTA_EXCEEDED));
+                }
+                0xD0 => break,
+                first => assert_eq!(first >> 4, packet_type::PUBLISH, "{first:#x}"),
+            }
+        }
+        assert_eq!(subacks, 20 * scale());
+    }
+    watched.check_memory(Cost { owed: 2, subscriptions: 2 * 1064, ..Cost::connections(2) });
     watched.finish();
 }
