@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test check bench fmt packages test-packages rocksdb
+.PHONY: help run build test abuse check bench fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -56,6 +56,15 @@ test: test-packages rocksdb ## Run the whole test suite; ARGS='…' goes to `car
 	export HOOPOE_NODE_MODULES="$$clients/node_modules"; \
 	export HOOPOE_CHROMIUM="$${HOOPOE_CHROMIUM:-$$(command -v chromium || command -v google-chrome)}"; \
 	set -x; cargo test --workspace --locked $(ARGS) </dev/null
+
+# The tests of overload and abuse, which `make test` runs in small.
+abuse: export HOOPOE_ABUSE_SCALE ?= 10
+abuse: test-packages rocksdb ## Overload and abuse at length; HOOPOE_ABUSE_SCALE=10 times of everything
+	$(call say,Building)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Overload and abuse ($(HOOPOE_ABUSE_SCALE) times))
+	@export HOOPOE_BIN="$(CARGO_TARGET_DIR)/debug/hoopoe"; \
+	set -x; cargo test --locked -p hoopoe-tests --test abuse -- --nocapture $(ARGS) </dev/null
 
 check: packages rocksdb ## Formatting, lints, documentation and the house rules
 	$(call say,Formatting)
