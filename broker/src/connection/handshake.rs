@@ -106,6 +106,12 @@ impl Worker {
                 return;
             }
         }
+        if connack(&newcomer, false, &connection.limits).is_none() {
+            // [MQTT-3.1.2-24]; the client is refused before its session is touched.
+            connection.phase = Phase::Checking(newcomer);
+            self.refuse(location, version, ReasonCode::PacketTooLarge);
+            return;
+        }
         let key = SessionKey {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),

@@ -155,7 +155,9 @@ impl Conversation {
         {
             let mut session = session.borrow_mut();
             session.subscriptions.extend(early.subscriptions);
-            session.unfinished.extend(early.unfinished);
+            for (id, packet) in early.unfinished {
+                session.begin(id, packet);
+            }
             let own = session.in_flight.iter().filter(|(_, flight)| !flight.shared);
             self.inherited = own.map(|(id, flight)| (*id, flight.message)).collect();
         }
@@ -414,7 +416,7 @@ impl Conversation {
             return Ok(Request::Nothing);
         }
         let mut session = self.session.borrow_mut();
-        if let Some(packet) = session.unfinished.get_mut(&id) {
+        if let Some(packet) = session.unfinished(id) {
             *packet = vec![0x62, 2, (id >> 8) as u8, id as u8];
         }
         Ok(Request::PubRel(id))
@@ -424,7 +426,7 @@ impl Conversation {
         if self.exchanges.remove(&id) {
             self.unfinished -= 1;
         }
-        self.session.borrow_mut().unfinished.remove(&id);
+        self.session.borrow_mut().finish(id);
     }
 
     fn pubrel_came(&mut self, ack: &Ack<'_>) -> Verdict<Request> {

@@ -352,8 +352,8 @@ impl Conversation {
         }
         let again = publish.dup
             && publish.id.is_some_and(|id| {
-                let session = self.session.borrow();
-                session.unfinished.get(&id.get()).is_some_and(|packet| packet == frame)
+                let mut session = self.session.borrow_mut();
+                session.unfinished(id.get()).is_some_and(|packet| packet == frame)
             });
         let client = self.hello.as_ref().and_then(|hello| hello.client.clone());
         // Resent over a connection of the other version, the same bytes are another message.
@@ -378,7 +378,7 @@ impl Conversation {
             if !again && publish.properties.topic_alias.is_none() {
                 let mut packet = frame.to_vec();
                 packet[0] |= 0x08;
-                self.session.borrow_mut().unfinished.insert(id, packet);
+                self.session.borrow_mut().begin(id, packet);
             }
             self.expected.pubrecs.push_back(Owed { id, optional });
             self.unfinished += usize::from(self.exchanges.insert(id));

@@ -97,10 +97,29 @@ pub struct Session {
     pub receipts: HashSet<u16>,
     /// Identifiers that were acknowledged out of turn: what the broker made of that is not known.
     pub strays: HashSet<u16>,
-    /// Own QoS 2 publications that are not complete, with the packet that repeats them.
-    pub unfinished: BTreeMap<u16, Vec<u8>>,
+    /// Own QoS 2 publications that are not complete, with the packet that repeats them, in the
+    /// order in which they were first sent [MQTT-4.6.0-1].
+    pub unfinished: Vec<(u16, Vec<u8>)>,
     /// How long the session outlives its connection.
     pub expiry_secs: u32,
+}
+
+impl Session {
+    /// The packet that repeats an own publication.
+    pub fn unfinished(&mut self, id: u16) -> Option<&mut Vec<u8>> {
+        self.unfinished.iter_mut().find(|(of, _)| *of == id).map(|(_, packet)| packet)
+    }
+
+    /// An own publication is begun; one that had the identifier before is given up.
+    pub fn begin(&mut self, id: u16, packet: Vec<u8>) {
+        self.finish(id);
+        self.unfinished.push((id, packet));
+    }
+
+    /// An own publication is complete.
+    pub fn finish(&mut self, id: u16) {
+        self.unfinished.retain(|(of, _)| *of != id);
+    }
 }
 
 /// A session of which a model is kept.

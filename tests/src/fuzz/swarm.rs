@@ -204,7 +204,7 @@ impl Swarm {
         }
         let again: Vec<Vec<u8>> = {
             let session = link.conversation.session.borrow();
-            session.unfinished.values().cloned().collect()
+            session.unfinished.iter().map(|(_, packet)| packet.clone()).collect()
         };
         for packet in again {
             self.packets += 1;

@@ -131,7 +131,7 @@ fn every_packet_identifier_at_once_is_held_and_finished() {
     subscriber.subscribe(&topic, 0);
     let mut client = watched.broker.v311();
     let mut expected = 1;
-    let count = 8_000 * scale().min(8) as u16;
+    let count = 8_000 * scale().min(2) as u16;
     for id in 1..=count {
         client.send_publish(Publish::new(&topic, id.to_string()).qos(2).id(id));
         while id - expected >= 500 {
