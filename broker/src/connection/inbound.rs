@@ -13,7 +13,6 @@ use smallvec::smallvec;
 use super::closing::Cause;
 use super::queue::STEP_TOKEN;
 use super::session::{Answer, Origin, Owed, Session, Step};
-use super::subscribe::MOST_SCANS;
 use super::worker::Worker;
 use super::{Connection, Phase};
 
@@ -339,17 +338,11 @@ impl Worker {
             session.owed_bytes -= owed.bytes;
             self.fulfil(location, owed, code);
         }
-        self.read_again(location);
-    }
-
-    /// Reads a client on that has been given most of what it asked for.
-    pub(super) fn read_again(&mut self, location: Location) {
         if let Some(connection) = self.connection(location)
             && connection.paused
             && let Some(session) = connection.session()
             && session.answers.len() <= MOST_OWED / 2
             && session.owed_bytes <= MOST_OWED_BYTES / 2
-            && session.scans.len() <= MOST_SCANS / 2
         {
             self.resume(location);
         }

@@ -27,9 +27,10 @@ use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
 const PAGE_MESSAGES: usize = 256;
-/// Scans that may wait before the client is read on: each SUBSCRIBE may ask for another, and they
-/// take longer than asking.
-pub(super) const MOST_SCANS: usize = 64;
+/// Scans that may wait, each SUBSCRIBE asking for another. Beyond it those of one filter are made
+/// once; that the client is not read instead would be wrong: it may have to acknowledge something
+/// before there is room for what a scan finds.
+const MOST_SCANS: usize = 64;
 /// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
 /// the others get their share.
 pub(super) const GROUP_WINDOW: u16 = 32;
@@ -76,27 +77,23 @@ impl Worker {
             }
         }
         let number = self.env.retained.number();
-        let scans = accepted.iter().filter(|a| owed_retained(a)).count();
-        self.env.retained.end_scans(announced - scans);
-        let Some(connection) = self.connection(location) else { return Ok(()) };
-        let Some(session) = connection.session() else { return Ok(()) };
+        let scans = accepted.iter().filter(|a| owed_retained(a)).map(|grant| Scan {
+            number,
+            filter: grant.filter.into(),
+            qos: grant.options.qos,
+            identifier,
+            after: None,
+            reading: false,
+            barriers: None,
+        });
+        let begun = self.begin_scans(location, scans);
+        self.env.retained.end_scans(announced - begun);
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(());
+        };
         let (epoch, stored) = (session.epoch, session.route.session);
         let shared = accepted.iter().filter(|a| a.shared.is_some()).count();
         let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
-        for grant in accepted.iter().filter(|a| owed_retained(a)) {
-            session.scans.push_back(Scan {
-                number,
-                filter: grant.filter.into(),
-                qos: grant.options.qos,
-                identifier,
-                after: None,
-                reading: false,
-                barriers: None,
-            });
-        }
-        if session.scans.len() >= MOST_SCANS {
-            connection.paused = true;
-        }
         // More filters than commits can be counted for are no more than the packet's filters.
         let commits = u8::try_from(commits).map_err(|_| Fault {
             reason: ReasonCode::QuotaExceeded,
@@ -117,6 +114,23 @@ impl Worker {
             self.join_group(location, grant, identifier, reply);
         }
         Ok(())
+    }
+
+    /// Puts scans behind those that wait; gives how many more there are now.
+    fn begin_scans(&mut self, location: Location, scans: impl Iterator<Item = Scan>) -> usize {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return 0;
+        };
+        let before = session.scans.len();
+        for scan in scans {
+            // The first may have begun.
+            let mut waiting = session.scans.iter_mut().skip(MOST_SCANS);
+            match waiting.find(|waiting| waiting.filter == scan.filter) {
+                Some(waiting) => *waiting = scan,
+                None => session.scans.push_back(scan),
+            }
+        }
+        session.scans.len() - before
     }
 
     /// Whether the client may have the subscription, and with which QoS.
@@ -319,7 +333,6 @@ impl Worker {
         while let Some(page) = self.begin_page(location) {
             self.send_page(location, page);
         }
-        self.read_again(location);
     }
 
     /// Asks for the next page, if it is time; gives it at once where nothing has to be read.
