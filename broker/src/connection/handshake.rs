@@ -215,6 +215,7 @@ impl Worker {
                 sent: stored.sent,
             }),
             window: stored.map(|stored| stored.window.clone()).unwrap_or_default(),
+            told: None,
         };
         let slot = close.key.slot();
         self.command(slot, Command::Close(Box::new(close)));

@@ -11,7 +11,7 @@ use hoopoe_store::effect::{LiveReceiver, QueueEntry};
 use smallvec::smallvec;
 
 use super::Connection;
-use super::closing::Cause;
+use super::closing::{CLOSE_TOKEN, Cause};
 use super::inbound::ack;
 use super::session::{Origin, Outgoing, Step};
 use super::worker::Worker;
@@ -69,6 +69,10 @@ impl Worker {
         let location = reply.location;
         if reply.token == SCAN_TOKEN {
             self.scan_ordered(location);
+            return;
+        }
+        if reply.token == CLOSE_TOKEN {
+            self.finish(location);
             return;
         }
         if reply.token & STEP_TOKEN != 0 {

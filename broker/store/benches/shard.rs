@@ -89,6 +89,7 @@ impl Run {
                 expiry_secs: None,
                 progress: None,
                 window: Vec::new(),
+                told: None,
             };
             self.commit(vec![Command::Close(Box::new(close))]);
         }

@@ -149,6 +149,8 @@ pub struct Close {
     pub progress: Option<Progress>,
     /// The outgoing window, oldest first: what the next connection starts with.
     pub window: Vec<InFlight>,
+    /// Told when it is on disk, if somebody waits for that.
+    pub told: Option<ReplyTo>,
 }
 
 /// How far delivery to a stored session has come.

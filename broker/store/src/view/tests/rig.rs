@@ -264,6 +264,7 @@ impl Client {
             expiry_secs: None,
             progress: None,
             window: Vec::new(),
+            told: None,
         }
     }
 
