@@ -16,6 +16,8 @@ use super::{Leaving, Phase};
 
 /// Seconds that a closed connection's last bytes are waited for.
 const LINGER_SECS: u64 = 3;
+/// The token of a session's way back to its shard, for clients that wait for it.
+pub(super) const CLOSE_TOKEN: u64 = u64::MAX - 1;
 
 /// Why a session's connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,11 +63,12 @@ impl Worker {
             }
             tracing::debug!(client = %session.key, ?reason, "session's connection ended");
         }
+        let stored = session.route.session.is_some();
         self.detach(location, *session, cause);
-        if cause == Cause::Lost {
-            self.close_socket(location);
-        } else {
-            self.finish(location);
+        match cause {
+            Cause::Lost => self.close_socket(location),
+            Cause::Disconnect { .. } if stored => self.finish_once_told(location),
+            _ => self.finish(location),
         }
     }
 
@@ -91,6 +94,7 @@ impl Worker {
             Cause::Fault(_) | Cause::Lost => (CloseCause::Abnormal, None),
             Cause::Shutdown => (CloseCause::Shutdown, None),
         };
+        let told = matches!(cause, Cause::Disconnect { .. }) && session.route.session.is_some();
         let close = Close {
             location,
             epoch: session.epoch,
@@ -100,6 +104,7 @@ impl Worker {
             window: session.stored_window(),
             done: session.completed(),
             answered: session.incoming.answered().collect(),
+            told: told.then_some(ReplyTo { location, token: CLOSE_TOKEN }),
             key: session.key,
         };
         let subscriber = session.route.subscriber;
@@ -221,6 +226,17 @@ impl Worker {
         {
             // The connection ends either way.
             let _ = socket.write(None);
+        }
+    }
+
+    /// After a stored session's DISCONNECT: the end of the connection tells the client that it was
+    /// heard, so that it waits until the will is removed on disk ([MQTT-3.14.4-3]).
+    fn finish_once_told(&mut self, location: Location) {
+        let at = self.now_secs + LINGER_SECS;
+        if let Some(connection) = self.connection(location) {
+            // If the store does not answer, the connection ends all the same.
+            connection.deadline_secs = at;
+            self.wheel.schedule(location, at);
         }
     }
 
