@@ -521,6 +521,10 @@ impl Kv for RocksKv {
         Ok(())
     }
 
+    fn takes_writes(&self) -> bool {
+        !self.poisoned.load(Ordering::Relaxed) && !self.full.load(Ordering::Relaxed)
+    }
+
     fn fault(&self) -> Option<String> {
         self.fault.lock().as_ref().map(|fault| fault.reason.clone())
     }
