@@ -238,6 +238,19 @@ impl Broker {
         self.options.data()
     }
 
+    /// The words before the program's name.
+    pub fn wrapper(&self) -> &[String] {
+        &self.options.wrapper
+    }
+
+    /// Starts on the data folder again, which must fail; returns what was said.
+    pub fn refuses_to_start(&self) -> String {
+        assert!(self.running.is_none(), "the broker is running");
+        let (status, said) = self.options.run_to_end();
+        assert!(!status.success(), "it started:\n{said}");
+        said
+    }
+
     /// A connection on which nothing has been sent.
     pub fn open(&self, version: Version) -> RawClient {
         RawClient::open(self.tcp(), version)

@@ -131,6 +131,36 @@ impl Stored {
         }
     }
 
+    /// How many messages there still are after something was lost: of those that were stored, in
+    /// order, and no others. The sessions are empty then.
+    pub fn how_many_are_left(&self, broker: &Broker) -> usize {
+        let mut left = 0;
+        for (number, session) in self.sessions.iter().enumerate() {
+            let mut client = broker.connect(&session.connect);
+            let marker = unique_topic("end");
+            client.subscribe(&marker, 1);
+            broker.v5().publish(Publish::new(&marker, "end").qos(1));
+            let mut stored = session.waiting.iter();
+            loop {
+                let publish = client.take_publish();
+                if publish.topic == marker {
+                    break;
+                }
+                let got = (publish.topic, publish.payload);
+                assert!(stored.any(|one| *one == got), "session {number} got {:?}", got.0);
+                left += 1;
+            }
+            client.unsubscribe(&[&marker]);
+            client.disconnect();
+        }
+        left
+    }
+
+    /// How many messages wait.
+    pub fn how_many(&self) -> usize {
+        self.sessions.iter().map(|session| session.waiting.len()).sum()
+    }
+
     fn retained_are_there(&self, broker: &Broker) {
         let mut client = broker.v5();
         client.subscribe(&format!("{}/kept/#", self.root), 1);

@@ -215,7 +215,10 @@ impl Copying<'_> {
             let file = files.iter().find(|file| text.contains(&file.name));
             let skipped = file
                 .filter(|_| by_manifest)
-                .and_then(|file| past_the_damage(&mut rows, &last, file));
+                .and_then(|file| {
+                    let a_block = text.contains("block_type = Data");
+                    past_the_damage(&mut rows, &last, file, a_block)
+                });
             let (Some(file), Some(upto)) = (file, skipped) else {
                 return Err(super::read_error(error));
             };
@@ -228,6 +231,7 @@ impl Copying<'_> {
             lost.push(Lost::new(old.settings.folder.join(FOLDER).display(), blocks));
             let place = lost.last_mut().map(|lost| &mut lost.place);
             place.into_iter().for_each(|place| place.push_str(&file.name));
+            last = upto;
         }
         Err(StoreError::Read(format!("more than {PLACES_MAX} damaged places")))
     }
@@ -247,11 +251,13 @@ impl Copying<'_> {
 
 /// Leaves the iterator at the first row behind a damaged block; gives its key. Keys are counted
 /// through like numbers: first in growing steps until one can be sought, then by halves back.
-/// `None` when the file cannot be read to its end, which a single block does not explain.
+/// When the last block of a file is damaged, the file's end is where to go on; but `None` when it
+/// is its index, without which none of the file can be read.
 fn past_the_damage(
     rows: &mut rocksdb::DBRawIteratorWithThreadMode<'_, Db>,
     last: &[u8],
     file: &LiveFile,
+    a_block: bool,
 ) -> Option<Vec<u8>> {
     let start = file.start_key.as_deref()?.max(last);
     let end = file.end_key.as_deref()?;
@@ -271,7 +277,9 @@ fn past_the_damage(
             break next;
         }
         if next == to {
-            return None;
+            let behind = [end, &[0]].concat();
+            rows.seek(&behind);
+            return a_block.then_some(behind);
         }
         (bad, step) = (next, step.saturating_mul(2));
     };
