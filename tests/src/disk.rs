@@ -8,6 +8,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use crate::reaper;
 
@@ -80,23 +83,30 @@ impl Disk {
         root.join(self.folder.strip_prefix("/").expect("an absolute path"))
     }
 
-    /// Fills the disk to the last block.
-    pub fn fill(&self) {
-        let mut file = File::create(self.path().join("filler")).expect("the filler can be made");
-        let zeros = vec![0; FILL_STEP];
-        let mut step = FILL_STEP;
-        while step > 0 {
-            match file.write(&zeros[..step]) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => step /= 2,
-                Err(error) => panic!("filling the disk: {error}"),
+    /// A neighbour who takes every block of the disk, and every one that becomes free, until the
+    /// value is dropped; that gives them all back.
+    pub fn fill(&self) -> Neighbour {
+        let path = self.path().join("filler");
+        let mut file = File::create(&path).expect("the filler can be made");
+        let enough = Arc::new(AtomicBool::new(false));
+        let told = enough.clone();
+        let (full, is_full) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let zeros = vec![0; FILL_STEP];
+            while !told.load(Ordering::Acquire) {
+                match file.write(&zeros) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => {
+                        // Nobody listens after the first time.
+                        let _ = full.send(());
+                        std::thread::yield_now();
+                    }
+                    Err(error) => panic!("filling the disk: {error}"),
+                }
             }
-        }
-    }
-
-    /// Gives the room back.
-    pub fn empty(&self) {
-        fs::remove_file(self.path().join("filler")).expect("the filler can be removed");
+        });
+        is_full.recv().expect("the disk is full some day");
+        Neighbour { path, enough, thread: Some(thread) }
     }
 
     /// Runs a shell script that sees the disk at `$1`.
@@ -117,6 +127,24 @@ impl Drop for Disk {
         // The mounts go with the last process of the namespace.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+    }
+}
+
+/// See [`Disk::fill`].
+pub struct Neighbour {
+    path: PathBuf,
+    enough: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        // The disk may be gone with its holder.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -202,15 +202,16 @@ fn a_full_disk_stops_acknowledgements_until_there_is_room() {
     let reserve = disk.path().join("data/reserve");
     let broker = options.wrapped(disk.entry()).start();
     let bytes = std::fs::metadata(&reserve).expect("there is a reserve").len();
+    let neighbour = std::cell::RefCell::new(None);
     goes_through(
         broker,
         &Trouble {
-            cause: &|_| disk.fill(),
+            cause: &|_| *neighbour.borrow_mut() = Some(disk.fill()),
             words: "No space left on device",
             cure: Some(&|_| {
                 // It was given up, and is not there while there is no room for it.
                 eventually("the reserve is given up", || !reserve.exists());
-                disk.empty();
+                neighbour.take();
                 eventually("the reserve is made again", || {
                     std::fs::metadata(&reserve).is_ok_and(|file| file.len() == bytes)
                 });
@@ -229,9 +230,10 @@ fn image(folder: &str, options: &str) -> String {
 }
 
 #[test]
-fn an_error_of_the_device_stops_acknowledgements_until_it_is_mended() {
+fn a_sync_that_fails_stops_acknowledgements_until_it_succeeds() {
     let options = Options::new();
-    // The device keeps its blocks on a disk that is too small for them.
+    // The device keeps its blocks on a disk that is too small for them: the file system takes a
+    // write, and only the sync finds that it cannot be kept.
     let below = hoopoe_tests::reaper::temporary_folder("below");
     let below = below.display();
     let script = format!(
@@ -240,7 +242,7 @@ fn an_error_of_the_device_stops_acknowledgements_until_it_is_mended() {
     );
     let disk = match Disk::mounted(options.folder(), &script) {
         Ok(disk) => disk,
-        Err(why) => return say_not_possible("an error of the device on write and sync", &why),
+        Err(why) => return say_not_possible("a sync that fails", &why),
     };
     let grow = format!("mount -o remount,size=400m {below}");
     let broker = options.wrapped(disk.entry()).start();
@@ -251,7 +253,7 @@ fn an_error_of_the_device_stops_acknowledgements_until_it_is_mended() {
                 let fill = format!("head -c 200m /dev/zero > {below}/filler; true");
                 disk.run(&fill).expect("the disk below can be filled");
             },
-            words: "Input/output error",
+            words: "While fdatasync",
             cure: Some(&|_| disk.run(&grow).expect("the disk below can grow")),
         },
     );

@@ -197,9 +197,13 @@ impl Copying<'_> {
         // A family that the old database never had.
         let Ok(handle) = open.family(self.family) else { return Ok(()) };
         let db = open.db()?;
-        let mut options = super::read_options(self.family, Span::all());
-        options.fill_cache(false);
-        let mut rows = db.raw_iterator_cf_opt(handle, options);
+        let name = self.family;
+        let iterate = || {
+            let mut options = super::read_options(name, Span::all());
+            options.fill_cache(false);
+            db.raw_iterator_cf_opt(handle, options)
+        };
+        let mut rows = iterate();
         rows.seek_to_first();
         let mut last = Vec::new();
         for _ in 0..PLACES_MAX {
@@ -213,12 +217,10 @@ impl Copying<'_> {
             let text = error.to_string();
             let files = db.live_files().map_err(super::read_error)?;
             let file = files.iter().find(|file| text.contains(&file.name));
-            let skipped = file
-                .filter(|_| by_manifest)
-                .and_then(|file| {
-                    let a_block = text.contains("block_type = Data");
-                    past_the_damage(&mut rows, &last, file, a_block)
-                });
+            let skipped = file.filter(|_| by_manifest).and_then(|file| {
+                let a_block = text.contains("block_type = Data");
+                past_the_damage(&iterate, &last, file, a_block)
+            });
             let (Some(file), Some(upto)) = (file, skipped) else {
                 return Err(super::read_error(error));
             };
@@ -231,6 +233,8 @@ impl Copying<'_> {
             lost.push(Lost::new(old.settings.folder.join(FOLDER).display(), blocks));
             let place = lost.last_mut().map(|lost| &mut lost.place);
             place.into_iter().for_each(|place| place.push_str(&file.name));
+            rows = iterate();
+            rows.seek(&upto);
             last = upto;
         }
         Err(StoreError::Read(format!("more than {PLACES_MAX} damaged places")))
@@ -249,12 +253,12 @@ impl Copying<'_> {
     }
 }
 
-/// Leaves the iterator at the first row behind a damaged block; gives its key. Keys are counted
-/// through like numbers: first in growing steps until one can be sought, then by halves back.
-/// When the last block of a file is damaged, the file's end is where to go on; but `None` when it
-/// is its index, without which none of the file can be read.
-fn past_the_damage(
-    rows: &mut rocksdb::DBRawIteratorWithThreadMode<'_, Db>,
+/// A key from which on rows can be read again, behind a damaged block. Keys are counted through
+/// like numbers: first in growing steps until one can be sought, then by halves back. When the last
+/// block of a file is damaged, the file's end is where to go on; but `None` when it is its index,
+/// without which none of the file can be read.
+fn past_the_damage<'a>(
+    iterate: &dyn Fn() -> rocksdb::DBRawIteratorWithThreadMode<'a, Db>,
     last: &[u8],
     file: &LiveFile,
     a_block: bool,
@@ -262,24 +266,22 @@ fn past_the_damage(
     let start = file.start_key.as_deref()?.max(last);
     let end = file.end_key.as_deref()?;
     let same = start.iter().zip(end).take_while(|(a, b)| a == b).count();
-    let (from, to) = (count(start, same), count(end, same));
-    let mut can_seek = |at: u128| {
-        let mut key = end[..same].to_vec();
-        key.extend_from_slice(&at.to_be_bytes());
-        rows.seek(&key);
+    let key = |at: u128| [&end[..same], &at.to_be_bytes()].concat();
+    // An iterator that has met a damaged block cannot be trusted with the next one.
+    let can_seek = |at: u128| {
+        let mut rows = iterate();
+        rows.seek(key(at));
         rows.status().is_ok()
     };
-    let mut bad = from;
-    let mut step = 1_u128;
+    let (from, to) = (count(start, same), count(end, same));
+    let (mut bad, mut step) = (from, 1_u128);
     let mut good = loop {
         let next = from.saturating_add(step).min(to);
         if can_seek(next) {
             break next;
         }
         if next == to {
-            let behind = [end, &[0]].concat();
-            rows.seek(&behind);
-            return a_block.then_some(behind);
+            return a_block.then(|| [end, &[0]].concat());
         }
         (bad, step) = (next, step.saturating_mul(2));
     };
@@ -291,7 +293,7 @@ fn past_the_damage(
             bad = middle;
         }
     }
-    can_seek(good).then(|| rows.key().map_or_else(|| end.to_vec(), <[u8]>::to_vec))
+    Some(key(good))
 }
 
 /// The part of a key behind what is the same as a number.
