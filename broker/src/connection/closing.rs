@@ -53,8 +53,12 @@ impl Worker {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
                 // Some faults have no code of their own in DISCONNECT (3.14.2.1).
-                let legal = reason.legal_in(PacketType::Disconnect);
-                let code = if legal { reason } else { ReasonCode::ProtocolError };
+                let code = match reason {
+                    reason if reason.legal_in(PacketType::Disconnect) => reason,
+                    // The store's fault, not the client's.
+                    ReasonCode::ServerUnavailable => ReasonCode::ImplementationSpecificError,
+                    _ => ReasonCode::ProtocolError,
+                };
                 let disconnect = Packet::Disconnect(Disconnect::with_code(code));
                 // The phase has gone from the connection: the maximum is the session's.
                 self.send(location, |out| {
