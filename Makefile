@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test crash check bench fmt packages test-packages rocksdb
+.PHONY: help run build test crash abuse check bench fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -65,6 +65,15 @@ crash: test-packages rocksdb ## Kill the broker KILLS=300 times under load and a
 	cargo build --workspace --locked --bins --tests
 	$(call say,Killing the broker)
 	@"$(CARGO_TARGET_DIR)/debug/crash" --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# The tests of overload and abuse, which `make test` runs in small.
+abuse: export HOOPOE_ABUSE_SCALE ?= 10
+abuse: test-packages rocksdb ## Overload and abuse at length; HOOPOE_ABUSE_SCALE=10 times of everything
+	$(call say,Building)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Overload and abuse ($(HOOPOE_ABUSE_SCALE) times))
+	@export HOOPOE_BIN="$(CARGO_TARGET_DIR)/debug/hoopoe"; \
+	set -x; cargo test --locked -p hoopoe-tests --test abuse -- --nocapture $(ARGS) </dev/null
 
 check: packages rocksdb ## Formatting, lints, documentation and the house rules
 	$(call say,Formatting)

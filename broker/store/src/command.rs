@@ -164,6 +164,8 @@ pub struct Close {
     pub done: Vec<u64>,
     /// Incoming QoS 2 publications without PUBREL that all shards have committed.
     pub answered: Vec<u16>,
+    /// Told when it is on disk, if somebody waits for that.
+    pub told: Option<ReplyTo>,
 }
 
 /// How far delivery to a stored session has come.
