@@ -199,6 +199,8 @@ pub enum Step {
     Publish(Outgoing, PacketId),
     /// Send PUBREL.
     PubRel(PacketId),
+    /// Forget the exchange of a group's entry: that the entry is done is written.
+    Forget(PacketId),
 }
 
 impl Step {
