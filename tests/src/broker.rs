@@ -35,6 +35,8 @@ pub struct Options {
     listeners: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Words before the program's name.
+    wrapper: Vec<String>,
 }
 
 struct Running {
@@ -53,7 +55,14 @@ impl Options {
             listeners: vec!["tcp://127.0.0.1:0".to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
+    }
+
+    /// Started by another program, which must become the broker (`exec`).
+    pub fn wrapped(mut self, words: &[String]) -> Options {
+        self.wrapper = words.to_vec();
+        self
     }
 
     /// With one more listener.
@@ -92,6 +101,11 @@ impl Options {
         &self.folder
     }
 
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// Starts the broker and waits until it is ready.
     pub fn start(self) -> Broker {
         let running = Running::start(&self);
@@ -106,7 +120,7 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = program::hoopoe_command();
+        let mut command = program::wrapped_hoopoe_command(&self.wrapper);
         command.arg("serve").arg("--data").arg(self.folder.join("data"));
         for url in &self.listeners {
             command.arg("--listen").arg(url);
@@ -183,6 +197,7 @@ impl Broker {
             listeners: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         };
         Broker { options, running: Some(running) }
     }
@@ -216,6 +231,24 @@ impl Broker {
     /// The folder that holds the data folder and whatever files a test adds.
     pub fn folder(&self) -> &Path {
         &self.options.folder
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.options.data()
+    }
+
+    /// The words before the program's name.
+    pub fn wrapper(&self) -> &[String] {
+        &self.options.wrapper
+    }
+
+    /// Starts on the data folder again, which must fail; returns what was said.
+    pub fn refuses_to_start(&self) -> String {
+        assert!(self.running.is_none(), "the broker is running");
+        let (status, said) = self.options.run_to_end();
+        assert!(!status.success(), "it started:\n{said}");
+        said
     }
 
     /// A connection on which nothing has been sent.

@@ -1,9 +1,10 @@
 //! The operators' side of the broker: an HTTP listener with `/health`, `/ready` and `/metrics`.
 //!
-//! State owned here: the phase of the broker's life, and the HTTP connections. It all runs on the
-//! control runtime, never on a thread that serves MQTT. Deliberately not here: what is counted
-//! ([`telemetry`](crate::telemetry)), and any way to change the broker; there is no login.
+//! State owned here: the phase of the broker's life, the HTTP connections, and the
+//! control socket. It all runs on the control runtime, never on a thread that serves MQTT. Deliberately not here: what is counted
+//! ([`telemetry`](crate::telemetry)), and any way to change the broker over HTTP; there is no login.
 
+pub mod control;
 mod phase;
 mod routes;
 mod server;

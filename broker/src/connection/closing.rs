@@ -10,7 +10,7 @@ use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
 use super::inbound::reaches_receivers;
-use super::session::{Origin, Session};
+use super::session::{Answer, Origin, Session};
 use super::socket::SocketFault;
 use super::worker::{Worker, mark_dirty};
 use super::{Leaving, Phase};
@@ -54,8 +54,12 @@ impl Worker {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
                 // Some faults have no code of their own in DISCONNECT (3.14.2.1).
-                let legal = reason.legal_in(PacketType::Disconnect);
-                let code = if legal { reason } else { ReasonCode::ProtocolError };
+                let code = match reason {
+                    reason if reason.legal_in(PacketType::Disconnect) => reason,
+                    // The store's fault, not the client's.
+                    ReasonCode::ServerUnavailable => ReasonCode::ImplementationSpecificError,
+                    _ => ReasonCode::ProtocolError,
+                };
                 let disconnect = Packet::Disconnect(Disconnect::with_code(code));
                 // The phase has gone from the connection: the maximum is the session's.
                 self.send(location, |out| {
@@ -103,6 +107,8 @@ impl Worker {
             expiry_secs,
             progress: session.progress(),
             window: session.stored_window(),
+            done: session.completed(),
+            answered: session.incoming.answered().collect(),
             told: told.then_some(ReplyTo { location, token: CLOSE_TOKEN }),
             key: session.key,
         };
@@ -134,6 +140,11 @@ impl Worker {
                 && reaches_receivers(code)
             {
                 self.fan_out_shared(publication, plan, leaving.subscriber);
+            }
+            if let Answer::PubRec(id) = owed.answer
+                && reaches_receivers(code)
+            {
+                leaving.close.answered.push(id.get());
             }
         }
         if !leaving.answers.is_empty() {

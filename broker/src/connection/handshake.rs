@@ -215,6 +215,8 @@ impl Worker {
                 sent: stored.sent,
             }),
             window: stored.map(|stored| stored.window.clone()).unwrap_or_default(),
+            done: stored.map(|stored| stored.done.clone()).unwrap_or_default(),
+            answered: stored.map(|stored| stored.answered.clone()).unwrap_or_default(),
             told: None,
         };
         let slot = close.key.slot();
@@ -265,7 +267,7 @@ impl Worker {
             stored.sent.max(stored.next.saturating_sub(1)),
             stored.head,
         );
-        session.incoming.restore(&stored.markers);
+        session.incoming.restore(&stored.markers, &stored.answered);
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         session.stored = Some(Box::new(Stored {
             id: stored.id,

@@ -5,8 +5,9 @@
 //!
 //! - **Kept**: *m* was acknowledged, and *r* was subscribed from before its first attempt until now,
 //!   in one session: *r* has got *m*.
-//! - **Ordered**: of one publisher's messages on one topic, *r* sees no new one with a lower number
-//!   than one it has seen.
+//! - **Ordered**: of what one publisher sent on one topic, new messages reach *r* in the order in
+//!   which they were sent. An attempt is a message of its own here: what is sent again may come
+//!   after what was sent after its first attempt, when *r* subscribed in between.
 //! - **Exactly once**: a QoS 2 publication that is delivered with QoS 2 reaches *r* once; a repeated
 //!   PUBLISH under the identifier that is still held is no second delivery. A QoS 2 publication is
 //!   taken from its publisher once, however it is delivered.
@@ -17,26 +18,33 @@
 //!   between, or [`LAZY_MS`] passed before the broker was killed.
 //! - **No ghosts**: *m* reaches *r* only if *r* may have been subscribed, in this session, at a time
 //!   between an attempt of *m* and its acknowledgement.
+//! - **Groups**: all of this holds for the members of a shared subscription together. What is
+//!   acknowledged reaches one of them, with QoS 2 exactly one; a QoS 1 message reaches another one
+//!   only if the answer of the first was not settled. Order is not promised (4.6).
 //! - **Sessions** are there when they must be, and gone when they must be gone.
 //! - **Retained**: the message of a topic is the last acknowledged one, or a later one.
 
+mod group;
 mod receiver;
 mod session;
-
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 
+use self::group::Group;
 use self::receiver::{Delivery, Receiver};
 use self::session::Session;
-use super::cast::{Cast, EXPIRY_SECS, ReceiverRole, Temper};
+use super::cast::{Cast, EXPIRY_SECS, FilterRole, GROUPS, ReceiverRole, Temper};
 use super::history::{Client, Entry, Event, History};
 use super::message::{Attempt, Message};
 
 /// How long before a crash an answer may have come and still be forgotten by it: a second until the
 /// worker tells the shard, a second until the shard writes it, and one for a busy machine.
 pub const LAZY_MS: u64 = 3_000;
+/// The same before a power cut: what is written lazily waits for a sync of something else, and is
+/// synced for its own sake after two seconds.
+pub const LAZY_SYNC_MS: u64 = LAZY_MS + 3_000;
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,6 +76,13 @@ struct Kill {
     at_ms: u64,
 }
 
+/// The ends of all runs so far.
+#[derive(Clone, Copy, Debug)]
+struct Crashes<'a> {
+    kills: &'a [Kill],
+    lazy_ms: u64,
+}
+
 /// Retained publications of one topic.
 #[derive(Clone, Copy, Default, Debug)]
 struct Kept {
@@ -77,6 +92,7 @@ struct Kept {
 
 struct Audit<'a> {
     cast: &'a Cast,
+    lazy_ms: u64,
     publications: HashMap<Message, Publication>,
     /// In the order of their first attempts, by publisher.
     published: Vec<Vec<Message>>,
@@ -85,13 +101,16 @@ struct Audit<'a> {
     ready_ms: u64,
     publishers: Vec<Session>,
     receivers: Vec<Receiver>,
+    groups: Vec<Group>,
     faults: Vec<Fault>,
 }
 
-/// Everything that is wrong with a history.
-pub fn audit(cast: &Cast, history: &History) -> Vec<Fault> {
+/// Everything that is wrong with a history, when what is written lazily is written within `lazy_ms`
+/// ([`LAZY_MS`], or [`LAZY_SYNC_MS`] if power was cut).
+pub fn audit(cast: &Cast, history: &History, lazy_ms: u64) -> Vec<Fault> {
     let mut audit = Audit {
         cast,
+        lazy_ms,
         publications: HashMap::new(),
         published: vec![Vec::new(); cast.publishers.len()],
         kept: HashMap::new(),
@@ -99,6 +118,7 @@ pub fn audit(cast: &Cast, history: &History) -> Vec<Fault> {
         ready_ms: 0,
         publishers: cast.publishers.iter().map(|role| Session::new(role.version, None)).collect(),
         receivers: cast.receivers.iter().map(receiver).collect(),
+        groups: (0..GROUPS).map(|group| Group::new(cast.members(group))).collect(),
         faults: Vec::new(),
     };
     for (at, entry) in history.entries.iter().enumerate() {
@@ -124,7 +144,8 @@ impl Audit<'_> {
             Event::Acked { message } => self.acked(at, *message),
             Event::Killed { at_ms } => {
                 self.kills.push(Kill { at, at_ms: *at_ms });
-                self.sessions().for_each(|session| session.killed(*at_ms));
+                let lazy_ms = self.lazy_ms;
+                self.sessions().for_each(|session| session.killed(*at_ms, lazy_ms));
                 Ok(())
             }
             Event::Ready => {
@@ -217,6 +238,7 @@ impl Audit<'_> {
                 if *qos != expected {
                     return Err(format!("delivered with QoS {qos} instead of {expected}"));
                 }
+                let group = role.filters[filter].group;
                 let delivery = Delivery {
                     at,
                     link: *link,
@@ -225,9 +247,15 @@ impl Audit<'_> {
                     dup: *dup,
                     attempt: *attempt,
                     filter,
+                    shared: group.is_some(),
                     sent,
                 };
-                receiver.delivered(&delivery, publication, role.receive_maximum, &self.kills)?;
+                let crashes = Crashes { kills: &self.kills, lazy_ms: self.lazy_ms };
+                receiver.delivered(&delivery, publication, role.receive_maximum, &crashes)?;
+                if let Some(group) = group {
+                    let group = &mut self.groups[usize::from(group)];
+                    group.delivered(&self.receivers, number, &delivery, publication, &crashes)?;
+                }
             }
             Event::Answered { id, attempt, .. } => receiver.answered(at, *id, *attempt),
             Event::Released { id, .. } => receiver.released(*id)?,
@@ -298,27 +326,41 @@ impl Audit<'_> {
 
     /// What was acknowledged and has not arrived.
     fn find_losses(&mut self, end: usize) {
+        let mut lost = Vec::new();
         for (number, receiver) in self.receivers.iter().enumerate() {
-            for (filter, window) in
-                self.cast.receivers[number].filters.iter().zip(&receiver.windows)
-            {
+            let filters = self.cast.receivers[number].filters.iter();
+            for (filter, window) in filters.zip(&receiver.windows) {
                 let Some(since) = window.certain_since() else { continue };
-                for message in &self.published[usize::from(filter.publisher)] {
-                    let publication = &self.publications[message];
-                    let owed = publication.acked.is_some()
-                        && publication.attempts[0] > since
-                        && !publication.cleared
-                        && filter.covers(*message, self.cast.topic(*message).kept);
-                    if owed && !receiver.has(*message) {
-                        self.faults.push(Fault {
-                            what: "acknowledged, but never delivered".to_owned(),
-                            message: Some(*message),
-                            client: Some(Client::Receiver(number as u16)),
-                            at: end,
-                        });
-                    }
+                if filter.group.is_none() {
+                    let missing = self.owed(filter, since).filter(|m| !receiver.has(*m));
+                    lost.extend(missing.map(|message| (message, number)));
                 }
             }
         }
+        for group in &self.groups {
+            let Some(since) = group.certain_since(&self.receivers) else { continue };
+            let Some((first, filter)) = group.members.first().copied() else { continue };
+            let filter = &self.cast.receivers[first].filters[filter];
+            let missing = self.owed(filter, since).filter(|m| !group.has(&self.receivers, *m));
+            lost.extend(missing.map(|message| (message, first)));
+        }
+        self.faults.extend(lost.into_iter().map(|(message, receiver)| Fault {
+            what: "acknowledged, but never delivered".to_owned(),
+            message: Some(message),
+            client: Some(Client::Receiver(receiver as u16)),
+            at: end,
+        }));
+    }
+
+    /// What a filter that was there from entry `since` on has to bring.
+    fn owed(&self, filter: &FilterRole, since: usize) -> impl Iterator<Item = Message> {
+        let of_publisher = self.published[usize::from(filter.publisher)].iter().copied();
+        of_publisher.filter(move |message| {
+            let publication = &self.publications[message];
+            publication.acked.is_some()
+                && publication.attempts[0] > since
+                && !publication.cleared
+                && filter.covers(*message, self.cast.topic(*message))
+        })
     }
 }

@@ -214,6 +214,10 @@ impl ShardView {
     /// Carries out a command as far as memory goes; rows and effects go into `batch`.
     pub fn apply(&mut self, now_ms: u64, command: Command, batch: &mut PendingBatch) {
         let now_ms = self.advance(now_ms);
+        if self.health == Health::Writing && !self.kv.takes_writes() {
+            // Another shard has met the fault: nobody is let in by this one either (ruling 12).
+            self.health = Health::Refusing { probe_at_ms: now_ms };
+        }
         if self.health != Health::Writing {
             return self.refuse(command, batch);
         }
@@ -228,6 +232,9 @@ impl ShardView {
             }
             Command::Publish(publish) => self.publish(&publish, batch),
             Command::Progress(progress) => self.progress(now_ms, progress),
+            Command::Complete { session, epoch, entries } => {
+                self.complete(now_ms, session, epoch, &entries);
+            }
             Command::Exchange { session, epoch, changes, reply } => {
                 self.exchange(now_ms, session, epoch, &changes, reply, batch);
             }
@@ -451,12 +458,15 @@ impl ShardView {
                 self.progress(self.now_ms, progress);
                 None
             }
+            Command::Complete { session, epoch, entries } => {
+                self.complete(self.now_ms, session, epoch, &entries);
+                None
+            }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
-            | Command::Barrier { reply }
-            | Command::Release { reply, .. } => Some(reply),
+            | Command::Barrier { reply } => Some(reply),
             Command::Publish(publish) => publish.reply,
-            Command::Exchange { reply, .. } => reply,
+            Command::Exchange { reply, .. } | Command::Release { reply, .. } => reply,
             Command::Group(command) => self.defer_group(*command),
             Command::OutboxDone { .. } | Command::Evict { .. } | Command::ExpireRetained { .. } => {
                 None

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::session::Session;
-use super::{Kill, LAZY_MS, Publication};
+use super::{Crashes, Publication};
 use crate::crash::history::{Entry, Event, Leaving, Link};
 use crate::crash::message::{Attempt, Message};
 
@@ -17,6 +17,8 @@ pub(super) struct Delivery {
     pub(super) dup: bool,
     pub(super) attempt: Attempt,
     pub(super) filter: usize,
+    /// By way of a group, which judges what concerns its members together.
+    pub(super) shared: bool,
     /// Entry of the attempt.
     pub(super) sent: usize,
 }
@@ -70,7 +72,10 @@ pub(super) struct Receiver {
     exact: HashSet<Message>,
     /// Messages received, with the attempt that came first.
     seen: HashMap<Message, u16>,
-    newest: HashMap<(u16, u16), u32>,
+    arrived: HashSet<Attempt>,
+    /// By publisher and topic, the message that was sent last of those that have arrived, and the
+    /// entry at which it was sent.
+    newest: HashMap<(u16, u16), (usize, Attempt)>,
     pings: VecDeque<(Link, usize)>,
     heard: HashMap<Link, Vec<Heard>>,
     /// The connection that was left with DISCONNECT, and when.
@@ -103,7 +108,7 @@ impl Window {
     }
 
     /// Whether it may have been subscribed to between two entries.
-    fn may_match(&self, from: usize, to: usize) -> bool {
+    pub(super) fn may_match(&self, from: usize, to: usize) -> bool {
         self.possible.is_some_and(|begin| begin < to)
             || self.past.iter().rev().any(|(begin, end)| *begin < to && from < *end)
     }
@@ -120,6 +125,7 @@ impl Receiver {
             link: 0,
             exact: HashSet::new(),
             seen: HashMap::new(),
+            arrived: HashSet::new(),
             newest: HashMap::new(),
             pings: VecDeque::new(),
             heard: HashMap::new(),
@@ -136,6 +142,7 @@ impl Receiver {
         self.flying.clear();
         self.exact.clear();
         self.seen.clear();
+        self.arrived.clear();
         self.newest.clear();
     }
 
@@ -196,7 +203,7 @@ impl Receiver {
         delivery: &Delivery,
         publication: &Publication,
         receive_maximum: u16,
-        kills: &[Kill],
+        crashes: &Crashes<'_>,
     ) -> Result<(), String> {
         let message = delivery.attempt.message;
         if self.link != delivery.link {
@@ -204,13 +211,12 @@ impl Receiver {
             self.flying.clear();
         }
         let until = publication.acked.unwrap_or(usize::MAX);
-        if !self.windows[delivery.filter].may_match(delivery.sent, until) {
+        if !delivery.shared && !self.windows[delivery.filter].may_match(delivery.sent, until) {
             return Err("delivered, but not subscribed to when it was published".to_owned());
         }
         if self.flying.contains(&delivery.id) {
             return Err(format!("identifier {} is in flight", delivery.id));
         }
-        let new = !self.has(message);
         let first = *self.seen.entry(message).or_insert(delivery.attempt.number);
         if publication.qos == 2 && first != delivery.attempt.number {
             return Err(format!("QoS 2, but attempt {first} was delivered too"));
@@ -218,16 +224,20 @@ impl Receiver {
         if delivery.qos == 2 {
             self.exactly_once(delivery)?;
         } else {
-            self.at_least_once(delivery, kills)?;
+            self.at_least_once(delivery, crashes)?;
         }
-        let in_flight = self.flying.len() + self.held.len();
+        // The quota begins anew with each connection (4.9): only what was sent over this one counts.
+        let held = self.held.values().filter(|held| held.link == self.link).count();
+        let in_flight = self.flying.len() + held;
         if receive_maximum > 0 && in_flight > usize::from(receive_maximum) {
             return Err(format!("{in_flight} in flight, Receive Maximum {receive_maximum}"));
         }
-        if new { self.in_order(message) } else { Ok(()) }
+        // Shared subscriptions have no order (4.6).
+        let new = self.arrived.insert(delivery.attempt);
+        if new && !delivery.shared { self.in_order(delivery) } else { Ok(()) }
     }
 
-    fn at_least_once(&mut self, delivery: &Delivery, kills: &[Kill]) -> Result<(), String> {
+    fn at_least_once(&mut self, delivery: &Delivery, crashes: &Crashes<'_>) -> Result<(), String> {
         let Delivery { at, link, id, attempt, .. } = *delivery;
         if let Some(held) = self.held.get(&id) {
             return Err(format!("identifier {id} is in use for {}", held.message));
@@ -239,14 +249,31 @@ impl Receiver {
         if before.link == link {
             return Err("delivered twice over one connection".to_owned());
         }
-        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, kills)) {
+        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, crashes)) {
             return Err(format!("delivered again although acknowledged: {why}"));
         }
-        let crashed = kills.last().is_some_and(|kill| kill.at > before.at);
-        if !crashed && !delivery.dup {
+        let crashed = crashes.kills.last().is_some_and(|kill| kill.at > before.at);
+        // From a group it may come back as a new message, by way of another member.
+        if !crashed && !delivery.dup && !delivery.shared {
             return Err("delivered again without DUP [MQTT-3.3.1-1]".to_owned());
         }
         Ok(())
+    }
+
+    /// Why nobody else may be sent a message once more that this receiver has answered, if so.
+    pub(super) fn settled_for_others(
+        &self,
+        attempt: Attempt,
+        crashes: &Crashes<'_>,
+    ) -> Option<String> {
+        let copy = self.copies.get(&attempt)?;
+        let answered = copy.answered?;
+        let heard = self.heard.get(&copy.link)?;
+        let heard = heard.get(heard.partition_point(|heard| heard.before < answered))?;
+        if crashes.kills.last().is_none_or(|kill| kill.at < heard.at) {
+            return Some(format!("heard at entry {}, no crash since", heard.at));
+        }
+        self.settled(copy.link, answered, crashes)
     }
 
     fn exactly_once(&mut self, delivery: &Delivery) -> Result<(), String> {
@@ -275,17 +302,20 @@ impl Receiver {
         }
     }
 
-    fn in_order(&mut self, message: Message) -> Result<(), String> {
-        let newest = self.newest.entry((message.publisher, message.topic)).or_insert(0);
-        if message.seq < *newest {
-            return Err(format!("out of order: number {newest} came before"));
+    fn in_order(&mut self, delivery: &Delivery) -> Result<(), String> {
+        let Message { publisher, topic, .. } = delivery.attempt.message;
+        let latest = (delivery.sent, delivery.attempt);
+        let newest = self.newest.entry((publisher, topic)).or_insert(latest);
+        if newest.0 > delivery.sent {
+            return Err(format!("out of order: {} was sent later and came before", newest.1));
         }
-        *newest = message.seq;
+        *newest = latest;
         Ok(())
     }
 
     /// Why an answer may not be forgotten, if it may not.
-    fn settled(&self, link: Link, answered: usize, kills: &[Kill]) -> Option<String> {
+    fn settled(&self, link: Link, answered: usize, crashes: &Crashes<'_>) -> Option<String> {
+        let Crashes { kills, lazy_ms } = *crashes;
         let heard = self.heard.get(&link)?;
         let heard = heard.get(heard.partition_point(|heard| heard.before < answered))?;
         let kill = kills.get(kills.partition_point(|kill| kill.at < heard.at));
@@ -295,7 +325,7 @@ impl Receiver {
         {
             return Some(format!("heard at entry {}, session resumed at {moved}", heard.at));
         }
-        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + LAZY_MS)?;
+        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + lazy_ms)?;
         let waited = kill.at_ms - heard.at_ms;
         Some(format!("heard at entry {}, {waited} ms before the crash", heard.at))
     }
