@@ -9,6 +9,7 @@ use hoopoe_store::Command;
 use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
+use super::inbound::reaches_receivers;
 use super::session::{Answer, Origin, Session};
 use super::socket::SocketFault;
 use super::worker::{Worker, mark_dirty};
@@ -136,12 +137,12 @@ impl Worker {
         while let Some((owed, code)) = leaving.answers.pop_ready() {
             // Committed but no longer to be acknowledged; the receivers get it all the same.
             if let Some((publication, plan)) = &owed.publish
-                && !code.is_error()
+                && reaches_receivers(code)
             {
                 self.fan_out_shared(publication, plan, leaving.subscriber);
             }
             if let Answer::PubRec(id) = owed.answer
-                && !code.is_error()
+                && reaches_receivers(code)
             {
                 leaving.close.answered.push(id.get());
             }

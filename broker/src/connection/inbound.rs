@@ -390,15 +390,30 @@ impl Worker {
     }
 
     /// Sends an answer, after the copies of its publication that waited for it.
-    fn fulfil(&mut self, location: Location, owed: Owed, code: ReasonCode) {
+    fn fulfil(&mut self, location: Location, mut owed: Owed, mut code: ReasonCode) {
         if let Some((publication, plan)) = &owed.publish
-            && !code.is_error()
+            && reaches_receivers(code)
             && let Some(session) = self.connection(location).and_then(Connection::session)
         {
             let publisher = session.route.subscriber;
             self.fan_out_shared(publication, plan, publisher);
         }
+        if code == ReasonCode::RetainNotSupported {
+            code = self.not_retained(location);
+            owed.reason = Some("delivered and not retained: as many are retained as may be");
+        }
         self.answer(location, owed.answer, code, owed.reason);
+    }
+
+    /// What the publisher of a message that was delivered and not retained hears (ruling 13). In
+    /// 3.1.1 that is PUBACK: closing instead would have it sent, and delivered, again and again.
+    fn not_retained(&mut self, location: Location) -> ReasonCode {
+        self.counters.refused_publications.add(1);
+        let session = self.connection(location).and_then(Connection::session);
+        match session.map(|session| session.version) {
+            Some(Version::V5) => ReasonCode::QuotaExceeded,
+            _ => ReasonCode::Success,
+        }
     }
 
     fn answer(
@@ -459,6 +474,12 @@ impl Worker {
         }
         self.send_packet(location, version, &packet);
     }
+}
+
+/// Whether receivers get a publication for which the shards have this code. Of a refusal to retain
+/// they learn nothing; the code is for use between threads, PUBACK does not know it.
+pub(super) fn reaches_receivers(code: ReasonCode) -> bool {
+    !code.is_error() || code == ReasonCode::RetainNotSupported
 }
 
 /// A reason string, for a client that wants one.

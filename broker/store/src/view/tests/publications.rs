@@ -246,7 +246,20 @@ fn the_number_of_retained_messages_is_limited() {
         retained("b", "", None),
         retained("c", "2", None),
     ]);
-    let expected = ["00", "00", "97", "00", "00", "00"].map(|code| format!("committed {code}"));
+    let expected = ["00", "00", "9a", "00", "00", "00"].map(|code| format!("committed {code}"));
     assert_eq!(brief(&effects), expected);
+    assert_eq!(topics(&rig, &["#"]), ["a", "c"]);
+    // Whoever is subscribed gets it all the same.
+    let alice = rig.connect_as("alice");
+    let Command::Publish(mut publish) = retained("d", "1", None) else { panic!("a publication") };
+    let (session, qos) = (alice.id(), QoS::AtLeastOnce);
+    publish.receivers.push(Receiver {
+        session,
+        qos,
+        retain: false,
+        identifiers: Default::default(),
+    });
+    let effects = rig.run(vec![Command::Publish(publish)]);
+    assert_eq!(brief(&effects), ["committed 9a", "live [1]"]);
     assert_eq!(topics(&rig, &["#"]), ["a", "c"]);
 }
