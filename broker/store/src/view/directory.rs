@@ -197,7 +197,12 @@ impl ShardView {
         close: Box<Close>,
         batch: &mut PendingBatch,
     ) {
-        let Some(session) = self.directory.leave(&close) else { return };
+        let Some(session) = self.directory.leave(&close) else {
+            if let Some(reply) = close.told {
+                batch.committed(reply, ReasonCode::SessionTakenOver);
+            }
+            return;
+        };
         let key = close.key.clone();
         let pending = self.directory.stop_waiting(&key);
         if let Some(id) = session {
