@@ -18,6 +18,7 @@ pub mod envelope;
 pub mod group;
 pub mod id;
 pub mod keys;
+pub mod presence;
 pub mod refusal;
 pub mod roster;
 pub mod rows;

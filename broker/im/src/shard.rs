@@ -19,6 +19,7 @@ use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, MessageIds};
 use crate::keys;
+use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal};
 use crate::rows;
 use crate::service::Call;
@@ -51,6 +52,7 @@ pub(crate) struct Memory {
     pub(crate) outbox_next: u64,
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
+    pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
 }
 
@@ -65,6 +67,7 @@ pub(crate) struct Work<'a> {
 
 impl ImShard {
     /// Opens the step of a shard. Gives what earlier runs have left to be told to other shards.
+    /// `started_ms`: when the process started; the same for all its shards.
     ///
     /// # Errors
     /// When rows cannot be read.
@@ -73,10 +76,12 @@ impl ImShard {
         shard: u16,
         shards: u16,
         settings: ImSettings,
+        started_ms: u64,
     ) -> Result<(ImShard, Vec<Effect>), StoreError> {
         let outbox = read_outbox(&kv, shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         let due = crate::due::load(&kv, shard, shards)?;
+        let desk = Desk::new(&settings, shard, shards, started_ms);
         let step = ImShard {
             shard,
             settings,
@@ -86,6 +91,7 @@ impl ImShard {
                 outbox_next: next,
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
+                desk,
                 due,
             },
         };
@@ -154,10 +160,8 @@ impl ImShard {
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
-        [due, memory.lazy.next_timeout(), memory.receipts.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
+        [due, lazy, receipts, memory.desk.people.next_timeout()].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -167,6 +171,9 @@ impl ImShard {
         }
         if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.send_receipts());
+        }
+        if self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tell_presence());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
@@ -179,7 +186,10 @@ impl ImShard {
 
     /// Writes what is lazy, for a clean stop.
     pub fn finish(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
-        self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
+        self.step(now_ms, batch, pending, |work| {
+            work.stop_presence();
+            work.flush_cursors(None)
+        });
     }
 
     fn step(
@@ -220,6 +230,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
         Command::Operate(operate) => Some(operate.asker),
         Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
+        Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
         _ => None,
     }
@@ -250,6 +261,7 @@ impl Work<'_> {
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
+            Command::SetShow(set) => self.set_show(&set).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
                 self.flush_cursors(Some(&call.caller.user))?;
@@ -291,6 +303,7 @@ impl Work<'_> {
                 self.pair_changed(&conv, &user, blocks, friends)
             }
             Forward::Roster(step) => self.roster_step(&step),
+            Forward::Watch(step) => self.watch_step(&step),
         }
     }
 

@@ -4,7 +4,7 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch. No rule of MQTT lives in this file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +68,8 @@ pub(super) struct Turn {
     pub progressed: Vec<Location>,
     /// Devices whose cursors have moved.
     pub im_moved: Vec<Location>,
+    /// When devices in the background are to be told what was held back.
+    pub im_pokes: BTreeSet<(u64, u64)>,
 }
 
 /// One worker thread's whole state.
@@ -198,6 +200,7 @@ impl Worker {
         }
         self.report_progress();
         self.im_report();
+        self.im_pokes();
         self.check_logins();
     }
 

@@ -317,9 +317,14 @@ fn open_shards(
                 )
             })?;
         route_restored(env, &restored);
-        let (im, im_outbox) =
-            ImShard::open(store.kv(), number as u16, store.shards(), env.im.settings.clone())
-                .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,

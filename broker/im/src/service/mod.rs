@@ -113,6 +113,9 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
         | Op::RosterUnblock(_)
         | Op::RosterTag(_)
         | Op::RosterNote(_) => work.roster_call(caller, &call.op),
+        Op::PresenceWatch(_) | Op::PresenceUnwatch(_) | Op::PresenceGet(_) => {
+            work.presence_call(caller, &call.op)
+        }
         _ => Err(Refusal::not_found("this operation is not offered here").into()),
     }
 }

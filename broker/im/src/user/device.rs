@@ -45,11 +45,12 @@ impl Work<'_> {
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
         self.flush_cursors(Some(user))?;
         self.txn.effect(Effect::Login(Box::new(device.clone())));
-        Ok(())
+        self.presence_connected(device)
     }
 
     /// A device is gone: what it has acknowledged is written.
     pub(crate) fn disconnected(&mut self, device: &Device) -> Result<(), Fault> {
+        self.presence_gone(device);
         self.flush_cursors(Some(&device.user))
     }
 }

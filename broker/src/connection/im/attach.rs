@@ -174,6 +174,7 @@ impl Worker {
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
         self.im_gaps(location, gaps);
+        self.im_background_again(location);
         self.im_note_moved(location);
         self.im_read_on(location);
     }
