@@ -17,12 +17,13 @@ use hoopoe_store::command::{
 use hoopoe_store::effect::{Opened, StoredSession};
 
 use super::closing::Cause;
+use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
-use crate::fabric::Mail;
+use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
@@ -112,6 +113,7 @@ impl Worker {
             self.refuse(location, version, ReasonCode::PacketTooLarge);
             return;
         }
+        let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
         let key = SessionKey {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
@@ -128,7 +130,12 @@ impl Worker {
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
-        self.command(slot, Command::Open(Box::new(open)));
+        let open = Box::new(open);
+        if is_user {
+            self.command(slot, ShardMail::Enter(open));
+        } else {
+            self.command(slot, Command::Open(open));
+        }
     }
 
     /// The shard has found or made the session.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use hoopoe_core::index::Index;
 use hoopoe_core::{Slot, Subscription};
 use hoopoe_store::Command;
+use hoopoe_store::command::Open;
 
 use crate::shard::ReadJob;
 
@@ -26,6 +27,8 @@ pub enum ShardMail {
     Mqtt(Command),
     /// For the IM profile.
     Im(hoopoe_im::Command),
+    /// A CONNECT of an IM user, who may be let in or not.
+    Enter(Box<Open>),
 }
 
 impl From<Command> for ShardMail {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hoopoe_im::{ImShard, Pending};
+use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
@@ -106,6 +106,14 @@ impl Shard {
                     self.view.apply(now, command, &mut batch);
                 }
                 ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
+                ShardMail::Enter(open) => {
+                    let key = &open.key;
+                    let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
+                    match self.im.admit(now, &user, &key.client) {
+                        Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
+                        Err(code) => self.view.turn_away(&open, code, &mut batch),
+                    }
+                }
             }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
