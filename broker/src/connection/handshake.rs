@@ -464,9 +464,10 @@ fn connack(newcomer: &Newcomer, session_present: bool, limits: &Limits) -> Optio
     fits.then_some(bytes)
 }
 
-/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).
+/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]); and one second more, because
+/// the second in which a client was heard may have been nearly over.
 fn keep_alive_limit(keep_alive_secs: u16) -> u64 {
-    u64::from(keep_alive_secs) * 3 / 2 + 1
+    (u64::from(keep_alive_secs) * 3).div_ceil(2) + 1
 }
 
 /// The keep-alive that holds: the client's within the server's maximum.

@@ -279,7 +279,7 @@ fn what_the_rows_say_is_understood(store: &Store) {
     assert!(page.entries[0].retain);
     let shared = full_message("a/b/c", "for all", QoS::ExactlyOnce);
     assert_eq!((&*page.entries[1].publication, page.entries[1].seq), (&shared, 3));
-    let page = store.reader().read_retained(START, &["#"], None, 10).expect("reads");
+    let page = store.reader().read_retained(START, &["#"], None, 10, usize::MAX).expect("reads");
     let kept = |number: u64| {
         let topic = format!("kept/{number}");
         (7 + number, full_message(&topic, &format!("kept {topic}"), QoS::AtLeastOnce))
