@@ -1,0 +1,6 @@
+//! The messaging profile over sockets, with clients of both versions that know nothing of it but
+//! its topics.
+
+mod entry;
+mod messages;
+mod user;
