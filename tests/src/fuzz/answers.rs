@@ -212,6 +212,10 @@ impl Conversation {
                 for subscribed in subscribed.iter().rev().take(40) {
                     let _ = write!(text, "\n  {subscribed:?}");
                 }
+                let publisher = publications.last().and_then(|p| p.client.as_deref());
+                if let Some((_, client_id)) = publisher.and_then(|name| name.split_once('\0')) {
+                    let _ = write!(text, "\npublisher:\n{}", ledger.history(client_id));
+                }
                 Err(text)
             }
         }

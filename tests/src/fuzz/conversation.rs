@@ -262,7 +262,7 @@ impl Conversation {
             Packet::Publish(publish) => self.publish(&publish, frame, ledger),
             Packet::PubAck(ack) => self.puback(&ack),
             Packet::PubRec(ack) => self.pubrec(&ack),
-            Packet::PubRel(ack) => self.expected.pubcomps.push_back(ack.id.get()),
+            Packet::PubRel(ack) => self.pubrel(&ack, ledger),
             Packet::PubComp(ack) => self.pubcomp(&ack),
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
@@ -425,6 +425,19 @@ impl Conversation {
         }
         if !ack.code.is_error() {
             self.expected.pubrels.push_back(id);
+        }
+    }
+
+    fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
+        let id = ack.id.get();
+        self.expected.pubcomps.push_back(id);
+        let early = |packet: &mut Vec<u8>| packet[0] >> 4 == 3;
+        let early = self.session.borrow_mut().unfinished(id).is_some_and(early);
+        if early {
+            // Released before PUBREC has come: for the broker the exchange is over, and the PUBLISH,
+            // if it were repeated, another one.
+            self.session.borrow_mut().finish(id);
+            self.tell(ledger, &format!("PUBREL {id} before PUBREC"));
         }
     }
 
