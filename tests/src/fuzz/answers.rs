@@ -154,10 +154,7 @@ impl Conversation {
         let early = std::mem::take(&mut *self.session.borrow_mut());
         {
             let mut session = session.borrow_mut();
-            session.subscriptions.extend(early.subscriptions);
-            for (id, packet) in early.unfinished {
-                session.begin(id, packet);
-            }
+            session.take_up(early, &self.expected.pubcomps);
             let own = session.in_flight.iter().filter(|(_, flight)| !flight.shared);
             self.inherited = own.map(|(id, flight)| (*id, flight.message)).collect();
         }

@@ -431,12 +431,8 @@ impl Conversation {
     fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
         let id = ack.id.get();
         self.expected.pubcomps.push_back(id);
-        let early = |packet: &mut Vec<u8>| packet[0] >> 4 == 3;
-        let early = self.session.borrow_mut().unfinished(id).is_some_and(early);
+        let early = self.session.borrow_mut().release(id);
         if early {
-            // Released before PUBREC has come: for the broker the exchange is over, and the PUBLISH,
-            // if it were repeated, another one.
-            self.session.borrow_mut().finish(id);
             self.tell(ledger, &format!("PUBREL {id} before PUBREC"));
         }
     }
