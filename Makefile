@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test crash abuse check bench fmt packages test-packages rocksdb
+.PHONY: help run build test crash abuse restart-speed check bench fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -29,7 +29,7 @@ say = @printf '\n== %s\n' "$(1)"
 
 help: ## List the targets
 	@printf 'Hoopoe, an MQTT broker for instant messaging\n\n'
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@printf '\nBuild products: %s\n' "$(CARGO_TARGET_DIR)"
 
 run: build ## Build the broker and start it; ARGS='…' goes to `hoopoe serve`
@@ -90,6 +90,13 @@ bench: build ## Build the load tester and run it; ARGS='…' goes to `hoopoe-ben
 	cargo build --release --locked -p hoopoe-bench
 	$(call say,Running the load tester)
 	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),--help)
+
+restart-speed: build ## Measure a start on a million stored messages
+	$(call say,Building the test)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Filling a store and starting on it)
+	HOOPOE_RESTART_LONG=1 HOOPOE_BIN="$(CARGO_TARGET_DIR)/release/hoopoe" \
+		cargo test --workspace --locked --test disk a_start_on_a_full_store </dev/null
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Once, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::RawClient;
 use crate::connect::Connect;
@@ -139,7 +139,14 @@ impl Default for Options {
 }
 
 impl Running {
+    /// Starts and waits until it is ready.
     fn start(options: &Options) -> Running {
+        let mut running = Running::spawn(options);
+        (running.listeners, running.http) = running.log.wait_until_ready();
+        running
+    }
+
+    fn spawn(options: &Options) -> Running {
         let mut command = options.command();
         let mut child = command
             .stdout(Stdio::piped())
@@ -150,8 +157,7 @@ impl Running {
         let log = Log::new();
         log.follow(child.stdout.take().expect("standard output is piped"));
         log.follow(child.stderr.take().expect("standard error is piped"));
-        let (listeners, http) = log.wait_until_ready();
-        Running { child: Some(child), log, listeners, http }
+        Running { child: Some(child), log, listeners: Vec::new(), http: None }
     }
 
     /// Sends a signal and waits for the end of the process.
@@ -302,6 +308,15 @@ impl Broker {
         drop(self.running.take().expect("the broker is running"));
     }
 
+    /// Starts on the same data folder, and ends the process with SIGKILL when it is ready, or after
+    /// so long if it is not ready then.
+    pub fn start_and_kill(&mut self, after: Duration) {
+        assert!(self.running.is_none(), "the broker is running");
+        let running = Running::spawn(&self.options);
+        running.log.wait_for_ready(after);
+        drop(running);
+    }
+
     /// Starts again on the same data folder; ports are new.
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "the broker is running");
@@ -417,6 +432,11 @@ impl Log {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         (state.listeners.clone(), state.http)
+    }
+
+    /// Waits for `ready`, but no longer than that.
+    fn wait_for_ready(&self, at_most: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), at_most, |state| !state.ready));
     }
 
     /// Waits until more has been printed, a stream has ended, or a short while has passed.

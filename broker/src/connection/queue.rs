@@ -300,6 +300,7 @@ impl Worker {
                     let pubrel = ack(id, ReasonCode::Success);
                     self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
+                Step::Forget(id) => self.forget_exchange(location, id),
             }
         }
         // What waited for room behind these may go now, even if none of them was sent.

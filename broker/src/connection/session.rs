@@ -199,6 +199,8 @@ pub enum Step {
     Publish(Outgoing, PacketId),
     /// Send PUBREL.
     PubRel(PacketId),
+    /// Forget the exchange of a group's entry: that the entry is done is written.
+    Forget(PacketId),
 }
 
 impl Step {
@@ -206,7 +208,7 @@ impl Step {
     pub fn bytes(&self) -> usize {
         match self {
             Step::Publish(outgoing, _) => outgoing.publication.bytes().len(),
-            Step::PubRel(_) => 0,
+            Step::PubRel(_) | Step::Forget(_) => 0,
         }
     }
 }

@@ -331,6 +331,9 @@ pub enum GroupCommand {
         subscriber: u64,
         /// The entry.
         seq: u64,
+        /// Told when that is written: only then the record of the exchange may go, or after a crash
+        /// another member would get what this one has got.
+        reply: Option<ReplyTo>,
     },
 }
 

@@ -148,8 +148,8 @@ fn what_is_not_whole_is_not_restored() {
     fs::write(&list, &whole).expect("writes");
 
     let tables = fs::read_dir(backup.join("db")).expect("the backup can be read");
-    let table = tables.map(|entry| entry.expect("a file").path());
-    let table = table.filter(|path| path.extension().is_some_and(|end| end == "sst")).next();
+    let mut tables = tables.map(|entry| entry.expect("a file").path());
+    let table = tables.find(|path| path.extension().is_some_and(|end| end == "sst"));
     let table = table.expect("a backup has tables");
     let bytes = fs::read(&table).expect("it can be read");
     let mut damaged = bytes.clone();
