@@ -406,6 +406,11 @@ impl Conversation {
                 if flight.received {
                     self.strayed(id, "PUBREC with an error after PUBREC");
                 } else {
+                    if flight.shared {
+                        // Until its group has written that it is over, the exchange is not
+                        // forgotten: over the next connection a PUBREL may come.
+                        self.session.borrow_mut().receipts.insert(id);
+                    }
                     self.forget(id);
                 }
                 return;
