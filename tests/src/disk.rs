@@ -156,12 +156,6 @@ pub fn say_not_possible(what: &str, why: &str) {
     );
 }
 
-/// Words that start a program which may run into the limit on the size of a file, as into any
-/// other error of a write, instead of being killed by it.
-pub fn survives_file_size_limit() -> Vec<String> {
-    ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"].map(str::to_owned).to_vec()
-}
-
 /// Limits the size of files that process `pid` writes; `None` lifts the limit.
 pub fn limit_file_size(pid: u32, bytes: Option<u64>) {
     let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());

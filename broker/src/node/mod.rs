@@ -382,6 +382,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Caught so that a file that may not grow is an error of its write, like a full disk, and not
+    /// the end of the process.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -391,6 +394,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
+            _file_size: catch(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -154,10 +154,7 @@ impl Conversation {
         let early = std::mem::take(&mut *self.session.borrow_mut());
         {
             let mut session = session.borrow_mut();
-            session.subscriptions.extend(early.subscriptions);
-            for (id, packet) in early.unfinished {
-                session.begin(id, packet);
-            }
+            session.take_up(early, &self.expected.pubcomps);
             let own = session.in_flight.iter().filter(|(_, flight)| !flight.shared);
             self.inherited = own.map(|(id, flight)| (*id, flight.message)).collect();
         }
@@ -211,6 +208,10 @@ impl Conversation {
                 }
                 for subscribed in subscribed.iter().rev().take(40) {
                     let _ = write!(text, "\n  {subscribed:?}");
+                }
+                let publisher = publications.last().and_then(|p| p.client.as_deref());
+                if let Some((_, client_id)) = publisher.and_then(|name| name.split_once('\0')) {
+                    let _ = write!(text, "\npublisher:\n{}", ledger.history(client_id));
                 }
                 Err(text)
             }

@@ -262,7 +262,7 @@ impl Conversation {
             Packet::Publish(publish) => self.publish(&publish, frame, ledger),
             Packet::PubAck(ack) => self.puback(&ack),
             Packet::PubRec(ack) => self.pubrec(&ack),
-            Packet::PubRel(ack) => self.expected.pubcomps.push_back(ack.id.get()),
+            Packet::PubRel(ack) => self.pubrel(&ack, ledger),
             Packet::PubComp(ack) => self.pubcomp(&ack),
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
@@ -406,6 +406,11 @@ impl Conversation {
                 if flight.received {
                     self.strayed(id, "PUBREC with an error after PUBREC");
                 } else {
+                    if flight.shared {
+                        // Until its group has written that it is over, the exchange is not
+                        // forgotten: over the next connection a PUBREL may come.
+                        self.session.borrow_mut().receipts.insert(id);
+                    }
                     self.forget(id);
                 }
                 return;
@@ -425,6 +430,15 @@ impl Conversation {
         }
         if !ack.code.is_error() {
             self.expected.pubrels.push_back(id);
+        }
+    }
+
+    fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
+        let id = ack.id.get();
+        self.expected.pubcomps.push_back(id);
+        let early = self.session.borrow_mut().release(id);
+        if early {
+            self.tell(ledger, &format!("PUBREL {id} before PUBREC"));
         }
     }
 

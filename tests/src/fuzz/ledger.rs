@@ -110,6 +110,31 @@ impl Session {
         self.unfinished.iter_mut().find(|(of, _)| *of == id).map(|(_, packet)| packet)
     }
 
+    /// What was written before CONNACK told that it was to this session; `released` are the
+    /// identifiers of PUBRELs.
+    pub fn take_up(&mut self, early: Session, released: &VecDeque<u16>) {
+        for id in released {
+            self.release(*id);
+        }
+        self.subscriptions.extend(early.subscriptions);
+        self.in_flight.retain(|id, _| !early.strays.contains(id));
+        self.strays.extend(early.strays);
+        self.receipts.extend(early.receipts);
+        for (id, packet) in early.unfinished {
+            self.begin(id, packet);
+        }
+    }
+
+    /// PUBREL was written. Before PUBREC has come it ends the exchange for the broker, and the
+    /// PUBLISH, if it were repeated, would be another one: true when that is so.
+    pub fn release(&mut self, id: u16) -> bool {
+        let early = self.unfinished(id).is_some_and(|packet| packet[0] >> 4 == 3);
+        if early {
+            self.finish(id);
+        }
+        early
+    }
+
     /// An own publication is begun; one that had the identifier before is given up.
     pub fn begin(&mut self, id: u16, packet: Vec<u8>) {
         self.finish(id);

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use hoopoe_tests::broker::Options;
-use hoopoe_tests::disk::{Disk, limit_file_size, say_not_possible, survives_file_size_limit};
+use hoopoe_tests::disk::{Disk, limit_file_size, say_not_possible};
 use hoopoe_tests::stored::Stored;
 use hoopoe_tests::wire::packet_type;
 use hoopoe_tests::{
@@ -28,8 +28,15 @@ struct Trouble<'a> {
     cause: &'a dyn Fn(&Broker),
     /// Part of what the system calls it.
     words: &'a str,
-    /// `None` when only a restart helps.
-    cure: Option<&'a dyn Fn(&Broker)>,
+    cure: Cure<'a>,
+}
+
+/// How it is mended.
+enum Cure<'a> {
+    /// Under the running broker, which goes on by itself.
+    Running(&'a dyn Fn(&Broker)),
+    /// Only when it has ended.
+    Stopped(&'a dyn Fn()),
 }
 
 /// Clients that are connected when it happens.
@@ -150,9 +157,14 @@ fn goes_through(mut broker: Broker, trouble: &Trouble<'_>) {
     publish_until_refused(&broker, &mut stored);
     acknowledging_has_stopped(&broker, &stored, &mut bystanders.talker, trouble.words);
     bystanders.go_on(&stored);
-    let Some(cure) = trouble.cure else {
-        broker.kill();
-        return;
+    let cure = match trouble.cure {
+        Cure::Running(cure) => cure,
+        Cure::Stopped(cure) => {
+            broker.kill();
+            cure();
+            broker.start_again();
+            return stored.is_all_there_at_least(&broker);
+        }
     };
     cure(&broker);
     eventually("the store is written again", || metrics::get(broker.http(), "/ready").0 == 200);
@@ -181,13 +193,12 @@ fn copy_of(broker: &Broker, to: &PathBuf) {
 
 #[test]
 fn a_file_that_may_not_grow_stops_acknowledgements_until_it_may() {
-    let broker = Options::new().wrapped(&survives_file_size_limit()).start();
     goes_through(
-        broker,
+        Broker::start(),
         &Trouble {
             cause: &|broker| limit_file_size(broker.pid(), Some(100 << 10)),
             words: "File too large",
-            cure: Some(&|broker| limit_file_size(broker.pid(), None)),
+            cure: Cure::Running(&|broker| limit_file_size(broker.pid(), None)),
         },
     );
 }
@@ -208,7 +219,7 @@ fn a_full_disk_stops_acknowledgements_until_there_is_room() {
         &Trouble {
             cause: &|_| *neighbour.borrow_mut() = Some(disk.fill()),
             words: "No space left on device",
-            cure: Some(&|_| {
+            cure: Cure::Running(&|_| {
                 // It was given up, and is not there while there is no room for it.
                 eventually("the reserve is given up", || !reserve.exists());
                 neighbour.take();
@@ -254,7 +265,7 @@ fn a_sync_that_fails_stops_acknowledgements_until_it_succeeds() {
                 disk.run(&fill).expect("the disk below can be filled");
             },
             words: "While fdatasync",
-            cure: Some(&|_| disk.run(&grow).expect("the disk below can grow")),
+            cure: Cure::Running(&|_| disk.run(&grow).expect("the disk below can grow")),
         },
     );
 }
@@ -263,20 +274,26 @@ fn a_sync_that_fails_stops_acknowledgements_until_it_succeeds() {
 fn a_disk_that_turns_read_only_stops_acknowledgements() {
     let options = Options::new();
     let below = hoopoe_tests::reaper::temporary_folder("image");
-    let script = image(&below.display().to_string(), "errors=remount-ro");
+    let below = below.display();
+    let find = "error=/sys/fs/ext4/$(basename $(findmnt -n -o SOURCE \"$1\"))/trigger_fs_error";
+    let script = format!(
+        "{} && {find} && {{ test -w $error || {{ echo no $error >&2; false; }}; }}",
+        image(&below.to_string(), "errors=remount-ro")
+    );
+    let again = format!("umount \"$1\" && mount -o loop {below}/image \"$1\"");
     let disk = match Disk::mounted(options.folder(), &script) {
         Ok(disk) => disk,
         Err(why) => return say_not_possible("a disk that turns read-only", &why),
     };
-    let turn = "device=$(findmnt -n -o SOURCE \"$1\") && \
-                echo 1 > /sys/fs/ext4/${device##*/}/trigger_fs_error";
+    let turn = format!("{find} && echo 1 > $error");
     let broker = options.wrapped(disk.entry()).start();
     goes_through(
         broker,
         &Trouble {
-            cause: &|_| disk.run(turn).expect("the file system can be told of an error"),
+            cause: &|_| disk.run(&turn).expect("the file system can be told of an error"),
             words: "Read-only file system",
-            cure: None,
+            // The file system stays so until it is mounted anew.
+            cure: Cure::Stopped(&|| disk.run(&again).expect("it can be mounted again")),
         },
     );
 }
