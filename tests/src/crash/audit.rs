@@ -14,8 +14,8 @@
 //! - **Duplicates with QoS 1**: the same attempt of *m* reaches *r* again only over a later
 //!   connection, and only if the answer of *r* was not *settled*. An answer is settled when the
 //!   broker was heard after it (PINGRESP to a PINGREQ that followed it, or the end of the connection
-//!   after DISCONNECT and before the next CONNECT), and then either the session went to another connection without a crash in
-//!   between, or [`LAZY_MS`] passed before the broker was killed.
+//!   after DISCONNECT and before the next CONNECT), and then either the session went to another
+//!   connection without a crash in between, or [`LAZY_MS`] passed before the broker was killed.
 //! - **No ghosts**: *m* reaches *r* only if *r* may have been subscribed, in this session, at a time
 //!   between an attempt of *m* and its acknowledgement.
 //! - **Groups**: all of this holds for the members of a shared subscription together. What is
