@@ -10,11 +10,13 @@
 //! `group`, …) as methods of [`Work`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use hoopoe_codec::ReasonCode;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
-use crate::command::{Command, Forward};
+use crate::command::{Command, Forward, User};
 use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, MessageIds};
@@ -26,6 +28,7 @@ use crate::service::Call;
 use crate::settings::ImSettings;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
+use crate::user::seats::Seats;
 
 /// Something that is due at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,6 +55,7 @@ pub(crate) struct Memory {
     pub(crate) outbox_next: u64,
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
+    pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
 }
@@ -91,6 +95,7 @@ impl ImShard {
                 outbox_next: next,
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
+                seats: Seats::default(),
                 desk,
                 due,
             },
@@ -138,6 +143,14 @@ impl ImShard {
         if let (Some(asker), Some(answer)) = (asker, answer) {
             pending.push(Effect::Answer { asker, answer });
         }
+    }
+
+    /// Whether a user's device may be let in (ruling 36).
+    ///
+    /// # Errors
+    /// The reason code of the CONNACK.
+    pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+        self.memory.seats.admit(now_ms, &self.settings, user, client)
     }
 
     /// Answers a command while nothing can be written (ruling 12). Calls that only read are

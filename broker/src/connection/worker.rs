@@ -263,6 +263,7 @@ impl Worker {
             readable: false,
             blocked: false,
             paused: false,
+            clogged: false,
             finishing: false,
             keep_alive_secs: 0,
             heard_secs: self.now_secs,
@@ -289,6 +290,7 @@ impl Worker {
         if let Some(connection) = self.connection(location)
             && connection.readable
             && !connection.paused
+            && !connection.holds_back()
             && let Some(socket) = &mut connection.socket
         {
             match socket.read(&mut scratch) {
@@ -443,6 +445,10 @@ impl Worker {
         let after = connection.output.as_ref().map_or(0, |output| output.len());
         self.counters.bytes_out.add((before - after) as u64);
         let location = connection.location;
+        if connection.clogged && !connection.is_clogged() {
+            connection.clogged = false;
+            self.turn.again.push(location);
+        }
         match result {
             Ok(Flush::Done) => {
                 if let Some(output) = connection.output.take()

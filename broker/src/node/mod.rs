@@ -9,6 +9,7 @@ mod listeners;
 mod reload;
 mod threads;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,7 @@ use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Gauges, NodePhase};
+use crate::admin::{AdminState, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -83,6 +84,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     for task in &tasks {
         task.abort();
     }
+    control::close(&reloader.settings.broker.data_dir);
     let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
     node.stop(threads, grace, &mut signals).await?;
     if let Some(task) = http_task {
@@ -187,12 +189,14 @@ impl Node {
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
-        Arc::new(AdminState::new(
+        let store = self.store.clone();
+        let state = AdminState::new(
             self.env.telemetry.clone(),
             gates,
             Box::new(gauges),
             settings.broker.durability.as_str(),
-        ))
+        );
+        Arc::new(state.with_store_fault(move || store.fault()))
     }
 
     /// Starts what runs on the control thread.
@@ -226,7 +230,28 @@ impl Node {
             }
         }));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
+        if settings.broker.durability != Durability::Memory {
+            tasks.extend(self.open_control(&settings.broker.data_dir));
+        }
         tasks
+    }
+
+    /// The control socket. A folder that takes no sockets is no reason not to serve.
+    fn open_control(&self, data: &Path) -> Option<tokio::task::JoinHandle<()>> {
+        match control::open(data) {
+            Ok(listener) => {
+                let (store, data) = (self.store.clone(), data.to_path_buf());
+                Some(tokio::spawn(async move {
+                    if let Err(error) = control::answer(listener, store, data).await {
+                        tracing::error!(%error, "the control socket has ended");
+                    }
+                }))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: no backup while the broker runs");
+                None
+            }
+        }
     }
 
     /// Ends the threads: workers first, which hand every session back, then shards, then the
@@ -283,8 +308,14 @@ fn open_shards(
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
-        let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
-            .with_context(|| format!("shard {number} of the store cannot be opened"))?;
+        let (view, restored) =
+            ShardView::open(store, number as u16, limits, now_ms).with_context(|| {
+                let folder = settings.broker.data_dir.display();
+                format!(
+                    "shard {number} of the store cannot be opened; `hoopoe repair {folder}` \
+                     keeps what can be read"
+                )
+            })?;
         route_restored(env, &restored);
         let (im, im_outbox) = ImShard::open(
             store.kv(),
@@ -351,6 +382,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Caught so that a file that may not grow is an error of its write, like a full disk, and not
+    /// the end of the process.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -360,6 +394,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
+            _file_size: catch(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

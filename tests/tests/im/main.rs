@@ -2,5 +2,7 @@
 //! its topics.
 
 mod background;
+mod entry;
+mod messages;
 mod presence;
 mod user;

@@ -83,6 +83,9 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
     let caller = &call.caller;
     match &call.op {
         Op::UserSet(set) => work.user_set(caller, set),
+        Op::DeviceList(_) => work.device_list(caller),
+        Op::DeviceKick(of) => work.device_kick(caller, &of.device),
+        Op::DevicePushToken(push) => work.device_push_token(caller, push),
         Op::ConvPin(switch) => work.conv_pin(caller, switch),
         Op::ConvMute(mute) => work.conv_mute(caller, mute),
         Op::ConvHide(switch) => work.conv_hide(caller, switch),

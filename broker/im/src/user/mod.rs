@@ -4,4 +4,5 @@
 pub mod device;
 pub mod lazy;
 pub mod list;
+pub(crate) mod seats;
 pub mod services;
