@@ -13,6 +13,7 @@ mod hash_pool;
 mod identity;
 mod login_cache;
 mod rules;
+pub mod tenant;
 mod users;
 
 use std::path::PathBuf;

@@ -63,13 +63,16 @@ pub struct Authenticator {
 struct Shared {
     users: ArcSwapOption<Users>,
     cache: LoginCache,
+    /// A login may name a tenant.
+    tenants: bool,
 }
 
 impl Shared {
     /// The user whose password was good.
     fn identity_of(&self, user: &str, hash: &str) -> Identity {
         let password_mark = self.cache.mark(user, hash);
-        Identity { password_mark, ..Identity::new(user, LoginMethod::Password) }
+        let named = Identity::named(user, LoginMethod::Password, self.tenants);
+        Identity { password_mark, ..named }
     }
 }
 
@@ -88,18 +91,23 @@ impl Authenticator {
         let threads = usize::from(settings.hash_threads);
         let pool =
             HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
-        Authenticator::with_pool(users, settings.login_cache as usize, pool)
+        Authenticator::with_pool(users, settings.login_cache as usize, settings.tenants, pool)
             .map_err(AccessError::Random)
     }
 
     fn with_pool(
         users: Option<Users>,
         cache: usize,
+        tenants: bool,
         pool: HashPool,
     ) -> Result<Authenticator, getrandom::Error> {
         let users = ArcSwapOption::from(users.map(Arc::new));
-        let shared = Arc::new(Shared { users, cache: LoginCache::new(cache)? });
+        let shared = Arc::new(Shared { users, cache: LoginCache::new(cache)?, tenants });
         Ok(Authenticator { shared, pool: Arc::new(pool) })
+    }
+
+    fn named(&self, login: &str, method: LoginMethod) -> Identity {
+        Identity::named(login, method, self.shared.tenants)
     }
 
     /// The users from now on. Good logins of before are forgotten.
@@ -123,7 +131,7 @@ impl Authenticator {
             return if certified.is_empty() || user.is_some_and(|user| user != certified) {
                 Login::Refused(ReasonCode::BadUserNameOrPassword)
             } else {
-                Login::Accepted(Identity::new(certified, LoginMethod::Certificate))
+                Login::Accepted(self.named(certified, LoginMethod::Certificate))
             };
         }
         let Some(user) = user else {
@@ -136,7 +144,7 @@ impl Authenticator {
             (Some(_), None) => Login::Refused(ReasonCode::BadUserNameOrPassword),
             (Some(users), Some(password)) => self.check_password(&users, user, password),
             (None, _) if door.development => {
-                Login::Accepted(Identity::new(user, LoginMethod::Development))
+                Login::Accepted(self.named(user, LoginMethod::Development))
             }
             // Nobody can tell whether the client is that user, so it is nobody.
             (None, _) => anonymous(door, ReasonCode::BadUserNameOrPassword),
@@ -166,8 +174,9 @@ impl Authenticator {
         let users = self.shared.users.load();
         match identity.method {
             LoginMethod::Password => {
-                let hash = users.as_ref().and_then(|users| users.hash_of(&identity.user));
-                let mark = |hash| self.shared.cache.mark(&identity.user, hash);
+                let name = identity.login_name();
+                let hash = users.as_ref().and_then(|users| users.hash_of(&name));
+                let mark = |hash| self.shared.cache.mark(&name, hash);
                 hash.is_some_and(|hash| mark(hash) == identity.password_mark)
             }
             LoginMethod::Certificate => true,
