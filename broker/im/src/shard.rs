@@ -52,6 +52,8 @@ pub(crate) struct Memory {
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    /// Number of the next record of an operator's call; `None` before the first.
+    pub(crate) audit_next: Option<u64>,
 }
 
 /// One command while it is applied: its view of the rows, and what the rules need besides.
@@ -87,6 +89,7 @@ impl ImShard {
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
                 due,
+                audit_next: None,
             },
         };
         let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
@@ -221,6 +224,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
         Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::Call(call) => Some(call.asker),
+        Command::Account(account) => Some(account.asker),
         _ => None,
     }
 }
@@ -256,6 +260,8 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);

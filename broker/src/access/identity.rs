@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hoopoe_im::user::token::TokenHash;
+
 /// The tenant of every user until a listener names another.
 pub const DEFAULT_TENANT: &str = "default";
 
@@ -12,6 +14,8 @@ pub enum LoginMethod {
     Anonymous,
     /// By its password.
     Password,
+    /// By a token in the place of a password.
+    Token,
     /// By its certificate.
     Certificate,
     /// By its word, in development mode (ruling 19).
@@ -31,12 +35,15 @@ pub struct Identity {
     /// Stands for the password that was good; another number after the password changed. It tells
     /// nothing about the password.
     pub(super) password_mark: u64,
+    /// The hash of the token that was good.
+    pub(super) token: Option<Box<TokenHash>>,
 }
 
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
-        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method, password_mark: 0 }
+        let (tenant, user) = (DEFAULT_TENANT.into(), user.into());
+        Identity { tenant, user, method, password_mark: 0, token: None }
     }
 
     /// A client that is nobody.

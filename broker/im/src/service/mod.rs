@@ -83,6 +83,8 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
     let caller = &call.caller;
     match &call.op {
         Op::UserSet(set) => work.user_set(caller, set),
+        Op::TokensCreate(create) => work.tokens_create(caller, create),
+        Op::TokensRevoke(revoke) => work.tokens_revoke(caller, revoke),
         Op::ConvPin(switch) => work.conv_pin(caller, switch),
         Op::ConvMute(mute) => work.conv_mute(caller, mute),
         Op::ConvHide(switch) => work.conv_hide(caller, switch),
