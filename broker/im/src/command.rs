@@ -63,6 +63,8 @@ pub enum Command {
     Connected(Box<Device>),
     /// A user's device is gone.
     Disconnected(Box<Device>),
+    /// What a user shows from now on.
+    SetShow(Box<crate::presence::SetShow>),
     /// A service call that writes.
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
@@ -104,6 +106,7 @@ impl Command {
             Command::MoveCursor(cursor) => Some(cursor.user.slot()),
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
+            Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
             Command::Account(account) => Some(account.user.slot()),
             Command::Audit(_) => Some(crate::audit::slot()),
@@ -329,6 +332,8 @@ pub enum Forward {
     },
     /// A step of the roster that concerns the other user.
     Roster(crate::roster::RosterStep),
+    /// A step of presence.
+    Watch(crate::presence::WatchStep),
 }
 
 impl Forward {
@@ -340,6 +345,7 @@ impl Forward {
             | Forward::OwnSend { tenant, user, .. } => user_slot(tenant, user),
             Forward::Cursors { conv, .. } | Forward::Pair { conv, .. } => conv.slot(),
             Forward::Roster(step) => user_slot(&step.tenant, &step.to),
+            Forward::Watch(step) => step.slot(),
         }
     }
 }

@@ -123,6 +123,8 @@ pub enum Effect {
         client: Option<Arc<str>>,
         /// Reason of the DISCONNECT.
         reason: ReasonCode,
+        /// What it is told before.
+        notice: Option<String>,
     },
 }
 

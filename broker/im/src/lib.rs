@@ -19,6 +19,7 @@ pub mod envelope;
 pub mod group;
 pub mod id;
 pub mod keys;
+pub mod presence;
 pub mod refusal;
 pub mod roster;
 pub mod rows;

@@ -37,6 +37,9 @@ struct Readiness {
     reasons: Vec<&'static str>,
     /// The shards whose store takes no writes.
     shards_not_writable: Vec<usize>,
+    /// Why, in the system's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_fault: Option<String>,
     version: &'static str,
     durability: &'static str,
     uptime_secs: u64,
@@ -72,6 +75,7 @@ async fn ready(State(state): State<Arc<AdminState>>) -> (StatusCode, Json<Readin
         ready,
         reasons,
         shards_not_writable,
+        store_fault: state.store_fault(),
         version: instruments.build.version,
         durability: instruments.durability,
         uptime_secs: instruments.uptime().as_secs(),

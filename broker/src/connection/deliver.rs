@@ -92,6 +92,9 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
+        if session.im.as_ref().is_some_and(|im| !im.takes(message.parts.topic)) {
+            return Delivered::Done;
+        }
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);

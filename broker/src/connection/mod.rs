@@ -92,6 +92,9 @@ pub struct Limits {
     pub burst_secs: u64,
 }
 
+/// Bytes of answers that may wait for a socket on top of messages.
+const ANSWER_BYTES: usize = 64 * 1024;
+
 /// What all connections of the node share.
 pub struct Env {
     /// The threads and the index.
@@ -254,6 +257,8 @@ struct Connection {
     blocked: bool,
     /// The client is not read until answers have left.
     paused: bool,
+    /// The client was not read because it does not read what it is sent.
+    clogged: bool,
     /// Close the socket once the output is written.
     finishing: bool,
     keep_alive_secs: u16,
@@ -297,7 +302,24 @@ impl Connection {
 
     /// More waits for the socket than may: QoS 0 is dropped, everything else waits.
     fn is_full(&self) -> bool {
-        self.output_len() > self.limits.write_buffer_bytes
+        let to_come = match &self.phase {
+            Phase::Active(session) => session.stored.as_ref().map_or(0, |s| s.steps_bytes),
+            _ => 0,
+        };
+        self.output_len() + to_come > self.limits.write_buffer_bytes
+    }
+
+    /// More waits for the socket than messages alone make it: a client that asks and does not
+    /// listen is not heard either, until it takes what it asked for.
+    fn is_clogged(&self) -> bool {
+        let messages = self.limits.write_buffer_bytes + self.limits.max_packet_bytes as usize;
+        self.output_len() > messages + ANSWER_BYTES
+    }
+
+    /// Whether the client is not to be read now; notes it, for reading to go on later.
+    fn holds_back(&mut self) -> bool {
+        self.clogged = self.is_clogged();
+        self.clogged
     }
 
     fn label(&self) -> String {

@@ -19,6 +19,7 @@ use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
 use super::closing::Cause;
+use super::inbound::reaches_receivers;
 use super::message::Message;
 use super::plan::Plan;
 use super::session::{Answer, Owed};
@@ -468,7 +469,7 @@ impl Worker {
         }
         if let Some(submit) = self.internal.get_mut(&reply.token) {
             submit.commits -= 1;
-            submit.failed |= code.is_error();
+            submit.failed |= !reaches_receivers(code);
             if submit.commits == 0
                 && let Some(submit) = self.internal.remove(&reply.token)
             {

@@ -130,7 +130,11 @@ pub struct Owed {
 
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
-        Owed { answer, publish: None, bytes: 0, reason: None, im: None }
+        let bytes = match &answer {
+            Answer::SubAck(_, codes) | Answer::UnsubAck(_, codes) => codes.len(),
+            _ => 0,
+        };
+        Owed { answer, publish: None, bytes, reason: None, im: None }
     }
 }
 
@@ -205,6 +209,18 @@ pub enum Step {
     Publish(Outgoing, PacketId),
     /// Send PUBREL.
     PubRel(PacketId),
+    /// Forget the exchange of a group's entry: that the entry is done is written.
+    Forget(PacketId),
+}
+
+impl Step {
+    /// Bytes of the message it sends.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Step::Publish(outgoing, _) => outgoing.publication.bytes().len(),
+            Step::PubRel(_) | Step::Forget(_) => 0,
+        }
+    }
 }
 
 /// Delivery from the store.
@@ -226,6 +242,8 @@ pub struct Stored {
     pub done: Vec<u64>,
     /// QoS 2 exchanges that wait for their commit, and what must not overtake them.
     pub steps: Answers<Step>,
+    /// Bytes of messages that they will put into the socket's buffer.
+    pub steps_bytes: usize,
     /// Progress since the last report to the shard.
     pub progressed: bool,
 }

@@ -27,6 +27,10 @@ use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
 const PAGE_MESSAGES: usize = 256;
+/// Scans that may wait, each SUBSCRIBE asking for another. Beyond it those of one filter are made
+/// once; that the client is not read instead would be wrong: it may have to acknowledge something
+/// before there is room for what a scan finds.
+const MOST_SCANS: usize = 64;
 /// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
 /// the others get their share.
 pub(super) const GROUP_WINDOW: u16 = 32;
@@ -52,7 +56,13 @@ impl Worker {
         self.env.retained.begin_scans(announced);
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
+        let most = self.connection(location).map_or(0, |c| c.limits.max_subscriptions);
         for (filter, options) in &subscribe.filters {
+            if codes.len() >= most {
+                // More than a session may have: some of them are there twice.
+                codes.push(ReasonCode::QuotaExceeded);
+                continue;
+            }
             match self.grant(location, filter, *options) {
                 Ok(grant) => {
                     codes.push(granted(grant.options.qos));
@@ -67,25 +77,23 @@ impl Worker {
             }
         }
         let number = self.env.retained.number();
-        let scans = accepted.iter().filter(|a| owed_retained(a)).count();
-        self.env.retained.end_scans(announced - scans);
+        let scans = accepted.iter().filter(|a| owed_retained(a)).map(|grant| Scan {
+            number,
+            filter: grant.filter.into(),
+            qos: grant.options.qos,
+            identifier,
+            after: None,
+            reading: false,
+            barriers: None,
+        });
+        let begun = self.begin_scans(location, scans);
+        self.env.retained.end_scans(announced - begun);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
         let (epoch, stored) = (session.epoch, session.route.session);
         let shared = accepted.iter().filter(|a| a.shared.is_some()).count();
         let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
-        for grant in accepted.iter().filter(|a| owed_retained(a)) {
-            session.scans.push_back(Scan {
-                number,
-                filter: grant.filter.into(),
-                qos: grant.options.qos,
-                identifier,
-                after: None,
-                reading: false,
-                barriers: None,
-            });
-        }
         // More filters than commits can be counted for are no more than the packet's filters.
         let commits = u8::try_from(commits).map_err(|_| Fault {
             reason: ReasonCode::QuotaExceeded,
@@ -106,6 +114,23 @@ impl Worker {
             self.join_group(location, grant, identifier, reply);
         }
         Ok(())
+    }
+
+    /// Puts scans behind those that wait; gives how many more there are now.
+    fn begin_scans(&mut self, location: Location, scans: impl Iterator<Item = Scan>) -> usize {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return 0;
+        };
+        let before = session.scans.len();
+        for scan in scans {
+            // The first may have begun.
+            let mut waiting = session.scans.iter_mut().skip(MOST_SCANS);
+            match waiting.find(|waiting| waiting.filter == scan.filter) {
+                Some(waiting) => *waiting = scan,
+                None => session.scans.push_back(scan),
+            }
+        }
+        session.scans.len() - before
     }
 
     /// Whether the client may have the subscription, and with which QoS.
@@ -321,17 +346,25 @@ impl Worker {
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
+        while let Some(page) = self.begin_page(location) {
+            self.send_page(location, page);
+        }
+    }
+
+    /// Asks for the next page, if it is time; gives it at once where nothing has to be read.
+    fn begin_page(&mut self, location: Location) -> Option<RetainedPage> {
         let shards = self.turn.to_shards.len();
         let retained_under_way = self.env.retained.under_way.load(Ordering::Acquire) > 0;
-        let Some(connection) = self.connection(location) else { return };
-        if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
-            return;
+        let connection = self.connection(location)?;
+        let max_bytes = connection.limits.write_buffer_bytes / 2;
+        if connection.output_len() > max_bytes {
+            return None;
         }
-        let Some(session) = connection.session() else { return };
+        let session = connection.session()?;
         if session.backlog.len() >= PAGE_MESSAGES {
-            return;
+            return None;
         }
-        let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
+        let scan = session.scans.front_mut().filter(|scan| !scan.reading)?;
         scan.reading = true;
         if scan.barriers.is_none() && retained_under_way {
             // What was published before this subscription must be found (ruling 8).
@@ -340,17 +373,17 @@ impl Worker {
             for batch in &mut self.turn.to_shards {
                 batch.push(Command::Barrier { reply }.into());
             }
-            return;
+            return None;
         }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
         if filter.starts_with('$') {
             let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
-            self.retained_page(location, RetainedPage { messages, next: None });
-            return;
+            return Some(RetainedPage { messages, next: None });
         }
-        let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
-        self.turn.to_readers.push(job);
+        let limit = PAGE_MESSAGES;
+        self.turn.to_readers.push(ReadJob::Retained { location, filter, after, limit, max_bytes });
+        None
     }
 
     /// A shard has committed everything that came before a scan.
@@ -369,6 +402,11 @@ impl Worker {
 
     /// A page of retained messages has been read.
     pub(super) fn retained_page(&mut self, location: Location, page: RetainedPage) {
+        self.send_page(location, page);
+        self.scan_on(location);
+    }
+
+    fn send_page(&mut self, location: Location, page: RetainedPage) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -388,7 +426,6 @@ impl Worker {
             }
         }
         self.env.retained.end_scans(usize::from(over));
-        self.scan_on(location);
     }
 
     fn send_retained(

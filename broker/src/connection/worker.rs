@@ -4,7 +4,7 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch. No rule of MQTT lives in this file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +68,8 @@ pub(super) struct Turn {
     pub progressed: Vec<Location>,
     /// Devices whose cursors have moved.
     pub im_moved: Vec<Location>,
+    /// When devices in the background are to be told what was held back.
+    pub im_pokes: BTreeSet<(u64, u64)>,
 }
 
 /// One worker thread's whole state.
@@ -198,6 +200,7 @@ impl Worker {
         }
         self.report_progress();
         self.im_report();
+        self.im_pokes();
         self.check_logins();
     }
 
@@ -260,6 +263,7 @@ impl Worker {
             readable: false,
             blocked: false,
             paused: false,
+            clogged: false,
             finishing: false,
             keep_alive_secs: 0,
             heard_secs: self.now_secs,
@@ -286,6 +290,7 @@ impl Worker {
         if let Some(connection) = self.connection(location)
             && connection.readable
             && !connection.paused
+            && !connection.holds_back()
             && let Some(socket) = &mut connection.socket
         {
             match socket.read(&mut scratch) {
@@ -440,6 +445,10 @@ impl Worker {
         let after = connection.output.as_ref().map_or(0, |output| output.len());
         self.counters.bytes_out.add((before - after) as u64);
         let location = connection.location;
+        if connection.clogged && !connection.is_clogged() {
+            connection.clogged = false;
+            self.turn.again.push(location);
+        }
         match result {
             Ok(Flush::Done) => {
                 if let Some(output) = connection.output.take()

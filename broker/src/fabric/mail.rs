@@ -9,6 +9,7 @@ use hoopoe_store::command::ReplyTo;
 use hoopoe_store::effect::{LiveReceiver, Opened, QueueEntry};
 use smallvec::SmallVec;
 
+use super::Weigh;
 use crate::access::Identity;
 use crate::connection::{Listener, Seats};
 use crate::im::ImMail;
@@ -113,6 +114,20 @@ pub enum Mail {
         /// True at the second signal.
         hurry: bool,
     },
+}
+
+impl Weigh for Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Mail::Deliver(Delivery { publication, .. })
+            | Mail::Live { publication, .. }
+            | Mail::Publish { publication, .. } => publication.bytes().len(),
+            Mail::Im(ImMail::Entry { entry, .. }) => entry.payload.len(),
+            Mail::Offer { entry, .. } => entry.publication.bytes().len(),
+            // Pages are bounded for each session that asked for one.
+            _ => 0,
+        }
+    }
 }
 
 /// A publication for sessions that end with their connection.

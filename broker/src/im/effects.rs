@@ -131,10 +131,15 @@ impl ImEffects {
             }
             Effect::Read(call) => jobs.push(ReadJob::Im(ImRead::Call(call))),
             Effect::Login(device) => jobs.push(ReadJob::Im(ImRead::Login(device))),
-            Effect::Kick { user, client, reason } => {
+            Effect::Kick { user, client, reason, notice } => {
                 for (worker, receivers) in self.inbox(&user) {
-                    let client = client.clone();
-                    self.mail[worker].push(Mail::Im(ImMail::Kick { receivers, client, reason }));
+                    let (client, notice) = (client.clone(), notice.clone());
+                    self.mail[worker].push(Mail::Im(ImMail::Kick {
+                        receivers,
+                        client,
+                        reason,
+                        notice,
+                    }));
                 }
             }
         }

@@ -88,6 +88,8 @@ pub enum ImMail {
         client: Option<Arc<str>>,
         /// Reason of the DISCONNECT.
         reason: hoopoe_codec::ReasonCode,
+        /// What it is told before.
+        notice: Option<String>,
     },
 }
 

@@ -9,6 +9,7 @@ mod listeners;
 mod reload;
 mod threads;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +23,7 @@ use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Api, Gauges, NodePhase};
+use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -85,6 +86,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     for task in &tasks {
         task.abort();
     }
+    control::close(&reloader.settings.broker.data_dir);
     let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
     node.stop(threads, grace, &mut signals).await?;
     if let Some(task) = http_task {
@@ -189,12 +191,14 @@ impl Node {
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
-        Arc::new(AdminState::new(
+        let store = self.store.clone();
+        let state = AdminState::new(
             self.env.telemetry.clone(),
             gates,
             Box::new(gauges),
             settings.broker.durability.as_str(),
-        ))
+        );
+        Arc::new(state.with_store_fault(move || store.fault()))
     }
 
     /// Starts what runs on the control thread.
@@ -228,7 +232,28 @@ impl Node {
             }
         }));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
+        if settings.broker.durability != Durability::Memory {
+            tasks.extend(self.open_control(&settings.broker.data_dir));
+        }
         tasks
+    }
+
+    /// The control socket. A folder that takes no sockets is no reason not to serve.
+    fn open_control(&self, data: &Path) -> Option<tokio::task::JoinHandle<()>> {
+        match control::open(data) {
+            Ok(listener) => {
+                let (store, data) = (self.store.clone(), data.to_path_buf());
+                Some(tokio::spawn(async move {
+                    if let Err(error) = control::answer(listener, store, data).await {
+                        tracing::error!(%error, "the control socket has ended");
+                    }
+                }))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: no backup while the broker runs");
+                None
+            }
+        }
     }
 
     /// Ends the threads: workers first, which hand every session back, then shards, then the
@@ -287,12 +312,23 @@ fn open_shards(
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
-        let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
-            .with_context(|| format!("shard {number} of the store cannot be opened"))?;
+        let (view, restored) =
+            ShardView::open(store, number as u16, limits, now_ms).with_context(|| {
+                let folder = settings.broker.data_dir.display();
+                format!(
+                    "shard {number} of the store cannot be opened; `hoopoe repair {folder}` \
+                     keeps what can be read"
+                )
+            })?;
         route_restored(env, &restored);
-        let (im, im_outbox) =
-            ImShard::open(store.kv(), number as u16, store.shards(), env.im.settings.clone())
-                .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,
@@ -350,6 +386,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Caught so that a file that may not grow is an error of its write, like a full disk, and not
+    /// the end of the process.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -359,6 +398,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
+            _file_size: catch(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

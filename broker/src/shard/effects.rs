@@ -11,12 +11,14 @@ use hoopoe_store::command::{Command, GroupCommand, StoredSubscription};
 use hoopoe_store::effect::{Effect, LiveReceiver};
 
 use crate::connection::{Env, group_slot};
-use crate::fabric::{Mail, WORKER_MAIL_HIGH};
+use crate::fabric::{Mail, WORKER_MAIL_HIGH, WORKER_MAIL_HIGH_BYTES};
 use crate::telemetry::ShardCounters;
 
 /// Letters in a worker's mailbox beyond which live entries are left out; the worker reads them
 /// by cursor instead.
 const LIVE_HIGH: usize = 4 * WORKER_MAIL_HIGH;
+/// Bytes of messages in them.
+const LIVE_HIGH_BYTES: usize = 4 * WORKER_MAIL_HIGH_BYTES;
 
 /// Carries effects out for one shard.
 pub(super) struct Effects {
@@ -110,7 +112,9 @@ impl Effects {
             let worker = last.location.worker();
             let from = receivers.partition_point(|r| r.location.worker() < worker);
             let batch = receivers.split_off(from);
-            if self.lost[worker] || self.env.fabric.workers[worker].len() > LIVE_HIGH {
+            let mailbox = &self.env.fabric.workers[worker];
+            let high = mailbox.len() > LIVE_HIGH || mailbox.bytes() > LIVE_HIGH_BYTES;
+            if self.lost[worker] || high {
                 self.lost[worker] = true;
                 continue;
             }

@@ -41,6 +41,10 @@ pub enum ReadJob {
         group: SessionId,
         /// The entry.
         seq: u64,
+        /// Whether the member's subscription keeps RETAIN as it was published.
+        retain_as_published: bool,
+        /// Its Subscription Identifier, 0 when none.
+        identifier: u32,
     },
     /// For the IM profile.
     Im(ImRead),
@@ -54,6 +58,8 @@ pub enum ReadJob {
         after: Option<Arc<str>>,
         /// Messages at most.
         limit: usize,
+        /// Bytes at most, one message apart.
+        max_bytes: usize,
     },
 }
 
@@ -112,17 +118,26 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) {
             };
             (location, Mail::Queue { location, page })
         }
-        ReadJob::Entry { location, group, seq } => match reader.read_entry(group, seq) {
-            Ok(Some(entry)) => (location, Mail::Offer { location, group, entry: Box::new(entry) }),
-            Ok(None) => (location, Mail::EntryGone { location, group, seq }),
-            Err(error) => {
-                tracing::error!(%error, "an entry of a shared group could not be read");
-                let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
-                (location, Mail::TakenOver { location, reason })
+        ReadJob::Entry { location, group, seq, retain_as_published, identifier } => {
+            match reader.read_entry(group, seq) {
+                Ok(Some(mut entry)) => {
+                    // The group's entry knows no member: as it was first given to this one.
+                    entry.retain &= retain_as_published;
+                    entry.identifiers =
+                        (identifier != 0).then_some(identifier).into_iter().collect();
+                    (location, Mail::Offer { location, group, entry: Box::new(entry) })
+                }
+                Ok(None) => (location, Mail::EntryGone { location, group, seq }),
+                Err(error) => {
+                    tracing::error!(%error, "an entry of a shared group could not be read");
+                    let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                    (location, Mail::TakenOver { location, reason })
+                }
             }
-        },
-        ReadJob::Retained { location, filter, after, limit } => {
-            let page = match reader.read_retained(now_ms, &[&filter], after.as_deref(), limit) {
+        }
+        ReadJob::Retained { location, filter, after, limit, max_bytes } => {
+            let after = after.as_deref();
+            let page = match reader.read_retained(now_ms, &[&filter], after, limit, max_bytes) {
                 Ok(page) => {
                     forget_expired(env, page.expired);
                     let messages = page.messages.into_iter();

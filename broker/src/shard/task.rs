@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hoopoe_im::{ImShard, Pending};
+use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
@@ -51,6 +51,8 @@ struct Shard {
     counters: Arc<ShardCounters>,
     number: usize,
     recover_at: Option<Instant>,
+    /// What kept the store from coming back the last time: told once, not every second.
+    recover_fault: String,
 }
 
 /// Runs until told to stop, then commits what is left.
@@ -59,9 +61,17 @@ pub fn run_shard(parts: ShardParts) {
     let mut im_effects = ImEffects::new(number, env.clone());
     im_effects.release(im_outbox);
     let effects = Effects::new(number, env, counters.clone());
-    let im_pending = Pending::default();
-    let mut shard =
-        Shard { view, im, im_pending, im_effects, effects, counters, number, recover_at: None };
+    let mut shard = Shard {
+        view,
+        im,
+        im_pending: Pending::default(),
+        im_effects,
+        effects,
+        counters,
+        number,
+        recover_at: None,
+        recover_fault: String::new(),
+    };
     let mut commands = Vec::new();
     loop {
         let stopping = stop.load(Ordering::Acquire);
@@ -96,6 +106,14 @@ impl Shard {
                     self.view.apply(now, command, &mut batch);
                 }
                 ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
+                ShardMail::Enter(open) => {
+                    let key = &open.key;
+                    let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
+                    match self.im.admit(now, &user, &key.client) {
+                        Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
+                        Err(code) => self.view.turn_away(&open, code, &mut batch),
+                    }
+                }
             }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
@@ -158,12 +176,18 @@ impl Shard {
             match self.view.recover(now_ms()) {
                 Ok(restored) => {
                     self.recover_at = None;
+                    self.recover_fault.clear();
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
                 }
                 Err(error) => {
-                    tracing::error!(shard = self.number, %error, "the store cannot be read");
+                    let fault = error.to_string();
+                    if fault != self.recover_fault {
+                        let shard = self.number;
+                        tracing::error!(shard, %error, "the store cannot be brought back yet");
+                        self.recover_fault = fault;
+                    }
                     self.recover_at = Some(Instant::now() + RECOVER_PAUSE);
                 }
             }

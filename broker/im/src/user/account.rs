@@ -158,7 +158,12 @@ impl Work<'_> {
         self.txn.effect(Effect::Account { user: user.clone(), account: next.map(Arc::new) });
         if kicks {
             let reason = ReasonCode::NotAuthorized;
-            self.txn.effect(Effect::Kick { user: user.clone(), client: None, reason });
+            self.txn.effect(Effect::Kick {
+                user: user.clone(),
+                client: None,
+                reason,
+                notice: None,
+            });
         }
         Ok(answer)
     }

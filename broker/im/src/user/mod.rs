@@ -5,5 +5,6 @@ pub mod account;
 pub mod device;
 pub mod lazy;
 pub mod list;
+pub(crate) mod seats;
 pub mod services;
 pub mod token;

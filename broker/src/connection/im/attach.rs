@@ -146,9 +146,9 @@ impl Worker {
                     self.im_skip(*location, &conv, through);
                 }
             }
-            ImMail::Kick { receivers, client, reason } => {
+            ImMail::Kick { receivers, client, reason, notice } => {
                 for location in receivers.iter() {
-                    self.im_kick(*location, client.as_deref(), reason);
+                    self.im_kick(*location, client.as_deref(), reason, notice.as_deref());
                 }
             }
         }
@@ -174,6 +174,7 @@ impl Worker {
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
         self.im_gaps(location, gaps);
+        self.im_background_again(location);
         self.im_note_moved(location);
         self.im_read_on(location);
     }
@@ -206,11 +207,15 @@ impl Worker {
         location: Location,
         client: Option<&str>,
         reason: hoopoe_codec::ReasonCode,
+        notice: Option<&str>,
     ) {
         let session = self.connection(location).and_then(Connection::session);
         let meant = session
             .is_some_and(|session| client.is_none_or(|client| *session.key.client == *client));
         if meant {
+            if let Some(topic) = notice {
+                self.im_notice(location, topic, b"");
+            }
             self.end_session(location, Cause::Fault(reason));
         }
     }

@@ -54,13 +54,19 @@ impl Worker {
     }
 
     fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, forms: &mut Forms) {
+        let device = self.connection(location).and_then(Connection::session);
+        if let Some(im) = device.and_then(|session| session.im.as_mut()) {
+            im.forget_body(entry);
+        }
+        if self.im_hold(location, entry) {
+            return;
+        }
         let Some(connection) = self.connection(location) else { return };
         let full = connection.is_full();
         let Some(session) = connection.session() else { return };
         let room = !full && session.backlog.is_empty() && session.window.room() > 0;
         let client = session.key.client.clone();
         let Some(im) = &mut session.im else { return };
-        im.forget_body(entry);
         let room = room && im.page.is_empty();
         match im.step.live(&entry.conv, entry.seq, room, im.is_own(entry, &client)) {
             Live::Send { stream } => self.im_send(location, stream, entry, forms),
@@ -206,7 +212,7 @@ impl Worker {
 
 impl ImDevice {
     /// True for an entry that this very device has sent: it never gets it back (ruling 30).
-    fn is_own(&self, entry: &Entry, client: &str) -> bool {
+    pub(super) fn is_own(&self, entry: &Entry, client: &str) -> bool {
         *entry.device == *client && entry.from == self.user.id
     }
 

@@ -6,6 +6,7 @@
 
 mod attach;
 mod deliver;
+mod presence;
 mod publish;
 mod service;
 mod subscribe;

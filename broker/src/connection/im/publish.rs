@@ -142,10 +142,13 @@ impl Worker {
                 let publish = incoming.publish;
                 self.im_call(location, (service, op, req), publish, incoming.answer)
             }
-            Published::RoomMessage { .. }
-            | Published::Status { .. }
-            | Published::Background
-            | Published::Foreground => {
+            Published::Status { show } => {
+                let Incoming { publish, answer, user, .. } = incoming;
+                self.im_set_show(location, user, show, publish.payload, answer)
+            }
+            Published::Background => self.im_attention(location, true, incoming.answer),
+            Published::Foreground => self.im_attention(location, false, incoming.answer),
+            Published::RoomMessage { .. } => {
                 let refusal = Refusal::not_found("not offered by this broker");
                 self.im_refuse(location, incoming.answer, None, refusal)
             }
