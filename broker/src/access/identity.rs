@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hoopoe_im::id::is_id;
+use hoopoe_im::user::token::TokenHash;
 
 /// The tenant of every user until a listener names another.
 pub const DEFAULT_TENANT: &str = "default";
@@ -15,6 +16,8 @@ pub enum LoginMethod {
     Anonymous,
     /// By its password.
     Password,
+    /// By a token in the place of a password.
+    Token,
     /// By its certificate.
     Certificate,
     /// By its word, in development mode (ruling 19).
@@ -34,12 +37,15 @@ pub struct Identity {
     /// Stands for the password that was good; another number after the password changed. It tells
     /// nothing about the password.
     pub(super) password_mark: u64,
+    /// The hash of the token that was good.
+    pub(super) token: Option<Box<TokenHash>>,
 }
 
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
-        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method, password_mark: 0 }
+        let (tenant, user) = (DEFAULT_TENANT.into(), user.into());
+        Identity { tenant, user, method, password_mark: 0, token: None }
     }
 
     /// The user that a login names. With tenants, `acme/alice` is the user alice of the tenant

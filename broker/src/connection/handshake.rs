@@ -52,12 +52,14 @@ impl Worker {
         let Some(connection) = self.connection(location) else { return };
         let door = **connection.listener.door.load();
         let certificate_user = connection.certificate_user();
+        let client_id = newcomer.client_id.clone();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
         let credentials = Credentials {
             user: connect.username,
             password: connect.password,
             certificate_user: certificate_user.as_deref(),
+            client_id: &client_id,
         };
         match self.env.access.authenticator().check(credentials, door) {
             Login::Accepted(identity) => self.logged_in(location, Ok(identity)),

@@ -28,7 +28,12 @@ fn authenticator(users: Option<Users>) -> Authenticator {
 }
 
 fn says<'a>(user: &'a str, password: &'a str) -> Credentials<'a> {
-    Credentials { user: Some(user), password: Some(password.as_bytes()), certificate_user: None }
+    Credentials {
+        user: Some(user),
+        password: Some(password.as_bytes()),
+        certificate_user: None,
+        client_id: "",
+    }
 }
 
 /// Who was let in and how, or why not.
@@ -110,8 +115,12 @@ fn a_certificate_decides_alone() {
         (None, "", refused),
     ];
     for (user, certified, expected) in cases {
-        let credentials =
-            Credentials { user, password: Some(b"any"), certificate_user: Some(certified) };
+        let credentials = Credentials {
+            user,
+            password: Some(b"any"),
+            certificate_user: Some(certified),
+            client_id: "",
+        };
         assert_eq!(answer(authenticator.check(credentials, SHUT)).0, expected, "{credentials:?}");
     }
 }
