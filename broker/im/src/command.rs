@@ -12,6 +12,7 @@ use hoopoe_store::command::ReplyTo;
 
 use crate::id::{ConvKey, user_slot};
 use crate::service::Call;
+use crate::user::account::AccountCommand;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +78,10 @@ pub enum Command {
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
     Read(Box<Call>),
+    /// An operator changes an account.
+    Account(Box<AccountCommand>),
+    /// An operator's call is recorded.
+    Audit(Box<crate::audit::Record>),
     /// What another shard owes this one.
     Forward {
         /// The outbox entry it came from, and the shard that keeps it; `None`: nothing is kept.
@@ -113,6 +118,8 @@ impl Command {
             Command::Attention { user, .. } => Some(user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
+            Command::Account(account) => Some(account.user.slot()),
+            Command::Audit(_) => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::ForwardDone { .. } => None,
         }

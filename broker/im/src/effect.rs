@@ -13,6 +13,8 @@ use crate::id::ConvKey;
 use crate::refusal::Refusal;
 use crate::rows::Sent;
 use crate::service::Call;
+use crate::user::account::Account;
+use crate::user::token::{TokenHash, TokenOwner};
 
 /// An answer to whoever waits.
 #[derive(Clone, Debug)]
@@ -99,6 +101,20 @@ pub enum Effect {
     Read(Box<Call>),
     /// A connected device's conversations may be read.
     Login(Box<Device>),
+    /// A token is valid from now on, or no more.
+    Token {
+        /// Its hash.
+        hash: TokenHash,
+        /// Whose it is; `None` when it is revoked.
+        owner: Option<TokenOwner>,
+    },
+    /// An account has changed, or is gone.
+    Account {
+        /// Whose.
+        user: User,
+        /// How it is now.
+        account: Option<Arc<Account>>,
+    },
     /// A user's connections end.
     Kick {
         /// The user.

@@ -58,6 +58,8 @@ pub(crate) struct Memory {
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    /// Number of the next record of an operator's call; `None` before the first.
+    pub(crate) audit_next: Option<u64>,
 }
 
 /// One command while it is applied: its view of the rows, and what the rules need besides.
@@ -98,6 +100,7 @@ impl ImShard {
                 seats: Seats::default(),
                 desk,
                 due,
+                audit_next: None,
             },
         };
         let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
@@ -251,6 +254,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
+        Command::Account(account) => Some(account.asker),
         _ => None,
     }
 }
@@ -291,6 +295,8 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);

@@ -22,6 +22,7 @@ use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
+use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
 use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
@@ -51,12 +52,14 @@ impl Worker {
         let Some(connection) = self.connection(location) else { return };
         let door = **connection.listener.door.load();
         let certificate_user = connection.certificate_user();
+        let client_id = newcomer.client_id.clone();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
         let credentials = Credentials {
             user: connect.username,
             password: connect.password,
             certificate_user: certificate_user.as_deref(),
+            client_id: &client_id,
         };
         match self.env.access.authenticator().check(credentials, door) {
             Login::Accepted(identity) => self.logged_in(location, Ok(identity)),
@@ -112,6 +115,11 @@ impl Worker {
             connection.phase = Phase::Checking(newcomer);
             self.refuse(location, version, ReasonCode::PacketTooLarge);
             return;
+        }
+        if let (Some(space), Some(will)) = (space_of(&identity.tenant), &mut newcomer.will) {
+            let topic = [&*space, will.publication.topic()].concat();
+            let parts = PublicationParts { topic: &topic, ..will.publication.parts() };
+            will.publication = parts.to_publication();
         }
         let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
         let key = SessionKey {
@@ -571,6 +579,7 @@ fn new_session(
     now_ms: u64,
 ) -> Session {
     let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
+    let identity_tenant = identity.tenant.clone();
     let aliases = newcomer.topic_alias_maximum;
     Session {
         key: SessionKey {
@@ -605,6 +614,7 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        space: space_of(&identity_tenant),
         im: None,
     }
 }

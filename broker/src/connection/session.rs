@@ -299,6 +299,8 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
+    /// Where the topics of the client's tenant lie.
+    pub space: Option<Arc<str>>,
     /// Set when the client is a device of an IM user.
     pub im: Option<Box<ImDevice>>,
 }

@@ -117,6 +117,18 @@ impl ImEffects {
                 let done = Command::ForwardDone { outbox };
                 self.env.fabric.shards[usize::from(shard)].put(done.into());
             }
+            Effect::Token { hash, owner: Some(owner) } => {
+                self.env.access.tokens().put(hash, owner);
+            }
+            Effect::Token { hash, owner: None } => {
+                if self.env.access.tokens().remove(&hash) {
+                    self.env.access.logins_changed();
+                }
+            }
+            Effect::Account { user, account } => {
+                self.env.access.accounts().put(user, account);
+                self.env.access.logins_changed();
+            }
             Effect::Read(call) => jobs.push(ReadJob::Im(ImRead::Call(call))),
             Effect::Login(device) => jobs.push(ReadJob::Im(ImRead::Login(device))),
             Effect::Kick { user, client, reason, notice } => {

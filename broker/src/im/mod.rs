@@ -18,8 +18,8 @@ use dashmap::DashMap;
 use hoopoe_core::Location;
 use hoopoe_core::index::Index;
 use hoopoe_im::effect::Answer;
-use hoopoe_im::service::Call;
 use hoopoe_im::service::query::Found;
+use hoopoe_im::service::{Call, Op};
 use hoopoe_im::{Asker, Command, ImSettings};
 use tokio::sync::oneshot;
 
@@ -27,6 +27,16 @@ use crate::fabric::Fabric;
 
 /// HTTP calls that may wait for an answer.
 const MOST_HTTP_CALLS: usize = 4_096;
+
+/// A call that makes a token gets one that was drawn for it. Without random numbers it stays
+/// without, and is refused.
+pub fn mint_if_asked(op: &mut Op) {
+    if let Op::TokensCreate(create) = op {
+        create.minted = crate::access::mint()
+            .inspect_err(|error| tracing::error!(%error, "no token could be drawn"))
+            .ok();
+    }
+}
 
 /// What an HTTP call gets.
 #[derive(Debug)]
@@ -57,6 +67,7 @@ impl ImNode {
     pub fn call(&self, fabric: &Fabric, mut call: Call) -> Option<oneshot::Receiver<Reply>> {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
+        mint_if_asked(&mut call.op);
         let slot = call.slot();
         let call = Box::new(call);
         let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };

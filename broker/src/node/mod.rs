@@ -17,13 +17,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
-use hoopoe_im::{FIRST_LEVEL, ImSettings, ImShard};
+use hoopoe_im::{FIRST_LEVEL, ImShard};
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Gauges, NodePhase, control};
+use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -68,7 +68,9 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
+    let api = Api::new(node.env.clone(), &settings)?;
+    let http_task =
+        http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
@@ -148,7 +150,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(ImSettings::default()),
+            im: ImNode::new(settings.im.profile()),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
@@ -280,8 +282,9 @@ impl Node {
     }
 }
 
-async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
-    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>, api: Arc<Api>) {
+    let ended = crate::admin::serve(listener, admin, Some(api), std::future::pending()).await;
+    if let Err(error) = ended {
         tracing::error!(%error, "the HTTP listener has ended");
     }
 }
@@ -306,6 +309,7 @@ fn open_shards(
     };
     let now_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
         let (view, restored) =

@@ -83,6 +83,8 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
     let caller = &call.caller;
     match &call.op {
         Op::UserSet(set) => work.user_set(caller, set),
+        Op::TokensCreate(create) => work.tokens_create(caller, create),
+        Op::TokensRevoke(revoke) => work.tokens_revoke(caller, revoke),
         Op::DeviceList(_) => work.device_list(caller),
         Op::DeviceKick(of) => work.device_kick(caller, &of.device),
         Op::DevicePushToken(push) => work.device_push_token(caller, push),

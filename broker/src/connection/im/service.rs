@@ -17,6 +17,7 @@ use super::publish::ImOwed;
 use crate::connection::Connection;
 use crate::connection::session::{Answer, Origin, Outgoing};
 use crate::connection::worker::Worker;
+use crate::im::mint_if_asked;
 
 /// Calls of one connection that may wait for their answer.
 const MOST_CALLS: usize = 100;
@@ -73,7 +74,8 @@ impl Worker {
             im.calls.insert(reply.token, waiting);
         }
         match parsed {
-            Ok(op) => {
+            Ok(mut op) => {
+                mint_if_asked(&mut op);
                 // What this device has acknowledged so far comes first.
                 self.im_report_one(location);
                 let caller = Caller { user, device, privileged: false };
