@@ -88,6 +88,7 @@ impl Node {
                     let show = body["show"].as_str().unwrap_or("-");
                     self.heard.push(format!("{} < {topic} {show}", user.id));
                 }
+                Effect::Login(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -124,6 +125,7 @@ impl Node {
             address_class: "loopback",
             stored: false,
             kept: false,
+            heads_only: false,
         })
     }
 
