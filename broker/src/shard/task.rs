@@ -49,6 +49,7 @@ struct Shard {
     im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
+    env: Arc<Env>,
     number: usize,
     recover_at: Option<Instant>,
     /// What kept the store from coming back the last time: told once, not every second.
@@ -60,7 +61,7 @@ pub fn run_shard(parts: ShardParts) {
     let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop } = parts;
     let mut im_effects = ImEffects::new(number, env.clone());
     im_effects.release(im_outbox);
-    let effects = Effects::new(number, env, counters.clone());
+    let effects = Effects::new(number, env.clone(), counters.clone());
     let mut shard = Shard {
         view,
         im,
@@ -68,6 +69,7 @@ pub fn run_shard(parts: ShardParts) {
         im_effects,
         effects,
         counters,
+        env,
         number,
         recover_at: None,
         recover_fault: String::new(),
@@ -87,7 +89,9 @@ pub fn run_shard(parts: ShardParts) {
 
 impl Shard {
     fn nap(&self) -> Duration {
-        let due = [self.view.next_timeout(), self.im.next_timeout()].into_iter().flatten().min();
+        // What cannot be written is not done: it must not be waited for either.
+        let im = if self.view.is_writing() { self.im.next_timeout() } else { None };
+        let due = [self.view.next_timeout(), im].into_iter().flatten().min();
         let due = due.map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
@@ -123,6 +127,9 @@ impl Shard {
         }
         self.view.on_tick(now, &mut batch);
         if self.view.is_writing() {
+            if self.im.wants_to_tell(now) && self.env.fabric.under_pressure() {
+                self.im.shed(now);
+            }
             self.im.on_tick(now, &mut batch, &mut self.im_pending);
         }
         if !batch.is_empty() || !self.im_pending.is_empty() {
