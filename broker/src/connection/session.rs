@@ -208,7 +208,7 @@ impl Step {
     pub fn bytes(&self) -> usize {
         match self {
             Step::Publish(outgoing, _) => outgoing.publication.bytes().len(),
-            Step::PubRel(_) => 0,
+            Step::PubRel(_) | Step::Forget(_) => 0,
         }
     }
 }
