@@ -128,11 +128,13 @@ impl Worker {
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
+        self.opening += 1;
         self.command(slot, Command::Open(Box::new(open)));
     }
 
     /// The shard has found or made the session.
     pub(super) fn opened(&mut self, opened: Opened) {
+        self.opening -= 1;
         let location = opened.reply.location;
         let (now_ms, stopping) = (self.now_ms, self.stopping);
         let env = self.env.clone();
