@@ -146,8 +146,12 @@ impl Worker {
                 let Incoming { publish, answer, user, .. } = incoming;
                 self.im_set_show(location, user, show, publish.payload, answer)
             }
-            Published::Background => self.im_attention(location, true, incoming.answer),
-            Published::Foreground => self.im_attention(location, false, incoming.answer),
+            Published::Background => {
+                self.im_attention(location, incoming.user, true, incoming.answer)
+            }
+            Published::Foreground => {
+                self.im_attention(location, incoming.user, false, incoming.answer)
+            }
             Published::RoomMessage { .. } => {
                 let refusal = Refusal::not_found("not offered by this broker");
                 self.im_refuse(location, incoming.answer, None, refusal)
