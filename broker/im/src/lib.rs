@@ -19,6 +19,8 @@ pub mod group;
 pub mod id;
 pub mod keys;
 pub mod refusal;
+#[cfg(test)]
+mod rig;
 pub mod roster;
 pub mod rows;
 pub mod service;
