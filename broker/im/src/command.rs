@@ -287,6 +287,9 @@ pub struct Listed {
     pub start_count: u64,
     /// Since when, ms since the epoch.
     pub since_ms: u64,
+    /// Which change of the membership it is: news that come late change nothing.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// What one shard owes another. Applying it twice is applying it once.
@@ -337,7 +340,7 @@ pub enum Forward {
         user: Arc<str>,
         /// That user has blocked the other.
         blocks: bool,
-        /// Both are friends; `None`: unchanged.
+        /// That user has asked, or agreed, to be friends; `None`: unchanged.
         friends: Option<bool>,
     },
     /// A step of the roster that concerns the other user.
