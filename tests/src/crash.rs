@@ -15,6 +15,7 @@ pub mod cast;
 pub mod history;
 pub mod links;
 pub mod message;
+pub mod power;
 pub mod publisher;
 pub mod random;
 pub mod receiver;

@@ -3,7 +3,12 @@
 //! Everything below `im/` belongs to the profile: there it alone decides, and what it does not
 //! name is refused (ruling 15). Take this package out and a correct MQTT broker remains.
 
+pub mod entry;
+pub mod envelope;
+pub mod id;
+pub mod refusal;
 pub mod room;
+pub mod topic;
 
 /// First level of the profile's tree.
 pub const FIRST_LEVEL: &str = "im";

@@ -9,7 +9,7 @@ use hoopoe_store::Command;
 use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
-use super::session::{Origin, Session};
+use super::session::{Answer, Origin, Session};
 use super::socket::SocketFault;
 use super::worker::{Worker, mark_dirty};
 use super::{Leaving, Phase};
@@ -98,6 +98,8 @@ impl Worker {
             expiry_secs,
             progress: session.progress(),
             window: session.stored_window(),
+            done: session.completed(),
+            answered: session.incoming.answered().collect(),
             key: session.key,
         };
         let subscriber = session.route.subscriber;
@@ -128,6 +130,11 @@ impl Worker {
                 && !code.is_error()
             {
                 self.fan_out_shared(publication, plan, leaving.subscriber);
+            }
+            if let Answer::PubRec(id) = owed.answer
+                && !code.is_error()
+            {
+                leaving.close.answered.push(id.get());
             }
         }
         if !leaving.answers.is_empty() {

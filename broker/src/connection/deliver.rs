@@ -195,6 +195,12 @@ impl Worker {
                 Origin::Transient | Origin::Group { .. } => {}
             }
         }
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && session.window.any_complete_before_turn()
+            && let Some(stored) = &mut session.stored
+        {
+            progressed |= !std::mem::replace(&mut stored.progressed, true);
+        }
         if progressed {
             self.turn.progressed.push(location);
         }

@@ -198,6 +198,8 @@ impl Worker {
                 sent: stored.sent,
             }),
             window: stored.map(|stored| stored.window.clone()).unwrap_or_default(),
+            done: stored.map(|stored| stored.done.clone()).unwrap_or_default(),
+            answered: stored.map(|stored| stored.answered.clone()).unwrap_or_default(),
         };
         let slot = close.key.slot();
         self.command(slot, Command::Close(Box::new(close)));
@@ -261,7 +263,7 @@ impl Worker {
             stored.sent.max(stored.next.saturating_sub(1)),
             stored.head,
         );
-        session.incoming.restore(&stored.markers);
+        session.incoming.restore(&stored.markers, &stored.answered);
         let mut shared = Vec::new();
         for subscription in &stored.subscriptions {
             session.subscriptions.put(&subscription.filter);

@@ -264,13 +264,13 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        if !session.incoming.knows(packet.id) {
-            let code = ReasonCode::PacketIdentifierNotFound;
-            self.owe(location, 0, 0, Answer::PubComp(packet.id, code));
-            return Ok(());
-        }
-        let answer = Answer::PubComp(packet.id, ReasonCode::Success);
+        let code = match session.incoming.knows(packet.id) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        let answer = Answer::PubComp(packet.id, code);
         match session.route.session {
+            // Also when it is not known here: a crash may have come between two shards' removals.
             Some(publisher) => self.release_marker(location, publisher, packet.id, answer),
             None => {
                 self.owe(location, 0, 0, answer);
@@ -381,6 +381,12 @@ impl Worker {
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
                 let ack = Ack { id, code, properties: explained(session, reason) };
+                if code == ReasonCode::QuotaExceeded
+                    && version == Version::V5
+                    && let Some(publisher) = session.route.session
+                {
+                    self.forget_marker(publisher, id);
+                }
                 self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {

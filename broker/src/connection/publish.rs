@@ -355,8 +355,17 @@ impl Worker {
         for batch in &mut self.turn.to_shards {
             batch.push(Command::Release {
                 marker: PacketIdent { session, id: id.get() },
-                reply: ReplyTo { location, token },
+                reply: Some(ReplyTo { location, token }),
             });
+        }
+    }
+
+    /// A publication was refused although some shards may have it: the marker goes there too, or
+    /// it would swallow the next publication under this identifier.
+    pub(super) fn forget_marker(&mut self, session: SessionId, id: PacketId) {
+        for batch in &mut self.turn.to_shards {
+            let marker = PacketIdent { session, id: id.get() };
+            batch.push(Command::Release { marker, reply: None });
         }
     }
 

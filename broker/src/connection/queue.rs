@@ -376,13 +376,17 @@ impl Worker {
                 continue;
             };
             let epoch = session.epoch;
+            let entries = session.completed();
             let Some(stored) = &mut session.stored else { continue };
             stored.progressed = false;
+            let session = stored.id;
             if let Some((acknowledged, weight, sent)) = stored.feed.take_progress() {
-                let session = stored.id;
                 let progress =
                     hoopoe_store::command::Progress { session, epoch, acknowledged, weight, sent };
                 self.command(session.slot(), Command::Progress(progress));
+            }
+            if !entries.is_empty() {
+                self.command(session.slot(), Command::Complete { session, epoch, entries });
             }
         }
     }

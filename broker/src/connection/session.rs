@@ -281,6 +281,16 @@ impl Session {
         Some(Progress { session: stored.id, epoch: self.epoch, acknowledged, weight, sent })
     }
 
+    /// Entries of the session's queue that are complete although an earlier one is not.
+    pub fn completed(&self) -> Vec<u64> {
+        let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
+        let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
+            Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
+            Origin::Transient | Origin::Group { .. } => None,
+        });
+        queued.chain(ahead).collect()
+    }
+
     /// The window as the shard keeps it for the next connection.
     pub fn stored_window(&self) -> Vec<InFlight> {
         let in_flight = self.window.iter().filter_map(|message| {

@@ -52,6 +52,15 @@ pub enum Command {
     Publish(Box<Publish>),
     /// How far a stored session has come. Written lazily: answered by nothing.
     Progress(Progress),
+    /// Entries of a stored session's queue are complete before an earlier one is.
+    Complete {
+        /// The session.
+        session: SessionId,
+        /// Its epoch.
+        epoch: u32,
+        /// Numbers of the entries.
+        entries: Vec<u64>,
+    },
     /// Outgoing QoS 2 exchanges of a stored session, committed before the packet they allow.
     Exchange {
         /// The session.
@@ -63,12 +72,13 @@ pub enum Command {
         /// Told when they are on disk; `None` for completions, which may be lazy (ruling 5).
         reply: Option<ReplyTo>,
     },
-    /// PUBREL came: the marker of an incoming QoS 2 publication is removed.
+    /// PUBREL came, or PUBREC refused the publication: the marker of an incoming QoS 2 publication
+    /// is removed.
     Release {
         /// Publisher's session and packet identifier.
         marker: PacketIdent,
-        /// Told when that is on disk.
-        reply: ReplyTo,
+        /// Told when that is on disk; `None` after a refusal.
+        reply: Option<ReplyTo>,
     },
     /// A shared-subscription group's change or answer.
     Group(Box<GroupCommand>),
@@ -147,8 +157,13 @@ pub struct Close {
     pub expiry_secs: Option<u32>,
     /// Where delivery stood; `None` for a session that ends with its connection.
     pub progress: Option<Progress>,
-    /// The outgoing window, oldest first: what the next connection starts with.
+    /// The outgoing window, oldest first: what the next connection starts with. What is neither
+    /// in it, nor complete, is yet to be sent by the next connection.
     pub window: Vec<InFlight>,
+    /// Entries that are complete although an earlier one is not.
+    pub done: Vec<u64>,
+    /// Incoming QoS 2 publications without PUBREL that all shards have committed.
+    pub answered: Vec<u16>,
 }
 
 /// How far delivery to a stored session has come.

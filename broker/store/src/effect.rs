@@ -135,6 +135,9 @@ pub struct StoredSession {
     pub done: Vec<u64>,
     /// Packet identifiers of incoming QoS 2 publications that await PUBREL.
     pub markers: Vec<u16>,
+    /// Those of them that are known to be committed by all shards that took part. A crash may
+    /// have come between the commits of two shards: none is known after a start.
+    pub answered: Vec<u16>,
     /// Its subscriptions (the routes are in the index already).
     pub subscriptions: Vec<StoredSubscription>,
 }

@@ -25,6 +25,7 @@ pub use effect::Effect;
 pub use error::{Damaged, StoreError, WriteError};
 pub use floors::Counts;
 pub use log::{CommitError, PendingBatch, Receipt};
+pub use rows::wire;
 pub use memory::MemoryKv;
 pub use read::{QueuePage, Reader, RetainedPage};
 pub use settings::{Durability, Overflow, ShardSettings, StoreSettings};

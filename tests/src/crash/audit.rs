@@ -5,8 +5,9 @@
 //!
 //! - **Kept**: *m* was acknowledged, and *r* was subscribed from before its first attempt until now,
 //!   in one session: *r* has got *m*.
-//! - **Ordered**: of one publisher's messages on one topic, *r* sees no new one with a lower number
-//!   than one it has seen.
+//! - **Ordered**: of what one publisher sent on one topic, new messages reach *r* in the order in
+//!   which they were sent. An attempt is a message of its own here: what is sent again may come
+//!   after what was sent after its first attempt, when *r* subscribed in between.
 //! - **Exactly once**: a QoS 2 publication that is delivered with QoS 2 reaches *r* once; a repeated
 //!   PUBLISH under the identifier that is still held is no second delivery. A QoS 2 publication is
 //!   taken from its publisher once, however it is delivered.
@@ -23,9 +24,6 @@
 mod receiver;
 mod session;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 
 use self::receiver::{Delivery, Receiver};
@@ -37,6 +35,9 @@ use super::message::{Attempt, Message};
 /// How long before a crash an answer may have come and still be forgotten by it: a second until the
 /// worker tells the shard, a second until the shard writes it, and one for a busy machine.
 pub const LAZY_MS: u64 = 3_000;
+/// The same before a power cut: what is written lazily waits for a sync of something else, and is
+/// synced for its own sake within a while.
+pub const LAZY_SYNC_MS: u64 = LAZY_MS + 10_000;
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,6 +69,13 @@ struct Kill {
     at_ms: u64,
 }
 
+/// The ends of all runs so far.
+#[derive(Clone, Copy, Debug)]
+struct Crashes<'a> {
+    kills: &'a [Kill],
+    lazy_ms: u64,
+}
+
 /// Retained publications of one topic.
 #[derive(Clone, Copy, Default, Debug)]
 struct Kept {
@@ -77,6 +85,7 @@ struct Kept {
 
 struct Audit<'a> {
     cast: &'a Cast,
+    lazy_ms: u64,
     publications: HashMap<Message, Publication>,
     /// In the order of their first attempts, by publisher.
     published: Vec<Vec<Message>>,
@@ -88,10 +97,12 @@ struct Audit<'a> {
     faults: Vec<Fault>,
 }
 
-/// Everything that is wrong with a history.
-pub fn audit(cast: &Cast, history: &History) -> Vec<Fault> {
+/// Everything that is wrong with a history, when what is written lazily is written within `lazy_ms`
+/// ([`LAZY_MS`], or [`LAZY_SYNC_MS`] if power was cut).
+pub fn audit(cast: &Cast, history: &History, lazy_ms: u64) -> Vec<Fault> {
     let mut audit = Audit {
         cast,
+        lazy_ms,
         publications: HashMap::new(),
         published: vec![Vec::new(); cast.publishers.len()],
         kept: HashMap::new(),
@@ -124,7 +135,8 @@ impl Audit<'_> {
             Event::Acked { message } => self.acked(at, *message),
             Event::Killed { at_ms } => {
                 self.kills.push(Kill { at, at_ms: *at_ms });
-                self.sessions().for_each(|session| session.killed(*at_ms));
+                let lazy_ms = self.lazy_ms;
+                self.sessions().for_each(|session| session.killed(*at_ms, lazy_ms));
                 Ok(())
             }
             Event::Ready => {
@@ -227,7 +239,8 @@ impl Audit<'_> {
                     filter,
                     sent,
                 };
-                receiver.delivered(&delivery, publication, role.receive_maximum, &self.kills)?;
+                let crashes = Crashes { kills: &self.kills, lazy_ms: self.lazy_ms };
+                receiver.delivered(&delivery, publication, role.receive_maximum, &crashes)?;
             }
             Event::Answered { id, attempt, .. } => receiver.answered(at, *id, *attempt),
             Event::Released { id, .. } => receiver.released(*id)?,

@@ -38,7 +38,8 @@ struct Open {
 /// All open connections.
 #[derive(Debug)]
 pub struct Links {
-    address: SocketAddr,
+    /// Where the broker is; `None` while it is down.
+    address: Option<SocketAddr>,
     sender: UnboundedSender<(Link, Vec<u8>)>,
     receiver: UnboundedReceiver<(Link, Vec<u8>)>,
     open: BTreeMap<Link, Open>,
@@ -51,17 +52,22 @@ impl Links {
     pub fn new(address: SocketAddr) -> Links {
         let (sender, receiver) = unbounded_channel();
         let (open, arrived) = (BTreeMap::new(), VecDeque::new());
-        Links { address, sender, receiver, open, arrived, last: 0 }
+        Links { address: Some(address), sender, receiver, open, arrived, last: 0 }
     }
 
-    /// The broker is elsewhere now.
-    pub fn move_to(&mut self, address: SocketAddr) {
+    /// The broker is elsewhere now, or down.
+    pub fn move_to(&mut self, address: Option<SocketAddr>) {
         self.address = address;
+    }
+
+    /// Whether there is a broker to connect to.
+    pub fn is_up(&self) -> bool {
+        self.address.is_some()
     }
 
     /// Opens a connection.
     pub fn open(&mut self, client: Client, version: Version) -> Link {
-        let address = self.address;
+        let address = self.address.expect("connections are opened while the broker is up");
         let stream = std::net::TcpStream::connect_timeout(&address, crate::DEADLINE)
             .unwrap_or_else(|error| panic!("{client}: no connection to {address}: {error}"));
         stream.set_nonblocking(true).expect("a socket can be made non-blocking");

@@ -57,6 +57,11 @@ impl Publisher {
         self.flying.is_empty()
     }
 
+    /// CONNECT is not answered yet.
+    pub fn is_coming(&self) -> bool {
+        self.link.is_some() && !self.ready
+    }
+
     /// What it waits for, for a report.
     pub fn waits_for(&self) -> String {
         let flying = self.flying.iter().map(|flying| {
@@ -69,7 +74,7 @@ impl Publisher {
 
     /// Connects, unless it has a connection.
     pub fn come(&mut self, scene: &mut Scene) {
-        if self.link.is_none() {
+        if self.link.is_none() && scene.links.is_up() {
             let client = self.client();
             let link = scene.links.open(client, self.role.version);
             self.link = Some(link);

@@ -107,6 +107,11 @@ impl Receiver {
         self.unheard == 0 && !self.pinging && self.answers.is_empty()
     }
 
+    /// CONNECT is not answered yet.
+    pub fn is_coming(&self) -> bool {
+        self.link.is_some() && !self.ready
+    }
+
     /// What it waits for, for a report.
     pub fn waits_for(&self) -> String {
         let Receiver { ready, known, unheard, mark, .. } = self;
@@ -115,7 +120,7 @@ impl Receiver {
 
     /// Connects if it is to be connected and is not.
     pub fn come(&mut self, scene: &mut Scene) {
-        if !self.online || self.link.is_some() {
+        if !self.online || self.link.is_some() || !scene.links.is_up() {
             return;
         }
         let (client, version) = (self.client(), self.role.version);

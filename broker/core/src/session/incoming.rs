@@ -17,10 +17,22 @@ pub enum Received {
     Known,
 }
 
+/// How far an exchange is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Submitted, not committed everywhere yet.
+    Submitted,
+    /// Committed by all shards that take part: PUBREC has left, or may.
+    Answered,
+    /// Found in the store. Some shards that take part may not have committed it: it is submitted
+    /// again when it is repeated, and those that have it do nothing (ruling 4).
+    Unsure,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Exchange {
     id: u16,
-    answered: bool,
+    state: State,
     /// Begun over this connection: it counts against the maximum.
     counts: bool,
 }
@@ -40,9 +52,19 @@ impl Incoming {
         Incoming { maximum, unanswered_qos1: 0, exchanges: SmallVec::new() }
     }
 
-    /// Restores exchanges whose PUBREC may have left before the last connection ended.
-    pub fn restore(&mut self, ids: &[u16]) {
-        self.exchanges.extend(ids.iter().map(|&id| Exchange { id, answered: true, counts: false }));
+    /// Restores exchanges that an earlier connection began. Those among `answered` were committed
+    /// everywhere; of the others, PUBREC may have left or not.
+    pub fn restore(&mut self, ids: &[u16], answered: &[u16]) {
+        self.exchanges.extend(ids.iter().map(|&id| {
+            let state = if answered.contains(&id) { State::Answered } else { State::Unsure };
+            Exchange { id, state, counts: false }
+        }));
+    }
+
+    /// Exchanges that were committed everywhere.
+    pub fn answered(&self) -> impl Iterator<Item = u16> + '_ {
+        let answered = self.exchanges.iter().filter(|e| e.state == State::Answered);
+        answered.map(|e| e.id)
     }
 
     /// Unfinished publications of this connection: the client's quota begins anew with each
@@ -68,13 +90,20 @@ impl Incoming {
 
     /// A QoS 2 PUBLISH; `None` when that is one more than the maximum.
     pub fn begin_qos2(&mut self, id: PacketId) -> Option<Received> {
-        if let Some(exchange) = self.exchanges.iter().find(|e| e.id == id.get()) {
-            return Some(if exchange.answered { Received::Known } else { Received::Pending });
+        if let Some(exchange) = self.exchanges.iter_mut().find(|e| e.id == id.get()) {
+            return Some(match exchange.state {
+                State::Submitted => Received::Pending,
+                State::Answered => Received::Known,
+                State::Unsure => {
+                    exchange.state = State::Submitted;
+                    Received::New
+                }
+            });
         }
         if self.unfinished() >= usize::from(self.maximum) {
             return None;
         }
-        self.exchanges.push(Exchange { id: id.get(), answered: false, counts: true });
+        self.exchanges.push(Exchange { id: id.get(), state: State::Submitted, counts: true });
         Some(Received::New)
     }
 
@@ -83,7 +112,7 @@ impl Incoming {
         if refused {
             self.end_qos2(id);
         } else if let Some(exchange) = self.exchanges.iter_mut().find(|e| e.id == id.get()) {
-            exchange.answered = true;
+            exchange.state = State::Answered;
         }
     }
 
@@ -133,10 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn restored_exchanges_are_known() {
+    fn restored_exchanges_are_known_if_they_were_committed_everywhere() {
         let mut incoming = Incoming::new(10);
-        incoming.restore(&[3, 4]);
+        incoming.restore(&[3, 4], &[3]);
+        assert!(incoming.knows(id(3)) && incoming.knows(id(4)));
         assert_eq!(incoming.begin_qos2(id(3)), Some(Received::Known));
+        assert_eq!(incoming.begin_qos2(id(4)), Some(Received::New), "submitted again");
+        assert_eq!(incoming.begin_qos2(id(4)), Some(Received::Pending));
+        incoming.answer_qos2(id(4), false);
+        assert_eq!(incoming.answered().collect::<Vec<_>>(), [3, 4]);
         assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
         assert_eq!(incoming.unfinished(), 1, "a new connection, a new quota");
     }

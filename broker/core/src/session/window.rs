@@ -54,6 +54,10 @@ pub struct Window<S> {
     entries: VecDeque<Entry<S>>,
 }
 
+/// Complete messages that may wait for an older one: beyond it, a client that leaves its oldest
+/// message unacknowledged gets no new ones until it acknowledges that.
+const MOST_COMPLETE: usize = 8_192;
+
 /// Capacity that an empty window may keep; above it the memory is given back.
 const KEPT_CAPACITY: usize = 32;
 
@@ -65,7 +69,19 @@ impl<S: Copy> Window<S> {
 
     /// How many more messages may be sent now.
     pub fn room(&self) -> usize {
+        let complete = self.entries.len() - usize::from(self.open);
         usize::from(self.maximum.saturating_sub(self.open))
+            .min(MOST_COMPLETE.saturating_sub(complete))
+    }
+
+    /// Sources of messages that are complete although an older one is not.
+    pub fn complete_before_turn(&self) -> impl Iterator<Item = S> + '_ {
+        self.entries.iter().filter(|e| e.state == State::Done).map(|e| e.source)
+    }
+
+    /// Whether there are such messages.
+    pub fn any_complete_before_turn(&self) -> bool {
+        self.entries.len() > usize::from(self.open)
     }
 
     /// Messages in flight.
@@ -75,7 +91,7 @@ impl<S: Copy> Window<S> {
 
     /// Takes a place and an identifier for a message that is to be sent; `None` when full.
     pub fn push(&mut self, qos: QoS, source: S) -> Option<PacketId> {
-        if self.open >= self.maximum {
+        if self.room() == 0 {
             return None;
         }
         let id = self.free_id();
@@ -250,6 +266,24 @@ mod tests {
         assert_eq!(window.pop_done(), None);
         window.acknowledge(ids[0]).unwrap();
         assert_eq!([1, 2, 3].map(Some), std::array::from_fn(|_| window.pop_done()));
+    }
+
+    #[test]
+    fn a_client_that_leaves_its_oldest_message_alone_is_not_remembered_without_bounds() {
+        let mut window = Window::new(10);
+        let oldest = window.push(QoS::AtLeastOnce, 0).unwrap();
+        let mut next = 1;
+        while let Some(id) = window.push(QoS::AtLeastOnce, next) {
+            assert!(!window.any_complete_before_turn() || next > 1);
+            window.acknowledge(id).unwrap();
+            next += 1;
+        }
+        assert_eq!(next - 1, MOST_COMPLETE);
+        assert_eq!(window.complete_before_turn().count(), MOST_COMPLETE);
+        assert_eq!(window.room(), 0);
+        window.acknowledge(oldest).unwrap();
+        while window.pop_done().is_some() {}
+        assert_eq!((window.room(), window.any_complete_before_turn()), (10, false));
     }
 
     #[test]

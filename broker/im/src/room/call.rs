@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{RoomRefusal, Ticket};
+use super::Ticket;
+use crate::id::is_id;
+use crate::refusal::Refusal;
 
 /// Longest name of a room, in bytes.
 const NAME_BYTES: usize = 256;
-/// Most bytes of an id.
-const ID_BYTES: usize = 64;
 /// Users named by a `members` answer that does not say how many.
 const DEFAULT_SAMPLE: usize = 50;
 /// The most of them.
@@ -140,13 +140,13 @@ struct RoleBody {
 impl RoomCall {
     /// The room that the body names (none in a `create` without) and what is asked of it. An
     /// empty body is `{}`.
-    pub fn parse(operation: &str, body: &[u8]) -> Result<(Option<String>, RoomCall), RoomRefusal> {
+    pub fn parse(operation: &str, body: &[u8]) -> Result<(Option<String>, RoomCall), Refusal> {
         let body = if body.is_empty() { b"{}" } else { body };
         let (room, call) = match operation {
             "create" => {
                 let CreateBody { room, name, ticket } = read(body)?;
                 if name.len() > NAME_BYTES {
-                    return Err(RoomRefusal::bad_request("name: longer than 256 bytes"));
+                    return Err(Refusal::bad_request("name: longer than 256 bytes"));
                 }
                 let call = RoomCall::Create { room: room.clone(), name, ticket };
                 if let Some(room) = &room {
@@ -169,7 +169,7 @@ impl RoomCall {
             "invite" => {
                 let InviteBody { room, users } = read(body)?;
                 if users.len() > MOST_INVITED {
-                    return Err(RoomRefusal::bad_request("users: more than 200"));
+                    return Err(Refusal::bad_request("users: more than 200"));
                 }
                 users.iter().try_for_each(|user| check_id("users", user))?;
                 (room, RoomCall::Invite { users })
@@ -182,7 +182,7 @@ impl RoomCall {
             }
             _ => {
                 let text = "the service room has no such operation";
-                return Err(RoomRefusal::bad_request(text));
+                return Err(Refusal::bad_request(text));
             }
         };
         check_id("room", &room)?;
@@ -190,11 +190,7 @@ impl RoomCall {
     }
 }
 
-fn of_user(
-    operation: &str,
-    user: Option<String>,
-    until: Option<u64>,
-) -> Result<RoomCall, RoomRefusal> {
+fn of_user(operation: &str, user: Option<String>, until: Option<u64>) -> Result<RoomCall, Refusal> {
     if let Some(user) = &user {
         check_id("user", user)?;
     }
@@ -203,19 +199,14 @@ fn of_user(
         ("unmute", user) => RoomCall::Unmute { user },
         ("ban", Some(user)) => RoomCall::Ban { user, until },
         (_, Some(user)) => RoomCall::Unban { user },
-        (_, None) => return Err(RoomRefusal::bad_request("user: missing")),
+        (_, None) => return Err(Refusal::bad_request("user: missing")),
     })
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RoomRefusal> {
-    serde_json::from_slice(body).map_err(|error| RoomRefusal::bad_request(error.to_string()))
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
 }
 
-fn check_id(field: &'static str, id: &str) -> Result<(), RoomRefusal> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:@".contains(&byte);
-    if (1..=ID_BYTES).contains(&id.len()) && id.bytes().all(fits) {
-        Ok(())
-    } else {
-        Err(RoomRefusal::bad_request(format!("{field}: not an id")))
-    }
+fn check_id(field: &'static str, id: &str) -> Result<(), Refusal> {
+    if is_id(id) { Ok(()) } else { Err(Refusal::bad_request(format!("{field}: not an id"))) }
 }

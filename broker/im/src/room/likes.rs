@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{RoomRefusal, RoomSettings};
+use super::RoomSettings;
+use crate::refusal::Refusal;
 
 /// The word of a like without payload.
 const DEFAULT_WORD: &str = "like";
@@ -31,12 +32,12 @@ impl Likes {
         settings: &RoomSettings,
         now_ms: u64,
         payload: &[u8],
-    ) -> Result<(), RoomRefusal> {
+    ) -> Result<(), Refusal> {
         let word = word(settings, payload)?;
         if let Some(count) = self.words.get_mut(word) {
             *count += 1;
         } else if self.words.len() >= settings.like_words {
-            return Err(RoomRefusal::limit("too many different words are liked at once"));
+            return Err(Refusal::limit("too many different words are liked at once"));
         } else {
             self.words.insert(word.into(), 1);
         }
@@ -58,12 +59,12 @@ impl Likes {
     }
 }
 
-fn word<'a>(settings: &RoomSettings, payload: &'a [u8]) -> Result<&'a str, RoomRefusal> {
+fn word<'a>(settings: &RoomSettings, payload: &'a [u8]) -> Result<&'a str, Refusal> {
     if payload.is_empty() {
         return Ok(DEFAULT_WORD);
     }
     std::str::from_utf8(payload)
         .ok()
         .filter(|word| word.len() <= settings.like_word_bytes && !word.contains(char::is_control))
-        .ok_or_else(|| RoomRefusal::bad_request("the payload of a like is one short word"))
+        .ok_or_else(|| Refusal::bad_request("the payload of a like is one short word"))
 }

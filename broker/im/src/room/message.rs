@@ -5,37 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The lane of a message: how it is shaped, and what is lost first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Lane {
-    /// Announcements and gifts: lost last.
-    Hi,
-    /// What viewers say; the lane when none is named.
-    Chat,
-    /// Applause: counted, and sent as a sum.
-    Like,
-}
-
-impl Lane {
-    /// From its topic level.
-    pub fn parse(level: &str) -> Option<Lane> {
-        Some(match level {
-            "hi" => Lane::Hi,
-            "chat" => Lane::Chat,
-            "like" => Lane::Like,
-            _ => return None,
-        })
-    }
-
-    /// Its topic level.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Lane::Hi => "hi",
-            Lane::Chat => "chat",
-            Lane::Like => "like",
-        }
-    }
-}
+use crate::topic::Lane;
 
 /// One message of a room; shared by all that it concerns, never stored.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Caller, FOR_EVER, Room, RoomCall, RoomRefusal, RoomRow, RoomSettings, Ticket};
+use super::{Caller, FOR_EVER, Room, RoomCall, RoomRow, RoomSettings, Ticket};
+use crate::refusal::{Refusal, Word};
 
 /// Who has to leave the room now. The room itself knows them no more.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -48,7 +49,7 @@ impl Room {
         id: &str,
         caller: Caller<'_>,
         call: RoomCall,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         match call {
             RoomCall::Create { name, ticket, .. } => self.create(now_ms, id, caller, name, ticket),
             RoomCall::Info => Ok(answer(self.info(now_ms, id, caller))),
@@ -83,11 +84,11 @@ impl Room {
         caller: Caller<'_>,
         name: String,
         ticket: Ticket,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         let closed = self.row.closed_ms.is_some();
         let free = if closed { self.rank(caller) >= Rank::Owner } else { self.row.owner.is_none() };
         if !free {
-            return Err(RoomRefusal::exists("there is a room with this id"));
+            return Err(Refusal::new(Word::Exists, "there is a room with this id"));
         }
         self.row = RoomRow {
             version: self.row.version,
@@ -112,12 +113,7 @@ impl Room {
         })
     }
 
-    fn members(
-        &self,
-        now_ms: u64,
-        caller: Caller<'_>,
-        limit: usize,
-    ) -> Result<Moderated, RoomRefusal> {
+    fn members(&self, now_ms: u64, caller: Caller<'_>, limit: usize) -> Result<Moderated, Refusal> {
         if self.rank(caller) == Rank::Viewer {
             self.may_join(caller.user, now_ms)?;
         }
@@ -132,7 +128,7 @@ impl Room {
         caller: Caller<'_>,
         user: Option<String>,
         until: u64,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         let Some(user) = user else {
             if self.rank(caller) < Rank::Moderator {
                 return Err(stewards_only());
@@ -152,7 +148,7 @@ impl Room {
         caller: Caller<'_>,
         user: String,
         until: u64,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         self.must_rule(caller, &user)?;
         list(settings, now_ms, &mut self.row.bans, user.clone(), until)?;
         self.row.invited.remove(&user);
@@ -166,7 +162,7 @@ impl Room {
         Ok(moderated)
     }
 
-    fn close(&mut self, now_ms: u64, caller: Caller<'_>) -> Result<Moderated, RoomRefusal> {
+    fn close(&mut self, now_ms: u64, caller: Caller<'_>) -> Result<Moderated, Refusal> {
         if self.rank(caller) < Rank::Moderator {
             return Err(stewards_only());
         }
@@ -191,7 +187,7 @@ impl Room {
         now_ms: u64,
         caller: Caller<'_>,
         users: Vec<String>,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         if self.rank(caller) < Rank::Moderator {
             return Err(stewards_only());
         }
@@ -210,9 +206,9 @@ impl Room {
         caller: Caller<'_>,
         user: String,
         moderator: bool,
-    ) -> Result<Moderated, RoomRefusal> {
+    ) -> Result<Moderated, Refusal> {
         if self.rank(caller) < Rank::Owner {
-            return Err(RoomRefusal::not_allowed("only the room's owner names moderators"));
+            return Err(Refusal::not_allowed("only the room's owner names moderators"));
         }
         let changed = if moderator {
             settings.has_place(self.row.moderators.len())?;
@@ -238,12 +234,12 @@ impl Room {
     }
 
     /// Owners rule moderators, both rule viewers, nobody rules their equal.
-    fn must_rule(&self, caller: Caller<'_>, user: &str) -> Result<(), RoomRefusal> {
+    fn must_rule(&self, caller: Caller<'_>, user: &str) -> Result<(), Refusal> {
         let rank = self.rank(caller);
         if rank < Rank::Moderator {
             Err(stewards_only())
         } else if rank <= self.rank_of(user) {
-            Err(RoomRefusal::not_allowed("not to the room's owner, nor to fellow moderators"))
+            Err(Refusal::not_allowed("not to the room's owner, nor to fellow moderators"))
         } else {
             Ok(())
         }
@@ -264,7 +260,7 @@ fn list(
     users: &mut BTreeMap<String, u64>,
     user: String,
     until: u64,
-) -> Result<(), RoomRefusal> {
+) -> Result<(), Refusal> {
     users.retain(|_, until| *until > now_ms);
     if until > now_ms {
         if !users.contains_key(&user) {
@@ -281,6 +277,6 @@ fn answer(answer: Value) -> Moderated {
     Moderated { answer, ..Moderated::default() }
 }
 
-fn stewards_only() -> RoomRefusal {
-    RoomRefusal::not_allowed("only the room's owner and moderators may")
+fn stewards_only() -> Refusal {
+    Refusal::not_allowed("only the room's owner and moderators may")
 }

@@ -1,6 +1,6 @@
 //! What rooms allow and how much they pass on; the defaults are the profile's.
 
-use super::RoomRefusal;
+use crate::refusal::Refusal;
 
 /// How often one user may do something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,11 +56,11 @@ pub struct RoomSettings {
 
 impl RoomSettings {
     /// Whether one more fits onto a list of users.
-    pub(super) fn has_place(&self, listed: usize) -> Result<(), RoomRefusal> {
+    pub(super) fn has_place(&self, listed: usize) -> Result<(), Refusal> {
         if listed < self.listed_max {
             Ok(())
         } else {
-            Err(RoomRefusal::limit("the list is as long as it may be"))
+            Err(Refusal::limit("the list is as long as it may be"))
         }
     }
 }

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use super::bucket::Bucket;
 use super::likes::Likes;
 use super::ring::Ring;
-use super::{Lane, RoomMessage, RoomRefusal, RoomRow, RoomSettings, Ticket, sender_hash};
+use super::{RoomMessage, RoomRow, RoomSettings, Ticket, sender_hash};
+use crate::refusal::Refusal;
+use crate::topic::Lane;
 
 /// Counters wait for so long at least, so that a crowd that comes at once is one message.
 const STAT_GATHER_MS: u64 = 500;
@@ -135,17 +137,17 @@ impl Room {
     }
 
     /// Why the user may not come in, if so.
-    pub fn may_join(&self, user: &str, now_ms: u64) -> Result<(), RoomRefusal> {
+    pub fn may_join(&self, user: &str, now_ms: u64) -> Result<(), Refusal> {
         let row = &self.row;
         if row.closed_ms.is_some() {
-            Err(RoomRefusal::not_allowed("the room is closed"))
+            Err(Refusal::not_allowed("the room is closed"))
         } else if row.is_banned(user, now_ms) {
-            Err(RoomRefusal::not_allowed("you are banned from this room"))
+            Err(Refusal::not_allowed("you are banned from this room"))
         } else if row.ticket == Ticket::Invite
             && !row.is_steward(user)
             && !row.invited.contains(user)
         {
-            Err(RoomRefusal::not_allowed("this room is for those who are invited"))
+            Err(Refusal::not_allowed("this room is for those who are invited"))
         } else {
             Ok(())
         }
@@ -157,7 +159,7 @@ impl Room {
         settings: &RoomSettings,
         now_ms: u64,
         user: &Arc<str>,
-    ) -> Result<Joined, RoomRefusal> {
+    ) -> Result<Joined, Refusal> {
         self.may_join(user, now_ms)?;
         let viewer = self.viewers.entry(user.clone()).or_insert_with(|| Viewer {
             connections: 0,
@@ -209,16 +211,16 @@ impl Room {
         settings: &RoomSettings,
         now_ms: u64,
         post: Post<'_>,
-    ) -> Result<Posted, RoomRefusal> {
+    ) -> Result<Posted, Refusal> {
         self.may_speak(post.from, now_ms)?;
         if post.payload.len() > settings.payload_bytes {
-            return Err(RoomRefusal::limit("the payload is larger than a room takes"));
+            return Err(Refusal::limit("the payload is larger than a room takes"));
         }
         let viewer = self.viewers.get_mut(post.from).ok_or_else(not_here)?;
         if post.lane == Lane::Like {
             let rate = settings.likes;
             if !viewer.likes.take(rate.per_sec, rate.burst, now_ms) {
-                return Err(RoomRefusal::limit("you like faster than the room counts"));
+                return Err(Refusal::limit("you like faster than the room counts"));
             }
             self.likes.add(settings, now_ms, post.payload)?;
             self.counts_changed(settings, now_ms);
@@ -226,7 +228,7 @@ impl Room {
         }
         let rate = settings.sends;
         if !viewer.sends.take(rate.per_sec, rate.burst, now_ms) {
-            return Err(RoomRefusal::limit("you send faster than the room allows"));
+            return Err(Refusal::limit("you send faster than the room allows"));
         }
         let message = Arc::new(RoomMessage {
             n: self.n + 1,
@@ -252,27 +254,27 @@ impl Room {
         now_ms: u64,
         from: &str,
         payload_len: usize,
-    ) -> Result<(), RoomRefusal> {
+    ) -> Result<(), Refusal> {
         self.may_speak(from, now_ms)?;
         if payload_len > settings.signal_bytes {
-            return Err(RoomRefusal::limit("the payload is larger than a signal's may be"));
+            return Err(Refusal::limit("the payload is larger than a signal's may be"));
         }
         let viewer = self.viewers.get_mut(from).ok_or_else(not_here)?;
         let rate = settings.signals;
         if viewer.signals.take(rate.per_sec, rate.burst, now_ms) {
             Ok(())
         } else {
-            Err(RoomRefusal::limit("you send signals faster than the room allows"))
+            Err(Refusal::limit("you send signals faster than the room allows"))
         }
     }
 
-    fn may_speak(&self, user: &str, now_ms: u64) -> Result<(), RoomRefusal> {
+    fn may_speak(&self, user: &str, now_ms: u64) -> Result<(), Refusal> {
         if !self.has(user) {
             Err(not_here())
         } else if self.row.is_banned(user, now_ms) {
-            Err(RoomRefusal::not_allowed("you are banned from this room"))
+            Err(Refusal::not_allowed("you are banned from this room"))
         } else if self.row.is_muted(user, now_ms) {
-            Err(RoomRefusal::not_allowed("you are muted in this room"))
+            Err(Refusal::not_allowed("you are muted in this room"))
         } else {
             Ok(())
         }
@@ -341,6 +343,6 @@ impl Room {
     }
 }
 
-fn not_here() -> RoomRefusal {
-    RoomRefusal::not_allowed("you are not in this room")
+fn not_here() -> Refusal {
+    Refusal::not_allowed("you are not in this room")
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use hoopoe_codec::ReasonCode;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::refusal::{Refusal, Word};
+use crate::topic::Lane;
 
 const NOW: u64 = 1_000_000;
 
@@ -30,7 +33,7 @@ fn room_with(viewers: &[&str]) -> Room {
     room
 }
 
-fn say(room: &mut Room, now_ms: u64, from: &str, payload: &str) -> Result<u64, RoomRefusal> {
+fn say(room: &mut Room, now_ms: u64, from: &str, payload: &str) -> Result<u64, Refusal> {
     on_lane(room, now_ms, from, Lane::Chat, payload).map(|posted| match posted {
         Posted::Message(message) => message.n,
         Posted::Counted => 0,
@@ -43,7 +46,7 @@ fn on_lane(
     from: &str,
     lane: Lane,
     payload: &str,
-) -> Result<Posted, RoomRefusal> {
+) -> Result<Posted, Refusal> {
     let from = &user(from);
     let payload = payload.as_bytes();
     let post = Post { from, lane, properties: &[], payload, expires_at_ms: None };
@@ -56,7 +59,7 @@ fn ask(
     who: &str,
     op: &str,
     body: Value,
-) -> Result<Moderated, RoomRefusal> {
+) -> Result<Moderated, Refusal> {
     let (_, call) = RoomCall::parse(op, body.to_string().as_bytes())?;
     let caller = Caller { user: who, admin: who == "root" };
     room.serve(&settings(), now_ms, "lobby", caller, call)
@@ -301,7 +304,7 @@ fn ranks_decide_who_may_do_what_to_whom() {
                 assert_eq!(done.changed, !reads, "{who} {op} {body}");
                 assert_eq!(room.row().version, u64::from(!reads), "{op}");
             }
-            Err(refusal) => assert_eq!(refusal.word, "not_allowed", "{who} {op} {body}"),
+            Err(refusal) => assert_eq!(refusal.word, Word::NotAllowed, "{who} {op} {body}"),
         }
     }
 }
@@ -340,7 +343,7 @@ fn a_closed_room_is_empty_until_its_owner_opens_it_again() {
     assert!(room.join(&settings(), NOW, &user("ann")).is_err());
     assert!(room.join(&settings(), NOW, &user("olga")).is_err());
     assert!(!ask(&mut room, NOW, "olga", "close", lobby.clone()).unwrap().changed);
-    assert_eq!(ask(&mut room, NOW, "ann", "create", lobby.clone()).unwrap_err().word, "exists");
+    assert_eq!(ask(&mut room, NOW, "ann", "create", lobby.clone()).unwrap_err().word, Word::Exists);
     let version = room.row().version;
     assert_eq!(
         ask(&mut room, NOW, "olga", "create", lobby).unwrap().answer,
@@ -356,7 +359,7 @@ fn an_ownerless_room_becomes_its_creators() {
     room.join(&settings(), NOW, &user("ann")).unwrap();
     let lobby = json!({ "room": "lobby", "name": "The lobby", "ticket": "invite" });
     ask(&mut room, NOW, "bob", "create", lobby.clone()).unwrap();
-    assert_eq!(ask(&mut room, NOW, "ann", "create", lobby).unwrap_err().word, "exists");
+    assert_eq!(ask(&mut room, NOW, "ann", "create", lobby).unwrap_err().word, Word::Exists);
     let info = ask(&mut room, NOW, "ann", "info", json!({ "room": "lobby" })).unwrap().answer;
     let expected = json!({
         "room": "lobby", "name": "The lobby", "owner": "bob", "viewers": 1, "muted": false,
@@ -415,9 +418,9 @@ fn malformed_requests_are_told_what_is_wrong() {
         ("dance", "{}", "operation"),
     ] {
         let refusal = RoomCall::parse(op, body.as_bytes()).unwrap_err();
-        assert_eq!(refusal.word, "bad_request", "{op} {body}");
+        assert_eq!(refusal.word, Word::BadRequest, "{op} {body}");
         if part != "ticket" {
-            assert!(refusal.text.contains(part), "{op} {body}: {}", refusal.text);
+            assert!(refusal.message.contains(part), "{op} {body}: {}", refusal.message);
         }
     }
     let (room, call) = RoomCall::parse("create", b"").unwrap();
@@ -436,7 +439,7 @@ fn lists_are_bounded_and_the_past_is_forgotten() {
     };
     assert!(ban(NOW, "a", Some(NOW + 10)).is_ok());
     assert!(ban(NOW, "b", None).is_ok());
-    assert_eq!(ban(NOW, "c", None).unwrap_err().word, "limit");
+    assert_eq!(ban(NOW, "c", None).unwrap_err().word, Word::Limit);
     assert!(ban(NOW, "b", Some(NOW + 99)).is_ok(), "who is listed takes no new place");
     assert!(ban(NOW + 10, "c", None).is_ok(), "the first ban is over");
     assert_eq!(room.row().bans.len(), 2);

@@ -164,6 +164,17 @@ impl RocksKv {
                 options.set_bottommost_compression_type(DBCompressionType::Zstd);
                 options.set_write_buffer_size(buffers / 4);
             }
+            Family::Log => {
+                // Written once, read in stretches of one conversation.
+                table.set_block_size(16 << 10);
+                table.set_bloom_filter(10.0, false);
+                options.set_write_buffer_size(buffers / 2);
+            }
+            Family::Im => {
+                // Asked for what is often not there (deduplication): a filter answers.
+                table.set_bloom_filter(10.0, false);
+                options.set_write_buffer_size(buffers / 4);
+            }
             Family::Meta | Family::Shard | Family::Session => {
                 // Small rows written again and again; read in full at the start.
                 options.set_write_buffer_size(buffers / 8);

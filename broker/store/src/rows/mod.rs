@@ -6,7 +6,7 @@
 mod message;
 mod session;
 mod shard;
-pub(crate) mod wire;
+pub mod wire;
 
 pub(crate) use message::{
     Body, EntryContent, EntryHead, body_fan_out, put_body, put_entry, put_reference, put_retained,

@@ -228,6 +228,9 @@ impl ShardView {
             }
             Command::Publish(publish) => self.publish(&publish, batch),
             Command::Progress(progress) => self.progress(now_ms, progress),
+            Command::Complete { session, epoch, entries } => {
+                self.complete(now_ms, session, epoch, &entries);
+            }
             Command::Exchange { session, epoch, changes, reply } => {
                 self.exchange(now_ms, session, epoch, &changes, reply, batch);
             }
@@ -451,12 +454,15 @@ impl ShardView {
                 self.progress(self.now_ms, progress);
                 None
             }
+            Command::Complete { session, epoch, entries } => {
+                self.complete(self.now_ms, session, epoch, &entries);
+                None
+            }
             Command::Subscribe { reply, .. }
             | Command::Unsubscribe { reply, .. }
-            | Command::Barrier { reply }
-            | Command::Release { reply, .. } => Some(reply),
+            | Command::Barrier { reply } => Some(reply),
             Command::Publish(publish) => publish.reply,
-            Command::Exchange { reply, .. } => reply,
+            Command::Exchange { reply, .. } | Command::Release { reply, .. } => reply,
             Command::Group(command) => self.defer_group(*command),
             Command::OutboxDone { .. } | Command::Evict { .. } | Command::ExpireRetained { .. } => {
                 None

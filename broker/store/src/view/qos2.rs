@@ -1,4 +1,5 @@
-//! QoS 2: markers of incoming publications, exchanges of outgoing ones.
+//! QoS 2: markers of incoming publications, exchanges of outgoing ones. And, for QoS 1 too, which
+//! entries are complete before their turn.
 //!
 //! A marker says that the publication with this packet identifier was submitted; it lives until
 //! PUBREL (ruling 4). It is written in every shard that took part, in the batch with the body.
@@ -94,6 +95,13 @@ impl Exchanges {
         }
     }
 
+    /// Entries that are complete before an earlier one.
+    fn complete(&mut self, entries: &[u64], acknowledged: u64) {
+        for seq in entries.iter().filter(|seq| **seq > acknowledged) {
+            self.done.entry(*seq).or_insert(false);
+        }
+    }
+
     /// Writes what was only in memory.
     pub(super) fn flush(&mut self, id: SessionId, acknowledged: u64, batch: &mut PendingBatch) {
         for packet in std::mem::take(&mut self.removed) {
@@ -155,18 +163,30 @@ impl ShardView {
         }
     }
 
+    /// Entries are complete before an earlier one is: kept in memory, written lazily.
+    pub(super) fn complete(&mut self, now_ms: u64, id: SessionId, epoch: u32, entries: &[u64]) {
+        let session = self.sessions.get_mut(&id);
+        let Some(session) = session.filter(|session| session.epoch == epoch) else { return };
+        let acknowledged = session.progress.acknowledged;
+        session.exchanges.get_or_insert_default().complete(entries, acknowledged);
+        self.mark_lazy(now_ms, id);
+    }
+
     /// The last connection's window becomes the session's: written with its end (ruling 5).
     pub(super) fn keep_window(
         &mut self,
         id: SessionId,
         window: &[InFlight],
+        done: &[u64],
         batch: &mut PendingBatch,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let acknowledged = session.progress.acknowledged;
         let qos2 = |entry: &&InFlight| entry.qos == QoS::ExactlyOnce;
-        if window.iter().any(|entry| qos2(&entry)) || session.exchanges.is_some() {
+        let exactly_once = window.iter().any(|entry| qos2(&entry));
+        if exactly_once || !done.is_empty() || session.exchanges.is_some() {
             let exchanges = session.exchanges.get_or_insert_default();
+            exchanges.complete(done, acknowledged);
             let gone: Vec<u16> = exchanges
                 .rows
                 .keys()
@@ -188,18 +208,30 @@ impl ShardView {
         batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
     }
 
-    /// PUBREL: the identifier's life ends.
+    /// Notes an incoming QoS 2 publication that another step of this shard applies in the same
+    /// batch; false when it was noted before, then there is nothing to apply.
+    pub fn note_marker(&mut self, marker: PacketIdent, batch: &mut PendingBatch) -> bool {
+        let new = !self.markers.contains(&marker);
+        if new {
+            self.mark(marker, batch);
+        }
+        new
+    }
+
+    /// The identifier's life ends.
     pub(super) fn release(
         &mut self,
         marker: PacketIdent,
-        reply: ReplyTo,
+        reply: Option<ReplyTo>,
         batch: &mut PendingBatch,
     ) {
         if self.markers.remove(&marker) {
             batch.rows.delete(Family::Shard, &keys::marker(self.shard, marker));
             batch.durable = true;
         }
-        batch.committed(reply, ReasonCode::Success);
+        if let Some(reply) = reply {
+            batch.committed(reply, ReasonCode::Success);
+        }
     }
 
     /// Identifiers of a publisher that await PUBREL.

@@ -1,5 +1,6 @@
 //! Stored sessions: made, resumed, given back, ended; their subscriptions and their progress.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hoopoe_codec::ReasonCode;
@@ -41,6 +42,8 @@ pub(super) struct Session {
     /// The window that its last connection left; `None` while connected and after a crash.
     pub(super) window: Option<Vec<InFlight>>,
     pub(super) exchanges: Option<Box<Exchanges>>,
+    /// Incoming QoS 2 publications that its last connection knew to be committed everywhere.
+    pub(super) answered: Vec<u16>,
     /// In the list of sessions with lazy rows; and whether its own row is one of them.
     pub(super) lazy: bool,
     pub(super) row_changed: bool,
@@ -64,6 +67,7 @@ impl Session {
             weight: 0,
             window: None,
             exchanges: None,
+            answered: Vec::new(),
             lazy: false,
             row_changed: false,
         }
@@ -112,23 +116,20 @@ impl Session {
         }
     }
 
-    /// The first entry that is in no window and not complete, and the window itself.
+    /// The first entry that is in no window and not complete, and the window itself: the one that
+    /// the last connection left, or after a crash what is known of it. That an entry was sent
+    /// tells nothing: it may have been sent before a crash and not again since.
     fn window_to_resume(&mut self) -> (u64, Vec<InFlight>) {
+        let exchanges = self.exchanges.as_deref();
+        let known = || exchanges.map(Exchanges::window).unwrap_or_default();
+        let window = self.window.take().unwrap_or_else(known);
         let from_queue = |entry: &InFlight| match entry.source {
             Source::Queue(seq) => Some(seq),
             Source::Group(..) => None,
         };
-        let acknowledged = self.progress.acknowledged;
-        if let Some(window) = self.window.take() {
-            // Left in good order: everything sent is in the window or complete.
-            let last = window.iter().filter_map(from_queue).max().unwrap_or(0);
-            return (last.max(self.progress.sent).max(acknowledged) + 1, window);
-        }
-        let Some(exchanges) = &self.exchanges else { return (acknowledged + 1, Vec::new()) };
-        let window = exchanges.window();
-        let sent: Vec<u64> = window.iter().filter_map(from_queue).collect();
-        let mut next = acknowledged + 1;
-        while sent.contains(&next) || exchanges.is_done(next) {
+        let given_out: BTreeSet<u64> = window.iter().filter_map(from_queue).collect();
+        let mut next = self.progress.acknowledged + 1;
+        while given_out.contains(&next) || exchanges.is_some_and(|known| known.is_done(next)) {
             next += 1;
         }
         (next, window)
@@ -213,6 +214,7 @@ impl ShardView {
                 .map(|e| e.done_above(acknowledged))
                 .unwrap_or_default(),
             markers: self.markers_of(id),
+            answered: std::mem::take(&mut session.answered),
             subscriptions: session.subscriptions.clone(),
         }
     }
@@ -236,6 +238,7 @@ impl ShardView {
         }
         session.disconnected_at_ms = now_ms;
         session.grace_until_ms = 0;
+        session.answered.clone_from(&close.answered);
         if close.cause == CloseCause::Shutdown {
             // As after a crash, delay and expiry count from the next start (ruling 14).
             session.disconnected_at_ms = 0;
@@ -244,7 +247,7 @@ impl ShardView {
             batch.durable = true;
             batch.rows.delete(Family::Session, &keys::session(id, session_kind::WILL));
         }
-        self.keep_window(id, &close.window, batch);
+        self.keep_window(id, &close.window, &close.done, batch);
         self.flush_session(id, batch);
         let Some(session) = self.sessions.get(&id) else { return };
         put_session(id, session, batch);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::session::Session;
-use super::{Kill, LAZY_MS, Publication};
+use super::{Crashes, Publication};
 use crate::crash::history::{Entry, Event, Leaving, Link};
 use crate::crash::message::{Attempt, Message};
 
@@ -70,7 +70,10 @@ pub(super) struct Receiver {
     exact: HashSet<Message>,
     /// Messages received, with the attempt that came first.
     seen: HashMap<Message, u16>,
-    newest: HashMap<(u16, u16), u32>,
+    arrived: HashSet<Attempt>,
+    /// By publisher and topic, the message that was sent last of those that have arrived, and the
+    /// entry at which it was sent.
+    newest: HashMap<(u16, u16), (usize, Attempt)>,
     pings: VecDeque<(Link, usize)>,
     heard: HashMap<Link, Vec<Heard>>,
     /// The connection that was left with DISCONNECT, and when.
@@ -120,6 +123,7 @@ impl Receiver {
             link: 0,
             exact: HashSet::new(),
             seen: HashMap::new(),
+            arrived: HashSet::new(),
             newest: HashMap::new(),
             pings: VecDeque::new(),
             heard: HashMap::new(),
@@ -136,6 +140,7 @@ impl Receiver {
         self.flying.clear();
         self.exact.clear();
         self.seen.clear();
+        self.arrived.clear();
         self.newest.clear();
     }
 
@@ -196,7 +201,7 @@ impl Receiver {
         delivery: &Delivery,
         publication: &Publication,
         receive_maximum: u16,
-        kills: &[Kill],
+        crashes: &Crashes<'_>,
     ) -> Result<(), String> {
         let message = delivery.attempt.message;
         if self.link != delivery.link {
@@ -210,7 +215,6 @@ impl Receiver {
         if self.flying.contains(&delivery.id) {
             return Err(format!("identifier {} is in flight", delivery.id));
         }
-        let new = !self.has(message);
         let first = *self.seen.entry(message).or_insert(delivery.attempt.number);
         if publication.qos == 2 && first != delivery.attempt.number {
             return Err(format!("QoS 2, but attempt {first} was delivered too"));
@@ -218,16 +222,18 @@ impl Receiver {
         if delivery.qos == 2 {
             self.exactly_once(delivery)?;
         } else {
-            self.at_least_once(delivery, kills)?;
+            self.at_least_once(delivery, crashes)?;
         }
-        let in_flight = self.flying.len() + self.held.len();
+        // The quota begins anew with each connection (4.9): only what was sent over this one counts.
+        let held = self.held.values().filter(|held| held.link == self.link).count();
+        let in_flight = self.flying.len() + held;
         if receive_maximum > 0 && in_flight > usize::from(receive_maximum) {
             return Err(format!("{in_flight} in flight, Receive Maximum {receive_maximum}"));
         }
-        if new { self.in_order(message) } else { Ok(()) }
+        if self.arrived.insert(delivery.attempt) { self.in_order(delivery) } else { Ok(()) }
     }
 
-    fn at_least_once(&mut self, delivery: &Delivery, kills: &[Kill]) -> Result<(), String> {
+    fn at_least_once(&mut self, delivery: &Delivery, crashes: &Crashes<'_>) -> Result<(), String> {
         let Delivery { at, link, id, attempt, .. } = *delivery;
         if let Some(held) = self.held.get(&id) {
             return Err(format!("identifier {id} is in use for {}", held.message));
@@ -239,10 +245,10 @@ impl Receiver {
         if before.link == link {
             return Err("delivered twice over one connection".to_owned());
         }
-        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, kills)) {
+        if let Some(why) = before.answered.and_then(|at| self.settled(before.link, at, crashes)) {
             return Err(format!("delivered again although acknowledged: {why}"));
         }
-        let crashed = kills.last().is_some_and(|kill| kill.at > before.at);
+        let crashed = crashes.kills.last().is_some_and(|kill| kill.at > before.at);
         if !crashed && !delivery.dup {
             return Err("delivered again without DUP [MQTT-3.3.1-1]".to_owned());
         }
@@ -275,17 +281,20 @@ impl Receiver {
         }
     }
 
-    fn in_order(&mut self, message: Message) -> Result<(), String> {
-        let newest = self.newest.entry((message.publisher, message.topic)).or_insert(0);
-        if message.seq < *newest {
-            return Err(format!("out of order: number {newest} came before"));
+    fn in_order(&mut self, delivery: &Delivery) -> Result<(), String> {
+        let Message { publisher, topic, .. } = delivery.attempt.message;
+        let latest = (delivery.sent, delivery.attempt);
+        let newest = self.newest.entry((publisher, topic)).or_insert(latest);
+        if newest.0 > delivery.sent {
+            return Err(format!("out of order: {} was sent later and came before", newest.1));
         }
-        *newest = message.seq;
+        *newest = latest;
         Ok(())
     }
 
     /// Why an answer may not be forgotten, if it may not.
-    fn settled(&self, link: Link, answered: usize, kills: &[Kill]) -> Option<String> {
+    fn settled(&self, link: Link, answered: usize, crashes: &Crashes<'_>) -> Option<String> {
+        let Crashes { kills, lazy_ms } = *crashes;
         let heard = self.heard.get(&link)?;
         let heard = heard.get(heard.partition_point(|heard| heard.before < answered))?;
         let kill = kills.get(kills.partition_point(|kill| kill.at < heard.at));
@@ -295,7 +304,7 @@ impl Receiver {
         {
             return Some(format!("heard at entry {}, session resumed at {moved}", heard.at));
         }
-        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + LAZY_MS)?;
+        let kill = kill.filter(|kill| kill.at_ms >= heard.at_ms + lazy_ms)?;
         let waited = kill.at_ms - heard.at_ms;
         Some(format!("heard at entry {}, {waited} ms before the crash", heard.at))
     }

@@ -1,6 +1,5 @@
 //! Whether a stored session has to be there, may be, or must be gone.
 
-use super::LAZY_MS;
 use crate::crash::history::{Entry, Event, Leaving, Link};
 use crate::wire::Version;
 
@@ -88,8 +87,8 @@ impl Session {
     }
 
     /// A crash: what it had noted a moment before may be forgotten.
-    pub(super) fn killed(&mut self, at_ms: u64) {
-        if self.ended_ms.is_some_and(|ended| ended + LAZY_MS > at_ms) {
+    pub(super) fn killed(&mut self, at_ms: u64, lazy_ms: u64) {
+        if self.ended_ms.is_some_and(|ended| ended + lazy_ms > at_ms) {
             self.ended_ms = None;
         }
     }

@@ -39,7 +39,7 @@ over_both! {
         assert_eq!(rig.queue(bob.id(), 1).len(), 1);
 
         let (marker, reply) = (PacketIdent { session: alice.id(), id: 5 }, rig.reply());
-        let effects = rig.run(vec![Command::Release { marker, reply }]);
+        let effects = rig.run(vec![Command::Release { marker, reply: Some(reply) }]);
         assert_eq!(brief(&effects), ["committed 00"]);
         rig.restart_in_place(0);
         let next_life = publish(rig);
@@ -152,6 +152,44 @@ over_both! {
         let stored = rig.connect_as("alice").session.expect("stored");
         assert_eq!(stored.window, [in_flight(1, 1, Phase::Released)]);
         assert_eq!((stored.done, stored.next), (vec![2], 3));
+    }
+
+    fn what_was_complete_before_its_turn_survives_a_crash(rig) {
+        let alice = rig.connect_as("alice");
+        for _ in 0..5 {
+            rig.publish(&[alice.id()], "x");
+        }
+        let (session, epoch) = (alice.id(), alice.epoch);
+        rig.run(vec![Command::Complete { session, epoch, entries: vec![2, 4] }]);
+        rig.pass(1_000);
+        rig.restart_in_place(0);
+        let alice = rig.connect_as("alice");
+        let stored = alice.session.clone().expect("stored");
+        assert_eq!((stored.next, stored.done), (1, vec![2, 4]));
+        // The next connection sends 1 and is answered 3, then ends.
+        let at_qos1 = InFlight { qos: QoS::AtLeastOnce, ..in_flight(9, 1, Phase::Published) };
+        let (progress, done) = (Some(alice.progress(0, 0, 5)), vec![3]);
+        let window = vec![at_qos1];
+        let close = Close { window, progress, done, ..alice.close_with(CloseCause::Abnormal) };
+        rig.run(vec![Command::Close(Box::new(close))]);
+        let stored = rig.connect_as("alice").session.expect("stored");
+        // 5 was sent before the crash, and not again since.
+        assert_eq!((stored.next, stored.window.len()), (5, 1));
+        rig.restart_in_place(0);
+        let stored = rig.connect_as("alice").session.expect("stored");
+        assert_eq!((stored.next, stored.done), (1, vec![2, 3, 4]));
+    }
+
+    fn only_the_connection_that_saw_it_knows_a_marker_to_be_everywhere(rig) {
+        let (alice, bob) = (rig.connect_as("alice"), rig.connect_as("bob"));
+        rig.run(vec![Command::Publish(Box::new(marked(&alice, 5, bob.id())))]);
+        let close = Close { answered: vec![5], ..alice.close_with(CloseCause::Abnormal) };
+        rig.run(vec![Command::Close(Box::new(close))]);
+        let stored = rig.connect_as("alice").session.expect("stored");
+        assert_eq!((stored.markers, stored.answered), (vec![5], vec![5]));
+        rig.restart_in_place(0);
+        let stored = rig.connect_as("alice").session.expect("stored");
+        assert_eq!((stored.markers, stored.answered), (vec![5], vec![]));
     }
 }
 

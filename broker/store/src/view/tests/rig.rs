@@ -264,6 +264,8 @@ impl Client {
             expiry_secs: None,
             progress: None,
             window: Vec::new(),
+            done: Vec::new(),
+            answered: Vec::new(),
         }
     }
 

@@ -211,16 +211,16 @@ over_both! {
             phase: Phase::Published,
             qos: hoopoe_codec::QoS::AtLeastOnce,
         }];
-        let progress = Some(alice.progress(2, 68, 4));
-        let close =
-            Close { progress, window: window.clone(), ..alice.close_with(CloseCause::Abnormal) };
+        let (progress, done) = (Some(alice.progress(2, 68, 4)), vec![4]);
+        let close = alice.close_with(CloseCause::Abnormal);
+        let close = Close { progress, done, window: window.clone(), ..close };
         rig.run(vec![Command::Close(Box::new(close))]);
         rig.restart_in_place(0);
         let again = rig.connect_as("alice");
         let stored = again.session.expect("stored");
         assert_eq!((stored.acknowledged, stored.sent, stored.weight), (2, 4, 68));
         assert_eq!((stored.next, &stored.window), (5, &window));
-        // A crash now: the window is not known any more, what was sent may be sent again.
+        // A crash now: the window is not known any more, what was in it may be sent again.
         rig.restart_in_place(0);
         let stored = rig.connect_as("alice").session.expect("stored");
         assert_eq!((stored.next, stored.sent, stored.window.len()), (3, 4, 0));
