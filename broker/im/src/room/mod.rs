@@ -19,7 +19,7 @@ mod shaper;
 mod state;
 
 pub use call::{Caller, RoomCall};
-pub use message::{RoomMessage, sender_hash};
+pub use message::{RoomMessage, sender_hash, signal, stat};
 pub use moderation::{Evicted, Moderated};
 pub use row::{FOR_EVER, RoomRow, Ticket};
 pub use settings::{RoomSettings, SendRate};

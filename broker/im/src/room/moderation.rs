@@ -41,18 +41,17 @@ enum Rank {
 }
 
 impl Room {
-    /// What `caller` asks of the room called `id`.
+    /// What `caller` asks of the room.
     pub fn serve(
         &mut self,
         settings: &RoomSettings,
         now_ms: u64,
-        id: &str,
         caller: Caller<'_>,
         call: RoomCall,
     ) -> Result<Moderated, Refusal> {
         match call {
-            RoomCall::Create { name, ticket, .. } => self.create(now_ms, id, caller, name, ticket),
-            RoomCall::Info => Ok(answer(self.info(now_ms, id, caller))),
+            RoomCall::Create { name, ticket, .. } => self.create(now_ms, caller, name, ticket),
+            RoomCall::Info => Ok(answer(self.info(now_ms, caller))),
             RoomCall::Members { limit } => self.members(now_ms, caller, limit),
             RoomCall::Mute { user, until } => {
                 self.mute(settings, now_ms, caller, user, until.unwrap_or(FOR_EVER))
@@ -80,7 +79,6 @@ impl Room {
     fn create(
         &mut self,
         now_ms: u64,
-        id: &str,
         caller: Caller<'_>,
         name: String,
         ticket: Ticket,
@@ -98,14 +96,15 @@ impl Room {
             created_ms: now_ms,
             ..RoomRow::default()
         };
-        Ok(Moderated { answer: json!({ "room": id }), ..self.stored(now_ms, true) })
+        let answer = json!({ "room": self.id() });
+        Ok(Moderated { answer, ..self.stored(now_ms, true) })
     }
 
-    fn info(&self, now_ms: u64, id: &str, caller: Caller<'_>) -> Value {
+    fn info(&self, now_ms: u64, caller: Caller<'_>) -> Value {
         let row = &self.row;
         let muted = row.all_muted_until > now_ms || row.is_muted(caller.user, now_ms);
         json!({
-            "room": id,
+            "room": self.id(),
             "name": row.name,
             "owner": row.owner,
             "viewers": self.viewers(),

@@ -30,8 +30,7 @@ impl Ring {
 
     /// What a newcomer gets, oldest first; what has expired is left out.
     pub fn snapshot(&self, now_ms: u64) -> Vec<Arc<RoomMessage>> {
-        let live = |m: &&Arc<RoomMessage>| m.expires_at_ms.is_none_or(|at| at > now_ms);
-        self.messages.iter().filter(live).cloned().collect()
+        self.messages.iter().filter(|message| !message.expired(now_ms)).cloned().collect()
     }
 
     /// What a user said is shown to nobody any more.

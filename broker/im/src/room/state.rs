@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::bucket::Bucket;
 use super::likes::Likes;
+use super::message::Said;
 use super::ring::Ring;
-use super::{RoomMessage, RoomRow, RoomSettings, Ticket, sender_hash};
+use super::{RoomMessage, RoomRow, RoomSettings, Ticket};
 use crate::refusal::Refusal;
 use crate::topic::Lane;
 
@@ -39,6 +38,7 @@ struct Counts {
 /// A room.
 #[derive(Debug)]
 pub struct Room {
+    id: Arc<str>,
     pub(super) row: RoomRow,
     pub(super) ring: Ring,
     viewers: BTreeMap<Arc<str>, Viewer>,
@@ -85,7 +85,7 @@ pub struct Post<'a> {
 }
 
 /// What became of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Posted {
     /// It goes to everybody in the room.
     Message(Arc<RoomMessage>),
@@ -94,7 +94,7 @@ pub enum Posted {
 }
 
 /// What is to be sent to everybody in the room.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct RoomOutput {
     /// The sum of likes, on the lane `like`.
     pub likes: Option<Arc<RoomMessage>>,
@@ -106,8 +106,9 @@ pub struct RoomOutput {
 
 impl Room {
     /// A room with nobody in it.
-    pub fn new(row: RoomRow, now_ms: u64) -> Room {
+    pub fn new(id: Arc<str>, row: RoomRow, now_ms: u64) -> Room {
         Room {
+            id,
             row,
             ring: Ring::default(),
             viewers: BTreeMap::new(),
@@ -119,6 +120,11 @@ impl Room {
             stat_due_ms: None,
             empty_since_ms: Some(now_ms),
         }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// What of it is stored.
@@ -230,16 +236,16 @@ impl Room {
         if !viewer.sends.take(rate.per_sec, rate.burst, now_ms) {
             return Err(Refusal::limit("you send faster than the room allows"));
         }
-        let message = Arc::new(RoomMessage {
+        let message = Arc::new(RoomMessage::new(Said {
+            room: &self.id,
             n: self.n + 1,
             lane: post.lane,
-            sender: sender_hash(post.from),
-            from: Some(post.from.clone()),
+            from: Some(post.from),
             ts_ms: now_ms,
             expires_at_ms: post.expires_at_ms,
-            properties: post.properties.into(),
-            payload: Bytes::copy_from_slice(post.payload),
-        });
+            properties: post.properties,
+            payload: post.payload,
+        }));
         self.n += 1;
         self.messages += 1;
         self.ring.push(settings, &message);
@@ -291,16 +297,16 @@ impl Room {
     pub fn on_tick(&mut self, settings: &RoomSettings, now_ms: u64) -> RoomOutput {
         let likes = self.likes.take(settings, now_ms).map(|sum| {
             self.n += 1;
-            Arc::new(RoomMessage {
+            Arc::new(RoomMessage::new(Said {
+                room: &self.id,
                 n: self.n,
                 lane: Lane::Like,
                 from: None,
-                sender: 0,
                 ts_ms: now_ms,
                 expires_at_ms: None,
-                properties: Box::default(),
-                payload: sum.into(),
-            })
+                properties: &[],
+                payload: &sum,
+            }))
         });
         let stat = self.stat_due_ms.take_if(|due| *due <= now_ms).and_then(|_| self.stat(now_ms));
         let over = self.viewers.is_empty()
