@@ -26,8 +26,8 @@ pub struct RoomMessage {
     pub sender: u32,
     room: Arc<str>,
     ts_ms: u64,
-    v5: Publication,
-    v311: OnceLock<Publication>,
+    v5: Arc<Publication>,
+    v311: OnceLock<Arc<Publication>>,
 }
 
 /// What a [`RoomMessage`] is made of.
@@ -59,7 +59,7 @@ impl RoomMessage {
     }
 
     /// The message for a receiver of that version.
-    pub fn publication(&self, version: Version) -> &Publication {
+    pub fn publication(&self, version: Version) -> &Arc<Publication> {
         match version {
             Version::V5 => &self.v5,
             Version::V311 => self.v311.get_or_init(|| {
@@ -94,7 +94,7 @@ impl RoomMessage {
     }
 }
 
-fn encode(said: &Said<'_>, version: Version) -> Publication {
+fn encode(said: &Said<'_>, version: Version) -> Arc<Publication> {
     let message = envelope::RoomMessage {
         room: said.room,
         lane: said.lane,
@@ -106,7 +106,7 @@ fn encode(said: &Said<'_>, version: Version) -> Publication {
     };
     let mut publication = envelope::room_message(&message, version);
     publication.expires_at_ms = said.expires_at_ms;
-    publication
+    Arc::new(publication)
 }
 
 /// A signal as those in the room get it, on `im/r/{room}/sig/{from}/{kind}`.

@@ -1,6 +1,7 @@
 //! What the service `room` does to one room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -15,8 +16,8 @@ pub enum Evicted {
     Nobody,
     /// One user, with every device.
     User(String),
-    /// Everybody: the room is closed.
-    Everybody,
+    /// Everybody who was in the room: it is closed.
+    Everybody(Vec<Arc<str>>),
 }
 
 /// What came of a request.
@@ -168,7 +169,7 @@ impl Room {
         if self.row.closed_ms.is_some() {
             return Ok(answer(json!({})));
         }
-        self.clear(now_ms);
+        let users = self.clear(now_ms);
         self.row = RoomRow {
             version: self.row.version,
             owner: self.row.owner.take(),
@@ -177,7 +178,7 @@ impl Room {
             closed_ms: Some(now_ms),
             ..RoomRow::default()
         };
-        Ok(Moderated { evicted: Evicted::Everybody, ..self.stored(now_ms, true) })
+        Ok(Moderated { evicted: Evicted::Everybody(users), ..self.stored(now_ms, true) })
     }
 
     fn invite(

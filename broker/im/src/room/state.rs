@@ -202,13 +202,13 @@ impl Room {
         was_here
     }
 
-    /// Everybody leaves.
-    pub(super) fn clear(&mut self, now_ms: u64) {
-        self.viewers.clear();
+    /// Everybody leaves; who was here.
+    pub(super) fn clear(&mut self, now_ms: u64) -> Vec<Arc<str>> {
         self.ring = Ring::default();
         self.likes = Likes::default();
         self.stat_due_ms = None;
         self.empty_since_ms.get_or_insert(now_ms);
+        std::mem::take(&mut self.viewers).into_keys().collect()
     }
 
     /// Somebody speaks. Order of judgement: being here, being heard, form, rate.

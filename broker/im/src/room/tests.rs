@@ -363,7 +363,8 @@ fn a_closed_room_is_empty_until_its_owner_opens_it_again() {
     say(&mut room, NOW, "ann", "x").unwrap();
     let lobby = json!({ "room": "lobby" });
     let done = ask(&mut room, NOW, "olga", "close", lobby.clone()).unwrap();
-    assert_eq!((done.changed, done.evicted), (true, Evicted::Everybody));
+    let everybody = Evicted::Everybody(vec!["ann".into(), "bob".into()]);
+    assert_eq!((done.changed, done.evicted), (true, everybody));
     assert_eq!(room.viewers(), 0);
     assert!(room.join(&settings(), NOW, &user("ann")).is_err());
     assert!(room.join(&settings(), NOW, &user("olga")).is_err());

@@ -1,0 +1,3 @@
+//! The IM profile at run time.
+
+pub mod rooms;
