@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test check bench fmt packages test-packages rocksdb
+.PHONY: help run build test crash check bench fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -56,6 +56,15 @@ test: test-packages rocksdb ## Run the whole test suite; ARGS='…' goes to `car
 	export HOOPOE_NODE_MODULES="$$clients/node_modules"; \
 	export HOOPOE_CHROMIUM="$${HOOPOE_CHROMIUM:-$$(command -v chromium || command -v google-chrome)}"; \
 	set -x; cargo test --workspace --locked $(ARGS) </dev/null
+
+KILLS ?= 300
+SEED ?=
+
+crash: test-packages rocksdb ## Kill the broker KILLS=300 times under load and audit what clients saw; SEED=… replays
+	$(call say,Building the broker and the crash test)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Killing the broker)
+	@"$(CARGO_TARGET_DIR)/debug/crash" --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: packages rocksdb ## Formatting, lints, documentation and the house rules
 	$(call say,Formatting)

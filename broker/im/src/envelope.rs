@@ -367,3 +367,302 @@ impl<'a> Iterator for Walk<'a> {
         Some(Property { id, span: start..self.at, pair })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::VOID_RECALLED;
+    use crate::id::{ConvKey, MessageId};
+    use hoopoe_codec::{PropertyBlock, PublishProperties, check_topic};
+
+    fn entry(conv: ConvKey, from: &str) -> Entry {
+        let theirs = PropertyBlock::new().with("colour", "red").with("colour", "blue");
+        let properties = [&[PAYLOAD_FORMAT, 1][..], theirs.as_bytes()].concat();
+        Entry {
+            conv,
+            seq: 17,
+            id: MessageId(1 << 22),
+            ts_ms: 1_700_000_000_123,
+            from: from.into(),
+            cid: Some("c1".into()),
+            kind: EntryKind::Message,
+            reference: 0,
+            count: 12,
+            expires_at_ms: Some(99),
+            at_all: false,
+            mentions: Vec::new(),
+            burn_secs: 0,
+            void_reason: 0,
+            properties: properties.into(),
+            payload: Bytes::from_static(b"hello"),
+        }
+    }
+
+    fn pairs(publication: &Publication) -> Vec<(&str, &str)> {
+        check_topic(publication.topic()).unwrap();
+        let properties = PublishProperties::from_forwardable(publication.properties());
+        assert_eq!(*properties.forwardable(), *publication.properties(), "well formed");
+        properties.user_properties.iter().collect()
+    }
+
+    /// The pairs behind the sender's two.
+    fn header(publication: &Publication) -> String {
+        let pairs = pairs(publication);
+        assert_eq!(pairs[..2], [("colour", "red"), ("colour", "blue")], "unaltered, in order");
+        words(&pairs[2..])
+    }
+
+    fn words(pairs: &[(&str, &str)]) -> String {
+        let pairs: Vec<String> = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        pairs.join(" ")
+    }
+
+    const TEXT: &str = "im-seq=17 im-id=0000000040000 im-ts=1700000000123";
+
+    #[test]
+    fn mqtt_5_has_a_short_topic_and_user_properties() {
+        let table = [
+            (ConvKey::pair("t", "alice", "bob"), "bob", "u/alice", ""),
+            (ConvKey::pair("t", "alice", "bob"), "alice", "u/bob", " im-cid=c1"),
+            (ConvKey::pair("t", "alice", "alice"), "alice", "u/alice", " im-cid=c1"),
+            (ConvKey::group("t", "team"), "bob", "g/team", ""),
+            (ConvKey::group("t", "team"), "alice", "g/team", " im-cid=c1"),
+            (ConvKey::channel("t", "news"), "bob", "c/news", ""),
+        ];
+        for (conv, me, place, cid) in table {
+            let publication = delivery(&entry(conv, "alice"), me, Version::V5);
+            assert_eq!(publication.topic(), format!("im/me/in/{place}"));
+            let expected = format!("{TEXT} im-from=alice{cid} im-cnt=12");
+            assert_eq!(header(&publication), expected);
+            assert_eq!(publication.properties()[..2], [PAYLOAD_FORMAT, 1]);
+            assert_eq!(publication.payload(), b"hello");
+            assert_eq!(publication.qos, QoS::AtLeastOnce);
+            assert!(!publication.retain);
+            assert_eq!(publication.expires_at_ms, Some(99));
+        }
+    }
+
+    #[test]
+    fn mqtt_3_1_1_has_the_header_in_the_topic() {
+        let tail = "17/alice/1700000000123/0000000040000";
+        let table = [
+            (ConvKey::pair("t", "alice", "bob"), "bob", "u/alice"),
+            (ConvKey::pair("t", "alice", "bob"), "alice", "u/bob"),
+            (ConvKey::group("t", "team"), "bob", "g/team"),
+            (ConvKey::channel("t", "news"), "bob", "c/news"),
+        ];
+        for (conv, me, place) in table {
+            let entry = entry(conv, "alice");
+            let publication = delivery(&entry, me, Version::V311);
+            assert_eq!(publication.topic(), format!("im/me/in/{place}/{tail}"));
+            assert_eq!(publication.properties(), b"");
+            assert_eq!(publication.payload(), b"hello");
+            assert_eq!(publication.expires_at_ms, Some(99));
+            let publication = pulled(&entry, me, Version::V311, "im/me/res/r1/m");
+            assert_eq!(publication.topic(), format!("im/me/res/r1/m/{tail}"));
+            assert_eq!(publication.properties(), b"");
+        }
+    }
+
+    #[test]
+    fn events_say_their_kind_and_what_they_refer_to() {
+        for kind in EntryKind::ALL.into_iter().skip(1) {
+            for reference in [0, 3] {
+                let conv = ConvKey::group("t", "team");
+                let entry = Entry { kind, reference, ..entry(conv, "alice") };
+                let word = kind.as_str();
+                let v5 = delivery(&entry, "bob", Version::V5);
+                let tail = format!("im-kind={word} im-ref={reference} im-cnt=12");
+                assert_eq!(header(&v5), format!("{TEXT} im-from=alice {tail}"));
+                let v311 = delivery(&entry, "bob", Version::V311);
+                let tail = format!("/0000000040000/{word}/{reference}");
+                assert!(v311.topic().ends_with(&tail), "{}", v311.topic());
+            }
+        }
+    }
+
+    #[test]
+    fn a_void_says_why_and_nothing_of_the_content() {
+        let void = entry(ConvKey::group("t", "team"), "alice").voided(VOID_RECALLED);
+        let v5 = delivery(&void, "bob", Version::V5);
+        let tail = "im-from=alice im-kind=void im-ref=0 im-void=recall im-cnt=12";
+        assert_eq!(words(&pairs(&v5)), format!("{TEXT} {tail}"));
+        let v311 = delivery(&void, "bob", Version::V311);
+        assert!(v311.topic().ends_with("/0000000040000/void/0"));
+        for publication in [v5, v311] {
+            assert_eq!(publication.payload(), b"");
+            assert_eq!(publication.expires_at_ms, None);
+        }
+    }
+
+    #[test]
+    fn mentions_are_told() {
+        let table: [(bool, &[&str], &str); 4] = [
+            (false, &[], ""),
+            (false, &["bob", "carol"], " im-at=bob,carol"),
+            (true, &[], " im-at=all"),
+            (true, &["bob"], " im-at=all,bob"),
+        ];
+        for (at_all, users, at) in table {
+            let mentions = users.iter().map(|user| (*user).into()).collect();
+            let entry = entry(ConvKey::group("t", "team"), "alice");
+            let entry = Entry { at_all, mentions, ..entry };
+            let publication = delivery(&entry, "bob", Version::V5);
+            let expected = format!("{TEXT} im-from=alice im-cnt=12{at}");
+            assert_eq!(header(&publication), expected);
+        }
+    }
+
+    #[test]
+    fn answers_come_where_they_were_asked_for() {
+        let entry = entry(ConvKey::group("t", "team"), "alice");
+        let by_request = pulled(&entry, "alice", Version::V5, "im/me/res/r1/m");
+        assert_eq!(by_request.topic(), "im/me/res/r1/m");
+        assert_eq!(header(&by_request), format!("{TEXT} im-from=alice im-cid=c1 im-cnt=12"));
+
+        let answer = pulled_answer(&entry, "bob", "im/me/res/x", Some(b"\0\xff"));
+        assert_eq!(answer.topic(), "im/me/res/x");
+        let expected = format!("{TEXT} im-from=alice im-cnt=12 im-status=more");
+        assert_eq!(header(&answer), expected);
+        let properties = PublishProperties::from_forwardable(answer.properties());
+        assert_eq!(properties.correlation_data, Some(&b"\0\xff"[..]));
+        assert_eq!(properties.payload_format_utf8, Some(true));
+
+        // The sender's own Correlation Data would make two of them, which is a protocol error.
+        let theirs = [&[CORRELATION_DATA, 0, 1, 7][..], &entry.properties].concat();
+        let entry = Entry { properties: theirs.into(), ..entry };
+        for mine in [Some(&b"me"[..]), None] {
+            let answer = pulled_answer(&entry, "bob", "im/me/res/x", mine);
+            let properties = PublishProperties::from_forwardable(answer.properties());
+            assert_eq!(properties.correlation_data, mine);
+            assert_eq!(header(&answer), expected);
+        }
+    }
+
+    #[test]
+    fn a_rooms_message_has_its_header_too() {
+        let theirs = PropertyBlock::new().with("colour", "red").with("colour", "blue");
+        let message = RoomMessage {
+            room: "live",
+            lane: Lane::Hi,
+            n: u64::MAX,
+            from: "alice",
+            ts_ms: 0,
+            properties: theirs.as_bytes(),
+            payload: b"hello",
+        };
+        let v5 = room_message(&message, Version::V5);
+        assert_eq!(v5.topic(), "im/r/live/msg/hi");
+        assert_eq!(header(&v5), "im-seq=18446744073709551615 im-ts=0 im-from=alice");
+        let v311 = room_message(&message, Version::V311);
+        assert_eq!(v311.topic(), "im/r/live/msg/hi/18446744073709551615/alice/0");
+        assert_eq!(v311.properties(), b"");
+        for publication in [v5, v311] {
+            assert_eq!(publication.payload(), b"hello");
+            assert_eq!(publication.qos, QoS::AtMostOnce);
+        }
+    }
+
+    fn block(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let pairs: PropertyBlock = pairs.iter().copied().collect();
+        let text = [CONTENT_TYPE, 0, 1, b'x', RESPONSE_TOPIC, 0, 1, b'y', CORRELATION_DATA, 0, 0];
+        [&text[..], pairs.as_bytes(), &[PAYLOAD_FORMAT, 0]].concat()
+    }
+
+    #[test]
+    fn the_senders_part_of_the_envelope_comes_out() {
+        type Pairs = &'static [(&'static str, &'static str)];
+        let table: [(Pairs, _, _, Pairs); 6] = [
+            (&[], None, None, &[]),
+            (&[("a", "1"), ("a", "2")], None, None, &[("a", "1"), ("a", "2")]),
+            (&[("im-cid", "c1")], Some("c1"), None, &[]),
+            (
+                &[("a", "1"), ("im-cid", "c1"), ("b", "")],
+                Some("c1"),
+                None,
+                &[("a", "1"), ("b", "")],
+            ),
+            (
+                &[("im-at", "all"), ("a", "1"), ("im-cid", "c1"), ("b", "2")],
+                Some("c1"),
+                Some("all"),
+                &[("a", "1"), ("b", "2")],
+            ),
+            (
+                &[("im", "1"), ("IM-x", "2"), ("x-im-", "3")],
+                None,
+                None,
+                &[("im", "1"), ("IM-x", "2"), ("x-im-", "3")],
+            ),
+        ];
+        for (given, cid, at, left) in table {
+            let bytes = block(given);
+            let taken = check_client_properties(&bytes).unwrap();
+            assert_eq!((taken.cid, taken.at), (cid, at), "{given:?}");
+            assert_eq!(*taken.without_ours, *block(left), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn taking_them_out_copies_nothing_at_either_end() {
+        let with = |pairs: &[(&str, &str)]| {
+            pairs.iter().copied().collect::<PropertyBlock>().as_bytes().to_vec()
+        };
+        let cid = ("im-cid", "c1");
+        let (at, other, more) = (("im-at", "bob"), ("a", "1"), ("b", "2"));
+        let table: [(&[(&str, &str)], bool); 7] = [
+            (&[], true),
+            (&[cid], true),
+            (&[cid, at], true),
+            (&[cid, other, more], true),
+            (&[other, more, at, cid], true),
+            (&[at, other, cid], true),
+            (&[other, cid, more], false),
+        ];
+        for (pairs, borrowed) in table {
+            let bytes = with(pairs);
+            let taken = check_client_properties(&bytes).unwrap();
+            let is_borrowed = matches!(taken.without_ours, Cow::Borrowed(_));
+            assert_eq!(is_borrowed, borrowed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn other_words_of_the_profile_are_refused() {
+        let long = "x".repeat(65);
+        let crowd = vec!["u"; 51].join(",");
+        let table = [
+            ("im-from", "bob", "broker's"),
+            ("im-", "", "broker's"),
+            ("im-cidx", "c1", "broker's"),
+            ("im-CID", "c1", "broker's"),
+            ("im-cid", "", "im-cid"),
+            ("im-cid", "a b", "im-cid"),
+            ("im-cid", &long, "im-cid"),
+            ("im-at", "", "im-at"),
+            ("im-at", "a,,b", "im-at"),
+            ("im-at", &crowd, "at most 50"),
+        ];
+        for (name, value, word) in table {
+            let bytes = block(&[("a", "1"), (name, value), ("b", "2")]);
+            let fault = check_client_properties(&bytes).unwrap_err();
+            assert!(fault.contains(word), "{name}: {fault}");
+        }
+        for twice in ["im-cid", "im-at"] {
+            let bytes = block(&[(twice, "x"), (twice, "x")]);
+            assert!(check_client_properties(&bytes).unwrap_err().contains("once"), "{twice}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_block_is_refused() {
+        let whole = block(&[("a", "1")]);
+        let ends: Vec<usize> = Walk::over(&whole).map(|property| property.span.end).collect();
+        assert_eq!(ends.last(), Some(&whole.len()));
+        for end in 0..=whole.len() {
+            let complete = end == 0 || ends.contains(&end);
+            assert_eq!(check_client_properties(&whole[..end]).is_ok(), complete, "{end}");
+        }
+        assert!(check_client_properties(&[0x02, 0, 0, 0, 1]).is_err());
+    }
+}

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use hoopoe_core::Slot;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest id in bytes.
 pub const MAX_ID_LEN: usize = 64;
@@ -254,6 +256,11 @@ impl ConvKey {
         })
     }
 
+    /// A key that no conversation has, before all others.
+    pub fn least() -> ConvKey {
+        ConvKey("".into())
+    }
+
     /// The whole text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -318,10 +325,28 @@ impl ConvKey {
     }
 }
 
+impl Serialize for ConvKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ConvKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConvKey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ConvKey::parse(&text).ok_or_else(|| D::Error::custom("not the key of a conversation"))
+    }
+}
+
 impl fmt::Display for ConvKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The slot of a room's settings.
+pub fn room_slot(tenant: &str, room: &str) -> Slot {
+    Slot::of([tenant, "r", room].join("/").as_bytes())
 }
 
 /// The slot of a user's shard: that of [`SessionKey::slot`](hoopoe_core::SessionKey::slot), so
@@ -353,4 +378,205 @@ pub fn conv_topic(conv: &ConvKey) -> String {
 /// The internal topic of a room.
 pub fn room_topic(tenant: &str, room: &str) -> String {
     ["im/", tenant, "/r/", room].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoopoe_core::SessionKey;
+
+    #[test]
+    fn ids_keep_to_the_alphabet() {
+        let long = "x".repeat(MAX_ID_LEN);
+        for id in ["a", "Z", "0", "alice@example.com", "ios-17:b_2", "..", "-", &long] {
+            assert!(is_id(id), "{id:?}");
+        }
+        let longer = "x".repeat(MAX_ID_LEN + 1);
+        let odd = ["", "a b", "a/b", "a+", "#", "ü", "a\0", "a,b", "$SYS", "a\n", "{a}", "Ａ"];
+        for id in odd.into_iter().chain([longer.as_str()]) {
+            assert!(!is_id(id), "{id:?}");
+        }
+        let allowed = (0..=127u8).filter(|byte| is_id(&char::from(*byte).to_string())).count();
+        assert_eq!(allowed, 26 + 26 + 10 + 5);
+    }
+
+    #[test]
+    fn a_client_id_tells_the_class() {
+        let table = [
+            ("ios-17", DeviceClass::Ios),
+            ("android-a-b", DeviceClass::Android),
+            ("pad-1", DeviceClass::Pad),
+            ("pc-", DeviceClass::Pc),
+            ("web", DeviceClass::Web),
+            ("bot-x", DeviceClass::Bot),
+            ("IOS-17", DeviceClass::Other),
+            ("iosx-17", DeviceClass::Other),
+            ("-ios", DeviceClass::Other),
+            ("other-1", DeviceClass::Other),
+            ("", DeviceClass::Other),
+        ];
+        for (client, class) in table {
+            assert_eq!(DeviceClass::of(client), class, "{client:?}");
+            assert_eq!(DeviceClass::of(class.as_str()), class);
+        }
+    }
+
+    #[test]
+    fn message_ids_read_back_and_sort_as_their_text() {
+        let numbers = [0, 1, 31, 32, 1 << 22, 0x0123_4567_89ab_cdef, u64::MAX - 1, u64::MAX];
+        let texts: Vec<String> = numbers.map(|number| MessageId(number).to_string()).to_vec();
+        assert!(texts.is_sorted());
+        for (text, number) in texts.iter().zip(numbers) {
+            assert_eq!(text.len(), MessageId::TEXT_LEN);
+            assert_eq!(MessageId::parse(text), Some(MessageId(number)));
+        }
+        assert_eq!(texts[0], "0000000000000");
+        assert_eq!(texts[3], "0000000000010");
+        assert_eq!(texts[7], "fvvvvvvvvvvvv");
+        let wrong = [
+            "",
+            "000000000000",
+            "00000000000000",
+            "g000000000000",
+            "vvvvvvvvvvvvv",
+            "000000000000w",
+            "000000000000V",
+            "000000000000 ",
+            "00000000000ü",
+        ];
+        for text in wrong {
+            assert_eq!(MessageId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn message_ids_grow_whatever_the_clock_does() {
+        let mut ids = MessageIds::new(5);
+        let first = ids.next(1_000);
+        assert_eq!((first.ms(), first.shard()), (1_000, 5));
+        let mut last = first;
+        for now in [1_000, 1_000, 999, 0, 1_001, 1_001, 2_000, u64::MAX >> 22] {
+            let id = ids.next(now);
+            assert!(id > last, "at {now}");
+            assert_eq!(id.shard(), 5);
+            last = id;
+        }
+    }
+
+    #[test]
+    fn a_full_millisecond_runs_over_into_the_next() {
+        let mut ids = MessageIds::new(63);
+        let mut last = ids.next(7);
+        for _ in 1..=1 << COUNTER_BITS {
+            let id = ids.next(7);
+            assert!(id > last);
+            last = id;
+        }
+        assert_eq!((last.ms(), last.shard()), (8, 63));
+    }
+
+    #[test]
+    fn ids_go_on_after_the_last_one_of_any_shard() {
+        let table = [(0, 63), (63, 0), (9, 9)];
+        for (before, after) in table {
+            let mut old = MessageIds::new(before);
+            let (_, last) = (old.next(5_000), old.next(5_000));
+            let mut new = MessageIds::new(after);
+            new.resume_after(last);
+            for now in [4_000, 5_000, 5_001] {
+                assert!(new.next(now) > last, "{before} {after} {now}");
+            }
+            // An older one takes nothing back.
+            let id = new.next(6_000);
+            new.resume_after(last);
+            assert!(new.next(6_000) > id);
+        }
+        let mut same = MessageIds::new(9);
+        same.resume_after(MessageId(5_000 << 22 | 9 << 16 | 1));
+        assert_eq!(same.next(5_000), MessageId(5_000 << 22 | 9 << 16 | 2));
+    }
+
+    #[test]
+    fn conversation_keys_have_one_text() {
+        let pair = ConvKey::pair("t", "bob", "alice");
+        assert_eq!(pair, ConvKey::pair("t", "alice", "bob"));
+        let table = [
+            (pair, "t/u/alice/bob", ConvKind::User, "alice/bob", Some(("alice", "bob"))),
+            (ConvKey::pair("t", "a", "a"), "t/u/a/a", ConvKind::User, "a/a", Some(("a", "a"))),
+            (ConvKey::group("t", "team"), "t/g/team", ConvKind::Group, "team", None),
+            (ConvKey::channel("u", "c"), "u/c/c", ConvKind::Channel, "c", None),
+        ];
+        for (key, text, kind, id, pair) in table {
+            assert_eq!(key.as_str(), text);
+            assert_eq!(key.to_string(), text);
+            assert_eq!(key.tenant(), &text[..1]);
+            assert_eq!(key.kind(), kind);
+            assert_eq!(ConvKind::from_letter(kind.letter()), Some(kind));
+            assert_eq!(key.id(), id);
+            assert_eq!(key.pair_users(), pair);
+            assert_eq!(key.slot(), Slot::of(text.as_bytes()));
+            assert_eq!(ConvKey::parse(text), Some(key));
+        }
+        let long = "x".repeat(65);
+        let wrong = [
+            "",
+            "t",
+            "t/u",
+            "t/g/",
+            "/g/team",
+            "t/g/team/x",
+            "t/u/alice",
+            "t/u/bob/alice",
+            "t/u/alice/bob/x",
+            "t/u/alice/",
+            "t/r/room",
+            "t/x/y",
+            "t/g/a b",
+            "a+/g/team",
+            "t/G/team",
+        ];
+        for text in wrong.into_iter().map(str::to_owned).chain([format!("t/g/{long}")]) {
+            assert_eq!(ConvKey::parse(&text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_end_spells_a_conversation_its_own_way() {
+        let table = [
+            ("alice", "u/bob", "t/u/alice/bob", "bob"),
+            ("bob", "u/alice", "t/u/alice/bob", "alice"),
+            ("bob", "u/bob", "t/u/bob/bob", "bob"),
+            ("bob", "g/team", "t/g/team", "team"),
+            ("bob", "c/news", "t/c/news", "news"),
+        ];
+        for (me, wire, text, peer) in table {
+            let key = ConvKey::from_wire("t", me, wire).unwrap();
+            assert_eq!(key.as_str(), text);
+            assert_eq!(key.peer_of(me), peer);
+            assert_eq!(key.wire(me), wire);
+        }
+        for wire in ["", "u", "u/", "/bob", "x/bob", "r/room", "u/a/b", "g/a b", "u/#", "U/bob"] {
+            assert_eq!(ConvKey::from_wire("t", "alice", wire), None, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_rows_lie_where_the_sessions_do() {
+        let long = "x".repeat(200);
+        let table = [("default", "alice"), ("t", "b"), ("", "x"), (&long, "alice"), ("t", &long)];
+        for (tenant, user) in table {
+            let key =
+                SessionKey { tenant: tenant.into(), user: user.into(), client: "phone".into() };
+            assert_eq!(user_slot(tenant, user), key.slot(), "{tenant} {user}");
+        }
+    }
+
+    #[test]
+    fn internal_topics_name_the_tenant() {
+        assert_eq!(inbox_topic("t", "bob"), "im/t/u/bob");
+        assert_eq!(conv_topic(&ConvKey::pair("t", "b", "a")), "im/t/u/a/b");
+        assert_eq!(conv_topic(&ConvKey::group("t", "team")), "im/t/g/team");
+        assert_eq!(conv_topic(&ConvKey::channel("t", "news")), "im/t/c/news");
+        assert_eq!(room_topic("t", "live"), "im/t/r/live");
+    }
 }

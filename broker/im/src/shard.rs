@@ -138,7 +138,10 @@ impl ImShard {
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
-        [due, memory.lazy.next_timeout(), memory.receipts.next_timeout()].into_iter().flatten().min()
+        [due, memory.lazy.next_timeout(), memory.receipts.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -147,7 +150,7 @@ impl ImShard {
             self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
         }
         if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
-            self.step(now_ms, batch, pending, Work::send_receipts);
+            self.step(now_ms, batch, pending, |work| work.send_receipts());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {

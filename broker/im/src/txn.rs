@@ -118,6 +118,11 @@ impl Txn<'_> {
         Ok(value)
     }
 
+    /// The value of a row of another shard, as committed; it is not kept.
+    pub fn peek(&mut self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.rows.kv.get(family, key)
+    }
+
     /// True when there is such a row.
     pub fn has(&mut self, family: Family, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.get(family, key)?.is_some())

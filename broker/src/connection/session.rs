@@ -291,9 +291,15 @@ impl Session {
         queued.chain(ahead).collect()
     }
 
-    /// The window as the shard keeps it for the next connection.
+    /// The window as the shard keeps it for the next connection. Without what goes back to a group,
+    /// where any member may get it: all but QoS 2 ([MQTT-4.8.2-4]).
     pub fn stored_window(&self) -> Vec<InFlight> {
         let in_flight = self.window.iter().filter_map(|message| {
+            if let Origin::Group { .. } = message.source
+                && message.qos != QoS::ExactlyOnce
+            {
+                return None;
+            }
             Some(InFlight {
                 id: message.id.get(),
                 source: message.source.source()?,

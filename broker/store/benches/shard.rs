@@ -89,6 +89,8 @@ impl Run {
                 expiry_secs: None,
                 progress: None,
                 window: Vec::new(),
+                done: Vec::new(),
+                answered: Vec::new(),
             };
             self.commit(vec![Command::Close(Box::new(close))]);
         }

@@ -46,9 +46,9 @@ impl PendingBatch {
         PendingBatch::default()
     }
 
-    /// True when committing it would change and release nothing.
+    /// True when committing it would change and release nothing, and nothing waits for a sync.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.effects.is_empty() && self.after.is_empty()
+        self.rows.is_empty() && self.effects.is_empty() && self.after.is_empty() && !self.sync
     }
 
     /// Bytes of rows so far: a shard stops draining its mailbox at some size.

@@ -25,7 +25,7 @@ use crate::{DEADLINE, RawClient};
 const PUBLISHERS: usize = 6;
 /// Receivers: two of each temper.
 const RECEIVERS: usize = 14;
-/// Nothing came for so long: what is missing now is lost.
+/// Nothing came for so long although something is missing: it is lost.
 const QUIET: Duration = Duration::from_secs(5);
 /// Faults that are shown with their trail.
 const SHOWN_FAULTS: usize = 6;
@@ -47,6 +47,24 @@ pub struct Settings {
     pub durability: String,
     /// Each kill is a power cut: what was not synced is gone.
     pub power_cuts: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { seed: 1, kills: 20, acks: 400, durability: "sync".to_owned(), power_cuts: false }
+    }
+}
+
+impl Settings {
+    /// What replays this run's decisions.
+    pub fn command(&self) -> String {
+        let Settings { seed, kills, acks, durability, power_cuts } = self;
+        let power_cuts = if *power_cuts { "yes" } else { "no" };
+        format!(
+            "make crash SEED={seed} KILLS={kills} ARGS='--acks {acks} --durability {durability} \
+             --power-cuts {power_cuts}'"
+        )
+    }
 }
 
 /// What came out.
@@ -356,8 +374,12 @@ impl Run {
         {
             self.wait("the mark to arrive everywhere").await;
         }
-        if !audit(&self.cast, &self.scene.history, self.lazy_ms()).is_empty() {
-            while let Some(arrival) = self.scene.links.next(QUIET).await {
+        // Marks do not go through the queues of groups.
+        while !audit(&self.cast, &self.scene.history, self.lazy_ms()).is_empty()
+            && let Some(arrival) = self.scene.links.next(QUIET).await
+        {
+            self.arrived(arrival, false);
+            while let Some(arrival) = self.scene.links.try_next() {
                 self.arrived(arrival, false);
             }
         }

@@ -11,8 +11,8 @@ pub mod send;
 
 use std::sync::Arc;
 
-use hoopoe_store::StoreError;
 use hoopoe_store::kv::Family;
+use hoopoe_store::{Damaged, StoreError};
 
 use crate::effect::Effect;
 use crate::entry::{Entry, EntryKind};
@@ -39,7 +39,12 @@ pub(crate) struct NewEntry {
 
 impl NewEntry {
     /// An event by a user.
-    pub(crate) fn event(kind: EntryKind, reference: u64, from: &str, payload: bytes::Bytes) -> Self {
+    pub(crate) fn event(
+        kind: EntryKind,
+        reference: u64,
+        from: &str,
+        payload: bytes::Bytes,
+    ) -> Self {
         NewEntry {
             kind,
             reference,
@@ -54,6 +59,14 @@ impl NewEntry {
             payload,
         }
     }
+}
+
+/// Reads a row of a log.
+pub fn read_entry(conv: &ConvKey, seq: u64, row: &[u8]) -> Result<Entry, StoreError> {
+    Entry::decode(conv.clone(), seq, row).map_err(|_| {
+        let key = keys::entry(conv, seq);
+        Damaged { family: Family::Log, key, what: "no entry of a conversation" }.into()
+    })
 }
 
 impl Work<'_> {
@@ -115,8 +128,9 @@ impl Work<'_> {
 
     /// The entry at a seq, as it is now; `None` when retention has taken it.
     pub(crate) fn entry(&mut self, conv: &ConvKey, seq: u64) -> Result<Option<Entry>, StoreError> {
-        let row = self.txn.get(Family::Log, &keys::entry(conv, seq))?;
-        row.map(|row| Entry::decode(conv, seq, &row)).transpose()
+        let key = keys::entry(conv, seq);
+        let row = self.txn.get(Family::Log, &key)?;
+        row.map(|row| read_entry(conv, seq, &row)).transpose()
     }
 
     pub(crate) fn put_entry(&mut self, entry: &Entry) {
@@ -140,9 +154,8 @@ impl Work<'_> {
         }
         let mut head = self.head(conv)?;
         head.voids += 1;
-        head.bytes = head
-            .bytes
-            .saturating_sub((entry.payload.len() + entry.properties.len()) as u64);
+        head.bytes =
+            head.bytes.saturating_sub((entry.payload.len() + entry.properties.len()) as u64);
         self.put_head(conv, &head);
         Ok(())
     }

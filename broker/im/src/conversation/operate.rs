@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::NewEntry;
 use crate::command::{Operate, Operation};
 use crate::effect::Answer;
-use crate::entry::{Entry, EntryKind, void_reason};
+use crate::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
@@ -81,7 +81,9 @@ impl Work<'_> {
     /// Whether the user belongs to the conversation at all.
     fn may_take_part(&mut self, conv: &ConvKey, user: &str) -> Result<(), Fault> {
         let belongs = match conv.kind() {
-            ConvKind::User => conv.pair().is_some_and(|(low, high)| user == low || user == high),
+            ConvKind::User => {
+                conv.pair_users().is_some_and(|(low, high)| user == low || user == high)
+            }
             _ => self.is_member(conv, user)?,
         };
         if belongs { Ok(()) } else { Err(Refusal::not_allowed("not a member").into()) }
@@ -99,7 +101,7 @@ impl Work<'_> {
                 return Err(Refusal::not_allowed(text).into());
             }
         }
-        self.void(entry, void_reason::RECALLED)?;
+        self.void(entry, VOID_RECALLED)?;
         let key = keys::conv_seq(&operate.conv, conv_kind::BURN, entry.seq);
         if self.txn.has(Family::Im, &key)? {
             self.txn.delete(Family::Im, &key);
@@ -129,7 +131,8 @@ impl Work<'_> {
             .ok()
             .filter(|text| text.len() <= REACTION_MAX_BYTES)
             .ok_or_else(|| {
-                let text = format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
+                let text =
+                    format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
                 Refusal::bad_request(text)
             })?;
         let mut reactions: Vec<String> = self.txn.json(&key)?.unwrap_or_default();
@@ -171,7 +174,7 @@ impl Work<'_> {
         self.txn.delete(Family::Im, &key);
         let Some(entry) = self.entry(conv, seq)? else { return Ok(()) };
         if entry.kind == EntryKind::Message {
-            self.void(&entry, void_reason::BURNT)?;
+            self.void(&entry, VOID_BURNT)?;
             self.append(conv, NewEntry::event(EntryKind::Burn, seq, &burn.from, Bytes::new()))?;
         }
         Ok(())

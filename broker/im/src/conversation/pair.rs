@@ -17,7 +17,7 @@ impl Work<'_> {
     ) -> Result<(), Fault> {
         let key = keys::conv(conv, conv_kind::PAIR);
         let mut pair: PairRow = self.txn.json(&key)?.unwrap_or_default();
-        if conv.pair().is_some_and(|(low, _)| low == user) {
+        if conv.pair_users().is_some_and(|(low, _)| low == user) {
             pair.low_blocks = blocks;
         } else {
             pair.high_blocks = blocks;

@@ -63,8 +63,11 @@ impl Work<'_> {
         }
         if entry.burn_secs > 0 {
             let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
-            let wait =
-                super::operate::Burn { secs: entry.burn_secs, from: entry.from.clone(), due_ms: None };
+            let wait = super::operate::Burn {
+                secs: entry.burn_secs,
+                from: entry.from.clone(),
+                due_ms: None,
+            };
             self.txn.put_json(&key, &wait);
         }
         self.tell(Forward::OwnSend {
@@ -137,7 +140,7 @@ impl Work<'_> {
 
     /// Contact policy and blocks of a pair.
     pub(crate) fn may_write_to(&mut self, conv: &ConvKey, from: &str) -> Result<(), Fault> {
-        let Some((low, high)) = conv.pair() else { return Ok(()) };
+        let Some((low, high)) = conv.pair_users() else { return Ok(()) };
         if low == high {
             return Ok(());
         }
@@ -161,9 +164,10 @@ impl Work<'_> {
         let mut members = Vec::new();
         for user in &send.mentions {
             let is_member = match send.conv.kind() {
-                ConvKind::User => {
-                    send.conv.pair().is_some_and(|(low, high)| **user == *low || **user == *high)
-                }
+                ConvKind::User => send
+                    .conv
+                    .pair_users()
+                    .is_some_and(|(low, high)| **user == *low || **user == *high),
                 _ => self.is_member(&send.conv, user)?,
             };
             if is_member && *user != send.from.id && !members.contains(user) {
@@ -175,7 +179,7 @@ impl Work<'_> {
 
     /// The first message of a pair brings the conversation into both lists (ruling 26).
     fn list_pair(&mut self, conv: &ConvKey) {
-        let Some((low, high)) = conv.pair() else { return };
+        let Some((low, high)) = conv.pair_users() else { return };
         let users = if low == high { vec![low] } else { vec![low, high] };
         for user in users {
             self.forward(Forward::Listed(Listed {

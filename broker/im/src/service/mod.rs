@@ -4,19 +4,24 @@
 //! error that names them. [`Op::writes`] says whether the owning shard carries it out, or a reader
 //! thread behind everything that shard was told before (`query`).
 
+pub mod lists;
 pub mod ops;
 pub mod parse;
 pub mod query;
+pub mod sync;
 
 use std::sync::Arc;
 
 use hoopoe_core::Slot;
+use serde_json::Value;
 
 pub use ops::Op;
 pub use parse::parse;
 
 use crate::command::{Asker, User};
 use crate::id::ConvKey;
+use crate::refusal::{Fault, Refusal};
+use crate::shard::Work;
 
 /// Who calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,9 +53,7 @@ impl Call {
         let channel = |id: &str| ConvKey::channel(&user.tenant, id).slot();
         match &self.op {
             Op::GroupCreate(create) => group(create.group.as_deref().unwrap_or_default()),
-            Op::GroupInfo(of)
-            | Op::GroupLeave(of)
-            | Op::GroupDissolve(of) => group(&of.group),
+            Op::GroupInfo(of) | Op::GroupLeave(of) | Op::GroupDissolve(of) => group(&of.group),
             Op::GroupJoin(of) | Op::GroupApply(of) => group(&of.group),
             Op::GroupApprove(of) | Op::GroupReject(of) | Op::GroupTransfer(of) => group(&of.group),
             Op::GroupInvite(of) | Op::GroupKick(of) => group(&of.group),
@@ -72,5 +75,44 @@ impl Call {
         let user = &self.caller.user;
         let conv = ConvKey::from_wire(&user.tenant, &user.id, wire);
         conv.map_or_else(|| user.slot(), |conv| conv.slot())
+    }
+}
+
+/// Carries out a call that writes, in the shard that owns what it changes.
+pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> {
+    let caller = &call.caller;
+    match &call.op {
+        Op::UserSet(set) => work.user_set(caller, set),
+        Op::ConvPin(switch) => work.conv_pin(caller, switch),
+        Op::ConvMute(mute) => work.conv_mute(caller, mute),
+        Op::ConvHide(switch) => work.conv_hide(caller, switch),
+        Op::ConvClear(of) => work.conv_clear(caller, &of.conv),
+        Op::GroupCreate(_)
+        | Op::GroupJoin(_)
+        | Op::GroupApply(_)
+        | Op::GroupApprove(_)
+        | Op::GroupReject(_)
+        | Op::GroupInvite(_)
+        | Op::GroupKick(_)
+        | Op::GroupLeave(_)
+        | Op::GroupDissolve(_)
+        | Op::GroupRole(_)
+        | Op::GroupTransfer(_)
+        | Op::GroupMute(_)
+        | Op::GroupUnmute(_)
+        | Op::GroupSet(_) => work.group_call(caller, &call.op),
+        Op::ChannelCreate(_)
+        | Op::ChannelFollow(_)
+        | Op::ChannelUnfollow(_)
+        | Op::ChannelPublishers(_) => work.channel_call(caller, &call.op),
+        Op::RosterRequest(_)
+        | Op::RosterAccept(_)
+        | Op::RosterReject(_)
+        | Op::RosterRemove(_)
+        | Op::RosterBlock(_)
+        | Op::RosterUnblock(_)
+        | Op::RosterTag(_)
+        | Op::RosterNote(_) => work.roster_call(caller, &call.op),
+        _ => Err(Refusal::not_found("this operation is not offered here").into()),
     }
 }

@@ -121,3 +121,41 @@ fn split<'r, 'a>(topic: &'a str, room: &'r mut [&'a str; MOST_LEVELS]) -> &'r [&
 
 /// `im/me/op/recall/u/bob/17` has seven levels.
 const MOST_LEVELS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mentions_are_ids_or_everybody() {
+        let users = |list| Mentions::parse(list).map(|m| m.users().collect::<Vec<_>>());
+        assert_eq!(users("bob"), Ok(vec!["bob"]));
+        assert_eq!(users("bob,alice@x"), Ok(vec!["bob", "alice@x"]));
+        assert_eq!(users("all"), Ok(vec![]));
+        assert_eq!(users("bob,all"), Ok(vec!["bob"]));
+        for (list, all) in [("all", true), ("bob,all", true), ("bob", false), ("allan", false)] {
+            assert_eq!(Mentions::parse(list).map(|m| m.all()), Ok(all), "{list}");
+        }
+        for list in ["", ",", "bob,", ",bob", "bob,,alice", "bob, alice", "b+", "a/b"] {
+            assert_eq!(users(list), Err(MentionFault::NotAnId), "{list:?}");
+        }
+        let most = vec!["u"; MAX_MENTIONS].join(",");
+        assert_eq!(users(&most).map(|users| users.len()), Ok(MAX_MENTIONS));
+        let more = format!("{most},u");
+        assert_eq!(users(&more), Err(MentionFault::TooMany));
+    }
+
+    #[test]
+    fn a_target_is_a_conversation_of_the_sender() {
+        let table = [
+            (Target::User("alice"), ConvKind::User, "alice", "t/u/alice/bob"),
+            (Target::User("bob"), ConvKind::User, "bob", "t/u/bob/bob"),
+            (Target::Group("team"), ConvKind::Group, "team", "t/g/team"),
+            (Target::Channel("news"), ConvKind::Channel, "news", "t/c/news"),
+        ];
+        for (target, kind, id, text) in table {
+            assert_eq!(target.parts(), (kind, id));
+            assert_eq!(target.conv("t", "bob").as_str(), text);
+        }
+    }
+}

@@ -356,3 +356,227 @@ fn number(level: &str) -> Option<u64> {
     let spelled = plain && (level == "0" || !level.starts_with('0'));
     if spelled { level.parse().ok() } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRONG: ReasonCode = ReasonCode::TopicNameInvalid;
+    const CLOSED: ReasonCode = ReasonCode::NotAuthorized;
+    const MANY: ReasonCode = ReasonCode::QuotaExceeded;
+
+    #[test]
+    fn every_row_of_section_3_is_understood() {
+        use Published as P;
+        use Target::{Channel, Group, User};
+        let message = |to, cid, mentions| P::Message { to, cid, mentions };
+        let burn = |seconds, cid| P::Burn { user: "bob", seconds, cid };
+        let room = |lane| P::RoomMessage { room: "live", lane };
+        let cursor = |conv, which, seq| P::Cursor { conv, which, seq };
+        let operation = |op, conv, seq| P::Operation { op, conv, seq };
+        let service = |op, req| P::Service { service: "sync", op, req };
+        let table = [
+            ("im/u/bob/msg", message(User("bob"), None, None)),
+            ("im/u/bob/msg/c1", message(User("bob"), Some("c1"), None)),
+            ("im/u/a@b.c:1_2-3/msg/c1", message(User("a@b.c:1_2-3"), Some("c1"), None)),
+            ("im/g/team/msg", message(Group("team"), None, None)),
+            ("im/g/team/msg/at", message(Group("team"), Some("at"), None)),
+            ("im/g/team/msg/c1/at/all", message(Group("team"), Some("c1"), Some("all"))),
+            ("im/g/team/msg/c1/at/a,b", message(Group("team"), Some("c1"), Some("a,b"))),
+            ("im/g/msg/msg/msg", message(Group("msg"), Some("msg"), None)),
+            ("im/c/news/msg", message(Channel("news"), None, None)),
+            ("im/c/news/msg/c1", message(Channel("news"), Some("c1"), None)),
+            ("im/r/live/msg", room(Lane::Chat)),
+            ("im/r/live/msg/hi", room(Lane::Hi)),
+            ("im/r/live/msg/chat", room(Lane::Chat)),
+            ("im/r/live/msg/like", room(Lane::Like)),
+            ("im/u/bob/sig/typing", P::Signal { to: SignalTarget::User("bob"), kind: "typing" }),
+            ("im/g/team/sig/offer", P::Signal { to: SignalTarget::Group("team"), kind: "offer" }),
+            ("im/r/live/sig/frame", P::Signal { to: SignalTarget::Room("live"), kind: "frame" }),
+            ("im/me/cur/u/bob/read/17", cursor(User("bob"), Position::Read, 17)),
+            ("im/me/cur/g/team/recv/0", cursor(Group("team"), Position::Recv, 0)),
+            (
+                "im/me/cur/c/news/read/18446744073709551615",
+                cursor(Channel("news"), Position::Read, u64::MAX),
+            ),
+            ("im/u/bob/burn/1", burn(1, None)),
+            ("im/u/bob/burn/604800/c1", burn(604_800, Some("c1"))),
+            ("im/me/op/recall/u/bob/1", operation(Operation::Recall, User("bob"), 1)),
+            ("im/me/op/edit/g/team/20", operation(Operation::Edit, Group("team"), 20)),
+            ("im/me/op/react/c/news/3", operation(Operation::React, Channel("news"), 3)),
+            ("im/me/st/dnd", P::Status { show: "dnd" }),
+            ("im/me/st/on-tour", P::Status { show: "on-tour" }),
+            ("im/me/bg", P::Background),
+            ("im/me/fg", P::Foreground),
+            ("im/svc/sync/heads", service("heads", None)),
+            ("im/svc/sync/pull/r1", service("pull", Some("r1"))),
+        ];
+        for (topic, meaning) in table {
+            assert_eq!(parse_publish(topic), Ok(meaning), "{topic}");
+        }
+    }
+
+    fn check(table: &[(&str, ReasonCode)]) {
+        for (topic, reason) in table {
+            let error = parse_publish(topic).expect_err(topic);
+            assert_eq!(error.reason, *reason, "{topic}: {error}");
+            assert!(error.what.contains('/'), "{topic}: {error} names no place");
+        }
+    }
+
+    #[test]
+    fn what_no_row_names_is_refused() {
+        let table = [
+            // Not in the tree, or nowhere in it.
+            ("im", WRONG),
+            ("im/", WRONG),
+            ("a/u/bob/msg", WRONG),
+            ("/im/u/bob/msg", WRONG),
+            ("im/x/bob/msg", WRONG),
+            ("im//bob/msg", WRONG),
+            ("im/u", WRONG),
+            ("im/u/bob", WRONG),
+            ("im/U/bob/msg", WRONG),
+            // Internal topics.
+            ("im/default/u/bob", WRONG),
+            ("im/default/g/team", WRONG),
+            ("im/u/u/bob", WRONG),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn messages_are_spelled_in_full() {
+        let long = "x".repeat(65);
+        let list = vec!["u"; 51].join(",");
+        let table = [
+            ("im/u//msg", WRONG),
+            ("im/u/bob/", WRONG),
+            ("im/u/bob/msg/", WRONG),
+            ("im/u/bob/Msg", WRONG),
+            ("im/u/bob x/msg", WRONG),
+            ("im/u/bób/msg", WRONG),
+            ("im/u/bob/msg/c 1", WRONG),
+            ("im/u/bob/msg/c1/", WRONG),
+            ("im/u/bob/msg/c1/x", WRONG),
+            ("im/u/bob/msg/c1/at", WRONG),
+            ("im/u/bob/msg/c1/at/", WRONG),
+            ("im/u/bob/msg/c1/at/a,,b", WRONG),
+            ("im/u/bob/msg/c1/at/a/b", WRONG),
+            ("im/u/bob/msg/c1/at/a/b/c/d", WRONG),
+            (&format!("im/u/{long}/msg"), WRONG),
+            (&format!("im/u/bob/msg/{long}"), WRONG),
+            (&format!("im/g/team/msg/c1/at/{long}"), WRONG),
+            (&format!("im/g/team/msg/c1/at/{list}"), MANY),
+            // Burning is between two; a number in its one spelling.
+            ("im/g/team/burn/5", WRONG),
+            ("im/u/bob/burn", WRONG),
+            ("im/u/bob/burn/", WRONG),
+            ("im/u/bob/burn/0", WRONG),
+            ("im/u/bob/burn/05", WRONG),
+            ("im/u/bob/burn/+5", WRONG),
+            ("im/u/bob/burn/-5", WRONG),
+            ("im/u/bob/burn/5s", WRONG),
+            ("im/u/bob/burn/٣", WRONG),
+            ("im/u/bob/burn/604801", WRONG),
+            ("im/u/bob/burn/4294967297", WRONG),
+            ("im/u/bob/burn/5/", WRONG),
+            ("im/u/bob/burn/5/c1/x", WRONG),
+            ("im/u/b b/burn/5", WRONG),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn rooms_and_signals_are_spelled_in_full() {
+        let table = [
+            ("im/r//msg", WRONG),
+            ("im/r/live/msg/", WRONG),
+            ("im/r/live/msg/low", WRONG),
+            ("im/r/live/msg/hi/c1", WRONG),
+            ("im/r/live/stat", CLOSED),
+            ("im/r/live/stat/x", WRONG),
+            // Signals.
+            ("im/c/news/sig/typing", WRONG),
+            ("im/u/bob/sig", WRONG),
+            ("im/u/bob/sig/", WRONG),
+            ("im/u/bob/sig/a/b", WRONG),
+            ("im/u/bob/sig/a b", WRONG),
+            ("im/u//sig/typing", WRONG),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn what_is_ones_own_is_spelled_in_full() {
+        let table = [
+            // Cursors.
+            ("im/me/cur", WRONG),
+            ("im/me/cur/u/bob/read", WRONG),
+            ("im/me/cur/u/bob/read/", WRONG),
+            ("im/me/cur/u/bob/seen/1", WRONG),
+            ("im/me/cur/r/live/read/1", WRONG),
+            ("im/me/cur/u//read/1", WRONG),
+            ("im/me/cur/u/bob/read/x", WRONG),
+            ("im/me/cur/u/bob/read/01", WRONG),
+            ("im/me/cur/u/bob/read/18446744073709551616", WRONG),
+            ("im/me/cur/u/bob/read/1/2", WRONG),
+            // Operations; to burn is none (ruling 32).
+            ("im/me/op/recall/u/bob", WRONG),
+            ("im/me/op/recall/u/bob/0", WRONG),
+            ("im/me/op/recall/u/bob/1/2", WRONG),
+            ("im/me/op/burn/u/bob/1", WRONG),
+            ("im/me/op/recall/r/live/1", WRONG),
+            ("im/me/op/recall/g/te am/1", WRONG),
+            // One's own.
+            ("im/me", WRONG),
+            ("im/me/", WRONG),
+            ("im/me/st", WRONG),
+            ("im/me/st/", WRONG),
+            ("im/me/st/a b", WRONG),
+            ("im/me/st/away/now", WRONG),
+            ("im/me/bg/x", WRONG),
+            ("im/me/fg/", WRONG),
+            ("im/me/u/bob/msg", WRONG),
+            ("im/me/in", CLOSED),
+            ("im/me/in/u/bob", CLOSED),
+            ("im/me/in/u/bob/1/alice/2/0000000000000", CLOSED),
+            ("im/me/sig/u/bob/alice/typing", CLOSED),
+            ("im/me/pr/alice", CLOSED),
+            ("im/me/sys/hello", CLOSED),
+            ("im/me/res/r1/ok", CLOSED),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn services_are_spelled_in_full() {
+        let table = [
+            ("im/svc", WRONG),
+            ("im/svc/sync", WRONG),
+            ("im/svc/sync/", WRONG),
+            ("im/svc//heads", WRONG),
+            ("im/svc/sync/heads/", WRONG),
+            ("im/svc/sync/heads/r1/x", WRONG),
+            ("im/svc/sync/heads/r 1", WRONG),
+        ];
+        check(&table);
+    }
+
+    #[test]
+    fn words_of_topics_are_those_read_back() {
+        for lane in [Lane::Hi, Lane::Chat, Lane::Like] {
+            assert_eq!(Lane::parse(lane.as_str()), Some(lane));
+        }
+        for which in [Position::Read, Position::Recv] {
+            let topic = format!("im/me/cur/u/bob/{}/1", which.as_str());
+            let meaning = Published::Cursor { conv: Target::User("bob"), which, seq: 1 };
+            assert_eq!(parse_publish(&topic), Ok(meaning));
+        }
+        for op in [Operation::Recall, Operation::Edit, Operation::React] {
+            let topic = format!("im/me/op/{}/u/bob/1", op.as_str());
+            let meaning = Published::Operation { op, conv: Target::User("bob"), seq: 1 };
+            assert_eq!(parse_publish(&topic), Ok(meaning));
+        }
+    }
+}

@@ -1,9 +1,7 @@
-//! A user's own state: the conversation list with its cursors, and what the user's devices have
-//! come to. Owned by the user's shard.
+//! A user's own state: the conversation list with its cursors, and the user's devices. Owned by
+//! the user's shard.
 
+pub mod device;
 pub mod lazy;
 pub mod list;
-
-use crate::command::Device;
-use crate::refusal::Fault;
-use crate::shard::Work;
+pub mod services;

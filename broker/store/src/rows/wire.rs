@@ -38,12 +38,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The next byte.
     pub fn byte(&mut self) -> Result<u8, Fault> {
         let (first, rest) = self.rest.split_first().ok_or("ends early")?;
         self.rest = rest;
         Ok(*first)
     }
 
+    /// A number.
     pub fn number(&mut self) -> Result<u64, Fault> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
@@ -60,38 +62,46 @@ impl<'a> Cursor<'a> {
         Err("number too long")
     }
 
+    /// A number of at most 32 bits.
     pub fn u32(&mut self) -> Result<u32, Fault> {
         u32::try_from(self.number()?).map_err(|_| "number too large")
     }
 
+    /// A number of at most 16 bits.
     pub fn u16(&mut self) -> Result<u16, Fault> {
         u16::try_from(self.number()?).map_err(|_| "number too large")
     }
 
+    /// A length.
     pub fn len(&mut self) -> Result<usize, Fault> {
         usize::try_from(self.number()?).map_err(|_| "number too large")
     }
 
+    /// So many bytes.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or("ends early")?;
         self.rest = rest;
         Ok(taken)
     }
 
+    /// Bytes with their length before them.
     pub fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let len = self.len()?;
         self.take(len)
     }
 
+    /// Text with its length before it.
     pub fn text(&mut self) -> Result<Arc<str>, Fault> {
         let bytes = self.bytes()?;
         std::str::from_utf8(bytes).map(Arc::from).map_err(|_| "text is not UTF-8")
     }
 
+    /// What has not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
+    /// True at the end.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
