@@ -64,6 +64,8 @@ pub enum Command {
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
     Read(Box<Call>),
+    /// A room's row is to be stored.
+    KeepRoom(Box<crate::room::KeepRoom>),
     /// What another shard owes this one.
     Forward {
         /// The outbox entry it came from, and the shard that keeps it; `None`: nothing is kept.
@@ -88,6 +90,7 @@ impl Command {
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
+            Command::KeepRoom(keep) => Some(keep.slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::ForwardDone { .. } => None,
         }

@@ -92,7 +92,7 @@ pub mod user_kind {
 }
 
 /// Kind of a room's row.
-const ROOM: u8 = 0x20;
+pub const ROOM: u8 = 0x20;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
 

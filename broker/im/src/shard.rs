@@ -204,6 +204,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
         Command::Operate(operate) => Some(operate.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::Call(call) => Some(call.asker),
+        Command::KeepRoom(keep) => Some(keep.asker),
         _ => None,
     }
 }
@@ -238,6 +239,7 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);

@@ -1,18 +1,17 @@
-//! Requests to the service `room`: their bodies, as `im-services` of the profile spells them.
-
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+//! What the service `room` asks of one room.
 
 use super::Ticket;
 use crate::id::is_id;
 use crate::refusal::Refusal;
+use crate::service::Op;
+use crate::service::ops::{RoomCreate, RoomRole, RoomUser, RoomUsers};
 
 /// Longest name of a room, in bytes.
 const NAME_BYTES: usize = 256;
 /// Users named by a `members` answer that does not say how many.
-const DEFAULT_SAMPLE: usize = 50;
+const DEFAULT_SAMPLE: u32 = 50;
 /// The most of them.
-const MOST_SAMPLE: usize = 200;
+const MOST_SAMPLE: u32 = 200;
 /// Users of one invitation.
 const MOST_INVITED: usize = 200;
 
@@ -30,8 +29,6 @@ pub struct Caller<'a> {
 pub enum RoomCall {
     /// A room comes to be; without an id the broker makes one.
     Create {
-        /// Its id.
-        room: Option<String>,
         /// For people.
         name: String,
         /// Who may come in.
@@ -84,127 +81,75 @@ pub enum RoomCall {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CreateBody {
-    room: Option<String>,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    ticket: Ticket,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoomBody {
-    room: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UserBody {
-    room: String,
-    user: Option<String>,
-    until: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MembersBody {
-    room: String,
-    limit: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InviteBody {
-    room: String,
-    users: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RoleWord {
-    Moderator,
-    Member,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoleBody {
-    room: String,
-    user: String,
-    role: RoleWord,
-}
-
-impl RoomCall {
-    /// The room that the body names (none in a `create` without) and what is asked of it. An
-    /// empty body is `{}`.
-    pub fn parse(operation: &str, body: &[u8]) -> Result<(Option<String>, RoomCall), Refusal> {
-        let body = if body.is_empty() { b"{}" } else { body };
-        let (room, call) = match operation {
-            "create" => {
-                let CreateBody { room, name, ticket } = read(body)?;
-                if name.len() > NAME_BYTES {
-                    return Err(Refusal::bad_request("name: longer than 256 bytes"));
-                }
-                let call = RoomCall::Create { room: room.clone(), name, ticket };
-                if let Some(room) = &room {
-                    check_id("room", room)?;
-                }
-                return Ok((room, call));
-            }
-            "info" => (read::<RoomBody>(body)?.room, RoomCall::Info),
-            "close" => (read::<RoomBody>(body)?.room, RoomCall::Close),
-            "mute" | "unmute" | "ban" | "unban" => {
-                let body: UserBody = read(body)?;
-                let call = of_user(operation, body.user, body.until)?;
-                (body.room, call)
-            }
-            "members" => {
-                let MembersBody { room, limit } = read(body)?;
-                let limit = limit.unwrap_or(DEFAULT_SAMPLE).min(MOST_SAMPLE);
-                (room, RoomCall::Members { limit })
-            }
-            "invite" => {
-                let InviteBody { room, users } = read(body)?;
-                if users.len() > MOST_INVITED {
-                    return Err(Refusal::bad_request("users: more than 200"));
-                }
-                users.iter().try_for_each(|user| check_id("users", user))?;
-                (room, RoomCall::Invite { users })
-            }
-            "role" => {
-                let RoleBody { room, user, role } = read(body)?;
-                check_id("user", &user)?;
-                let moderator = matches!(role, RoleWord::Moderator);
-                (room, RoomCall::Role { user, moderator })
-            }
-            _ => {
-                let text = "the service room has no such operation";
-                return Err(Refusal::bad_request(text));
-            }
-        };
-        check_id("room", &room)?;
-        Ok((Some(room), call))
-    }
-}
-
-fn of_user(operation: &str, user: Option<String>, until: Option<u64>) -> Result<RoomCall, Refusal> {
-    if let Some(user) = &user {
-        check_id("user", user)?;
-    }
-    Ok(match (operation, user) {
-        ("mute", user) => RoomCall::Mute { user, until },
-        ("unmute", user) => RoomCall::Unmute { user },
-        ("ban", Some(user)) => RoomCall::Ban { user, until },
-        (_, Some(user)) => RoomCall::Unban { user },
-        (_, None) => return Err(Refusal::bad_request("user: missing")),
+/// The room that an operation names (none in a `create` without an id) and what is asked of it;
+/// `None` for operations of other services.
+///
+/// # Errors
+/// Names the field that is wrong.
+pub fn room_call(op: &Op) -> Option<Result<(Option<String>, RoomCall), Refusal>> {
+    let of_room = |room: &String, call: Result<RoomCall, Refusal>| {
+        check_id("room", room)?;
+        Ok((Some(room.clone()), call?))
+    };
+    Some(match op {
+        Op::RoomCreate(create) => creation(create),
+        Op::RoomInfo(of) => of_room(&of.room, Ok(RoomCall::Info)),
+        Op::RoomClose(of) => of_room(&of.room, Ok(RoomCall::Close)),
+        Op::RoomMute(of) => of_room(&of.room, anyone(of).map(|user| mute(user, of.until))),
+        Op::RoomUnmute(of) => of_room(&of.room, anyone(of).map(|user| RoomCall::Unmute { user })),
+        Op::RoomBan(of) => {
+            let ban = |user| RoomCall::Ban { user, until: of.until };
+            of_room(&of.room, someone(of).map(ban))
+        }
+        Op::RoomUnban(of) => of_room(&of.room, someone(of).map(|user| RoomCall::Unban { user })),
+        Op::RoomMembers(of) => {
+            let limit = of.limit.unwrap_or(DEFAULT_SAMPLE).min(MOST_SAMPLE) as usize;
+            of_room(&of.room, Ok(RoomCall::Members { limit }))
+        }
+        Op::RoomInvite(of) => of_room(&of.room, invitation(of)),
+        Op::RoomRole(of) => of_room(&of.room, role(of)),
+        _ => return None,
     })
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
+fn creation(create: &RoomCreate) -> Result<(Option<String>, RoomCall), Refusal> {
+    if let Some(room) = &create.room {
+        check_id("room", room)?;
+    }
+    let name = create.name.clone().unwrap_or_default();
+    if name.len() > NAME_BYTES {
+        return Err(Refusal::bad_request("name: longer than 256 bytes"));
+    }
+    Ok((create.room.clone(), RoomCall::Create { name, ticket: create.ticket }))
+}
+
+fn mute(user: Option<String>, until: Option<u64>) -> RoomCall {
+    RoomCall::Mute { user, until }
+}
+
+fn anyone(of: &RoomUser) -> Result<Option<String>, Refusal> {
+    if let Some(user) = &of.user {
+        check_id("user", user)?;
+    }
+    Ok(of.user.clone())
+}
+
+fn someone(of: &RoomUser) -> Result<String, Refusal> {
+    anyone(of)?.ok_or_else(|| Refusal::bad_request("user: missing"))
+}
+
+fn invitation(of: &RoomUsers) -> Result<RoomCall, Refusal> {
+    if of.users.len() > MOST_INVITED {
+        return Err(Refusal::bad_request("users: more than 200"));
+    }
+    of.users.iter().try_for_each(|user| check_id("users", user))?;
+    Ok(RoomCall::Invite { users: of.users.clone() })
+}
+
+fn role(of: &RoomRole) -> Result<RoomCall, Refusal> {
+    check_id("user", &of.user)?;
+    let moderator = of.role == crate::service::ops::RoomRank::Moderator;
+    Ok(RoomCall::Role { user: of.user.clone(), moderator })
 }
 
 fn check_id(field: &'static str, id: &str) -> Result<(), Refusal> {

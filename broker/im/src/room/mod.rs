@@ -9,6 +9,7 @@
 
 mod bucket;
 mod call;
+mod keep;
 mod likes;
 mod message;
 mod moderation;
@@ -18,13 +19,16 @@ mod settings;
 mod shaper;
 mod state;
 
-pub use call::{Caller, RoomCall};
+pub use call::{Caller, RoomCall, room_call};
+pub use keep::{KeepRoom, stored_rooms};
 pub use message::{RoomMessage, sender_hash, signal, stat};
 pub use moderation::{Evicted, Moderated};
-pub use row::{FOR_EVER, RoomRow, Ticket};
+pub use row::{FOR_EVER, RoomRow};
 pub use settings::{RoomSettings, SendRate};
 pub use shaper::{Flow, Shaper, ShaperRates};
 pub use state::{Joined, Left, Post, Posted, Room, RoomOutput};
+
+pub use crate::service::ops::Ticket;
 
 #[cfg(test)]
 mod tests;

@@ -5,19 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::Ticket;
+
 /// An `until` without an end.
 pub const FOR_EVER: u64 = u64::MAX;
-
-/// Who may come in.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ticket {
-    /// Everybody who is not banned.
-    #[default]
-    Open,
-    /// The owner, moderators and whom they have invited.
-    Invite,
-}
 
 /// The stored row of a room that somebody has created. Times are ms since the epoch.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
