@@ -75,6 +75,7 @@ impl Worker {
         self.counters.stored_sessions.sub(u64::from(session.route.session.is_some()));
         session.route.leave(location);
         self.env.retained.end_scans(session.scans.len());
+        self.leave_rooms(&mut session);
         self.leave_groups(location, &session);
         if session.route.session.is_none() {
             self.unroute(&session);

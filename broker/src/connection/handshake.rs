@@ -16,6 +16,7 @@ use hoopoe_store::command::{
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
+use super::room;
 use super::closing::Cause;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
@@ -175,6 +176,7 @@ impl Worker {
         if let Some(stored) = opened.session {
             self.restore(location, stored);
         }
+        self.enter_rooms(location, None);
         self.resume(location);
     }
 
@@ -277,6 +279,12 @@ impl Worker {
                     window: super::subscribe::GROUP_WINDOW,
                 };
                 shared.push((*group, member));
+            }
+        }
+        for subscription in &stored.subscriptions {
+            if let Some(room) = room::of_filter(&subscription.filter, version) {
+                let (options, id) = (subscription.options, subscription.identifier);
+                self.enter_later(location, None, &subscription.filter, room, options, id);
             }
         }
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
@@ -552,5 +560,6 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        rooms: Default::default(),
     }
 }

@@ -15,6 +15,7 @@ mod plan;
 mod publish;
 mod queue;
 mod rate;
+mod room;
 mod session;
 mod socket;
 mod subscribe;
@@ -36,6 +37,7 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
+use crate::im::rooms::Rooms;
 use crate::settings::Door;
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
@@ -105,6 +107,8 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
+    /// Live rooms.
+    pub rooms: Rooms,
     /// Publications with RETAIN, while some client is sent retained messages.
     pub retained: RetainedOrder,
     /// Numbers for subscribers that are not stored.

@@ -76,6 +76,21 @@ impl Worker {
             check_publish(&connection.limits, publish, topic)?;
         }
         let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
+        if let Some(said) = self.published_to_room(location, topic, publish) {
+            match said {
+                Ok(()) => {
+                    self.owe(location, 0, 0, answer);
+                }
+                Err(refusal) => {
+                    let text = match refusal.message {
+                        std::borrow::Cow::Borrowed(text) => text,
+                        std::borrow::Cow::Owned(_) => "refused",
+                    };
+                    self.refuse_publish(location, answer, (refusal.code, text));
+                }
+            }
+            return Ok(());
+        }
         if let Some(refusal) = self.may_publish(location, topic, publish.retain) {
             self.refuse_publish(location, answer, refusal);
             return Ok(());

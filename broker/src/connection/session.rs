@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::plan::Plan;
 use super::rate::Rate;
+use super::room::Memberships;
 use crate::access::Identity;
 
 /// Where an outgoing message came from.
@@ -271,6 +272,8 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
+    /// Live rooms it is in.
+    pub rooms: Memberships,
 }
 
 impl Session {

@@ -53,6 +53,10 @@ impl Worker {
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
         for (filter, options) in &subscribe.filters {
+            if let Some(code) = self.grant_room(location, subscribe, filter, *options) {
+                codes.push(code);
+                continue;
+            }
             match self.grant(location, filter, *options) {
                 Ok(grant) => {
                     codes.push(granted(grant.options.qos));
@@ -224,6 +228,7 @@ impl Worker {
         }
         let suback = SubAck { id, codes, properties: AckProperties::NONE };
         self.send_packet(location, version, &Packet::SubAck(suback));
+        self.enter_rooms(location, Some(id));
         self.scan_on(location);
     }
 
@@ -238,6 +243,7 @@ impl Worker {
         };
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut ended: Vec<Arc<str>> = Vec::new();
+        let mut left: SmallVec<[&str; 4]> = SmallVec::new();
         let mut dropped_scans = 0;
         for filter in &unsubscribe.filters {
             if check_filter(filter).is_err() {
@@ -249,12 +255,14 @@ impl Worker {
                 session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
                 dropped_scans += before - session.scans.len();
                 ended.push((*filter).into());
+                left.push(*filter);
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
             }
         }
         let (subscriber, stored) = (session.route.subscriber, session.route.session);
         let epoch = session.epoch;
+        left.iter().for_each(|filter| self.leave_by_filter(location, filter));
         self.env.retained.end_scans(dropped_scans);
         let shared: Vec<_> = ended.iter().filter(|filter| filter.starts_with("$share/")).collect();
         let stores = stored.is_some() && !ended.is_empty();

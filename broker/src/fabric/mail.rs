@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::access::Identity;
 use crate::connection::{Listener, Seats};
+use crate::im::rooms::RoomLetter;
 use crate::shard::{QueuePage, RetainedPage};
 
 /// A letter to a worker.
@@ -78,6 +79,8 @@ pub enum Mail {
     },
     /// A transient publication from another worker.
     Deliver(Delivery),
+    /// From a live room.
+    Room(Box<RoomLetter>),
     /// Entries of a stored queue.
     Queue {
         /// Who asked.

@@ -17,6 +17,7 @@ use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
 use hoopoe_im::FIRST_LEVEL;
+use hoopoe_im::room::RoomSettings;
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::access::Access;
 use crate::admin::{AdminState, Gauges, NodePhase};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
+use crate::im::rooms::Rooms;
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -134,7 +136,9 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
+        let rooms = Rooms::new(RoomSettings::default(), fabric.workers.clone());
         let env = Arc::new(Env {
+            rooms,
             fabric,
             access,
             telemetry,

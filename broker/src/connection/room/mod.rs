@@ -19,7 +19,7 @@ use hoopoe_codec::{PacketId, PacketType, Publish, ReasonCode, SubscribeOptions, 
 use hoopoe_core::Location;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::room::{Post, Shaper};
-use hoopoe_im::topic::Lane;
+use hoopoe_im::topic::{Filter, Lane, Published, SignalTarget, parse_filter, parse_publish};
 use slab::Slab;
 
 use super::Connection;
@@ -276,6 +276,44 @@ impl Worker {
         Ok(())
     }
 
+    /// Hook: a publication to a room.
+    pub(super) fn published_to_room(
+        &mut self,
+        location: Location,
+        topic: &str,
+        publish: &Publish<'_>,
+    ) -> Option<Result<(), Refusal>> {
+        let properties = publish.properties.forwardable();
+        match parse_publish(topic).ok()? {
+            Published::RoomMessage { room, lane } => {
+                Some(self.publish_to_room(location, room, lane, publish, &properties))
+            }
+            Published::Signal { to: SignalTarget::Room(room), kind } => {
+                Some(self.signal_to_room(location, room, kind, publish.payload, &properties))
+            }
+            _ => None,
+        }
+    }
+
+    /// Hook: a filter on a room.
+    pub(super) fn grant_room(
+        &mut self,
+        location: Location,
+        subscribe: &hoopoe_codec::Subscribe<'_>,
+        filter: &str,
+        options: SubscribeOptions,
+    ) -> Option<ReasonCode> {
+        let version = self.connection(location)?.session()?.version;
+        let room = of_filter(filter, version)?;
+        if let Err(refusal) = self.may_enter(location, room) {
+            return Some(suback_code(&refusal));
+        }
+        self.connection(location)?.session()?.subscriptions.put(filter);
+        let identifier = subscribe.subscription_id.unwrap_or(0);
+        self.enter_later(location, Some(subscribe.id), filter, room, options, identifier);
+        Some(ReasonCode::Success)
+    }
+
     /// What follows from something done to a room.
     fn room_todo(&mut self, live: &Arc<LiveRoom>, todo: Todo) {
         if let Some(at_ms) = todo.look_at_ms {
@@ -295,6 +333,14 @@ impl Worker {
             let todo = self.env.rooms.look(self.number, self.now_ms, &live, at_ms);
             self.room_todo(&live, todo);
         }
+    }
+}
+
+/// The room that a filter is on.
+pub(super) fn of_filter(filter: &str, version: Version) -> Option<&str> {
+    match parse_filter(filter, version) {
+        Ok(Filter::Room { room }) => Some(room),
+        _ => None,
     }
 }
 
