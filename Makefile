@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test crash check bench fmt packages test-packages rocksdb
+.PHONY: help run build test crash abuse restart-speed check bench fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -29,7 +29,7 @@ say = @printf '\n== %s\n' "$(1)"
 
 help: ## List the targets
 	@printf 'Hoopoe, an MQTT broker for instant messaging\n\n'
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@printf '\nBuild products: %s\n' "$(CARGO_TARGET_DIR)"
 
 run: build ## Build the broker and start it; ARGS='…' goes to `hoopoe serve`
@@ -66,6 +66,15 @@ crash: test-packages rocksdb ## Kill the broker KILLS=300 times under load and a
 	$(call say,Killing the broker)
 	@"$(CARGO_TARGET_DIR)/debug/crash" --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+# The tests of overload and abuse, which `make test` runs in small.
+abuse: export HOOPOE_ABUSE_SCALE ?= 10
+abuse: test-packages rocksdb ## Overload and abuse at length; HOOPOE_ABUSE_SCALE=10 times of everything
+	$(call say,Building)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Overload and abuse ($(HOOPOE_ABUSE_SCALE) times))
+	@export HOOPOE_BIN="$(CARGO_TARGET_DIR)/debug/hoopoe"; \
+	set -x; cargo test --locked -p hoopoe-tests --test abuse -- --nocapture $(ARGS) </dev/null
+
 check: packages rocksdb ## Formatting, lints, documentation and the house rules
 	$(call say,Formatting)
 	cargo fmt --all --check
@@ -81,6 +90,13 @@ bench: build ## Build the load tester and run it; ARGS='…' goes to `hoopoe-ben
 	cargo build --release --locked -p hoopoe-bench
 	$(call say,Running the load tester)
 	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),--help)
+
+restart-speed: build ## Measure a start on a million stored messages
+	$(call say,Building the test)
+	cargo build --workspace --locked --bins --tests
+	$(call say,Filling a store and starting on it)
+	HOOPOE_RESTART_LONG=1 HOOPOE_BIN="$(CARGO_TARGET_DIR)/release/hoopoe" \
+		cargo test --workspace --locked --test disk a_start_on_a_full_store </dev/null
 
 fmt: ## Format the code
 	cargo fmt --all

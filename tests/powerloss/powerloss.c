@@ -25,7 +25,8 @@
  *   - A file system often writes a new file's name along with its first fsync. Not relied upon.
  *
  * The image has the folder's form: names that are durable are hard links to the objects, one per
- * file, that hold durable contents (POWERLOSS_IMAGE/.objects).
+ * file, that hold durable contents (POWERLOSS_IMAGE/.objects). It is complete once there is a file
+ * POWERLOSS_IMAGE/.objects/complete.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -294,6 +295,12 @@ __attribute__((constructor)) static void begin(void) {
     folder_length = strlen(below_this);
     folder = below_this;
     take_folder(folder);
+    /* Up to here the program has done nothing: an image without this file is to be ignored. */
+    char complete[PATH_MAX];
+    join(complete, image, "/.objects/complete", "");
+    int fd = real_open(complete, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    if (fd < 0) give_up("image", complete);
+    real_close(fd);
 }
 
 /* A descriptor was opened. */

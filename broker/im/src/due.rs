@@ -46,7 +46,7 @@ fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {
     ConvKey::parse(std::str::from_utf8(name?).ok()?)
 }
 
-/// Visits the rows of one kind in a slot: what stands behind slot and kind, the key, the row.
+/// Visits the rows of a kind in a slot: what stands behind the kind, the key, the row.
 pub(crate) fn scan(
     kv: &SharedKv,
     slot: u16,

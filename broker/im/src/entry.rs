@@ -322,6 +322,7 @@ mod tests {
             id: MessageId(0x0123_4567_89ab_cdef),
             ts_ms: 1_700_000_000_123,
             from: "alice".into(),
+            device: "ios-1".into(),
             cid: Some("c1".into()),
             kind: EntryKind::Edit,
             reference: 3,
@@ -343,6 +344,7 @@ mod tests {
             id: MessageId(0),
             ts_ms: 0,
             from: "".into(),
+            device: "ios-1".into(),
             cid: None,
             kind: EntryKind::Message,
             reference: 0,
@@ -399,6 +401,8 @@ mod tests {
             &[0xfb, 0xd0, 0x95, 0xff, 0xbc, 0x31],
             &[3, 12, 0x80, 0xf5, 0x24, 5],
             b"alice",
+            &[5],
+            b"ios-1",
             &[0, 2, 1, 1],
             b"hello",
         ];
@@ -432,7 +436,7 @@ mod tests {
         let fault = Entry::decode(full().conv, 17, &endless).map(drop);
         assert_eq!(fault, Err(EntryFault::Value("ts")));
         let mut crowd = row(&least());
-        crowd.truncate(17);
+        crowd.truncate(23);
         crowd.extend([0xff; 9]);
         crowd.push(1);
         let fault = Entry::decode(least().conv, 1, &crowd).map(drop);

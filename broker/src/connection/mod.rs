@@ -8,6 +8,7 @@
 mod closing;
 mod deliver;
 mod handshake;
+mod im;
 mod inbound;
 mod message;
 mod output;
@@ -37,7 +38,7 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
-use crate::im::rooms::Rooms;
+use crate::im::ImNode;
 use crate::settings::Door;
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
@@ -92,6 +93,9 @@ pub struct Limits {
     pub burst_secs: u64,
 }
 
+/// Bytes of answers that may wait for a socket on top of messages.
+const ANSWER_BYTES: usize = 64 * 1024;
+
 /// What all connections of the node share.
 pub struct Env {
     /// The threads and the index.
@@ -107,10 +111,10 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
-    /// Live rooms.
-    pub rooms: Rooms,
     /// Publications with RETAIN, while some client is sent retained messages.
     pub retained: RetainedOrder,
+    /// What all threads share of the IM profile.
+    pub im: ImNode,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -172,6 +176,8 @@ pub struct Listener {
     pub limits: ArcSwap<Limits>,
     /// The subject of a client's certificate is its user name.
     pub subject_as_user: bool,
+    /// Users who come in here are users of the IM profile.
+    pub im: bool,
     /// Seconds from accept to CONNECT.
     pub connect_timeout_secs: u64,
 }
@@ -204,6 +210,8 @@ struct Newcomer {
     request_response: bool,
     request_problem: bool,
     expiry_capped: bool,
+    /// A device of an IM user wants no replay (`im-start = heads`).
+    heads_only: bool,
 }
 
 /// How far a connection is.
@@ -250,6 +258,8 @@ struct Connection {
     blocked: bool,
     /// The client is not read until answers have left.
     paused: bool,
+    /// The client was not read because it does not read what it is sent.
+    clogged: bool,
     /// Close the socket once the output is written.
     finishing: bool,
     keep_alive_secs: u16,
@@ -293,7 +303,24 @@ impl Connection {
 
     /// More waits for the socket than may: QoS 0 is dropped, everything else waits.
     fn is_full(&self) -> bool {
-        self.output_len() > self.limits.write_buffer_bytes
+        let to_come = match &self.phase {
+            Phase::Active(session) => session.stored.as_ref().map_or(0, |s| s.steps_bytes),
+            _ => 0,
+        };
+        self.output_len() + to_come > self.limits.write_buffer_bytes
+    }
+
+    /// More waits for the socket than messages alone make it: a client that asks and does not
+    /// listen is not heard either, until it takes what it asked for.
+    fn is_clogged(&self) -> bool {
+        let messages = self.limits.write_buffer_bytes + self.limits.max_packet_bytes as usize;
+        self.output_len() > messages + ANSWER_BYTES
+    }
+
+    /// Whether the client is not to be read now; notes it, for reading to go on later.
+    fn holds_back(&mut self) -> bool {
+        self.clogged = self.is_clogged();
+        self.clogged
     }
 
     fn label(&self) -> String {

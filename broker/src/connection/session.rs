@@ -12,9 +12,9 @@ use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
 use hoopoe_store::effect::QueueEntry;
 use smallvec::SmallVec;
 
+use super::im::{ImDevice, ImOwed};
 use super::plan::Plan;
 use super::rate::Rate;
-use super::room::Memberships;
 use crate::access::Identity;
 
 /// Where an outgoing message came from.
@@ -42,13 +42,20 @@ pub enum Origin {
         /// Entry.
         seq: u64,
     },
+    /// A conversation of the IM profile, which goes by cursors.
+    Im {
+        /// The device's stream.
+        stream: u32,
+        /// Entry.
+        seq: u64,
+    },
 }
 
 impl Origin {
     /// The origin as the store knows it; `None` when nothing is stored.
     pub fn source(self) -> Option<Source> {
         match self {
-            Origin::Transient => None,
+            Origin::Transient | Origin::Im { .. } => None,
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
@@ -117,11 +124,17 @@ pub struct Owed {
     pub bytes: usize,
     /// Why the publication is refused, if it is: for people.
     pub reason: Option<&'static str>,
+    /// Set for what is published below `im/`.
+    pub im: Option<Box<ImOwed>>,
 }
 
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
-        Owed { answer, publish: None, bytes: 0, reason: None }
+        let bytes = match &answer {
+            Answer::SubAck(_, codes) | Answer::UnsubAck(_, codes) => codes.len(),
+            _ => 0,
+        };
+        Owed { answer, publish: None, bytes, reason: None, im: None }
     }
 }
 
@@ -196,6 +209,18 @@ pub enum Step {
     Publish(Outgoing, PacketId),
     /// Send PUBREL.
     PubRel(PacketId),
+    /// Forget the exchange of a group's entry: that the entry is done is written.
+    Forget(PacketId),
+}
+
+impl Step {
+    /// Bytes of the message it sends.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Step::Publish(outgoing, _) => outgoing.publication.bytes().len(),
+            Step::PubRel(_) | Step::Forget(_) => 0,
+        }
+    }
 }
 
 /// Delivery from the store.
@@ -217,6 +242,8 @@ pub struct Stored {
     pub done: Vec<u64>,
     /// QoS 2 exchanges that wait for their commit, and what must not overtake them.
     pub steps: Answers<Step>,
+    /// Bytes of messages that they will put into the socket's buffer.
+    pub steps_bytes: usize,
     /// Progress since the last report to the shard.
     pub progressed: bool,
 }
@@ -272,8 +299,10 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
-    /// Live rooms it is in.
-    pub rooms: Memberships,
+    /// Where the topics of the client's tenant lie.
+    pub space: Option<Arc<str>>,
+    /// Set when the client is a device of an IM user.
+    pub im: Option<Box<ImDevice>>,
 }
 
 impl Session {
@@ -289,7 +318,7 @@ impl Session {
         let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
         let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
-            Origin::Transient | Origin::Group { .. } => None,
+            Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => None,
         });
         queued.chain(ahead).collect()
     }

@@ -4,7 +4,7 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch. No rule of MQTT lives in this file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
-use hoopoe_store::Command;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
@@ -25,7 +24,7 @@ use super::room::LocalRooms;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
-use crate::fabric::{Mail, Mailbox};
+use crate::fabric::{Mail, Mailbox, ShardMail};
 use crate::shard::ReadJob;
 use crate::telemetry::WorkerCounters;
 use crate::transport::{Flow, Layers};
@@ -62,12 +61,16 @@ pub struct WorkerParts {
 pub(super) struct Turn {
     pub dirty: Vec<usize>,
     pub to_workers: Vec<Vec<Mail>>,
-    pub to_shards: Vec<Vec<Command>>,
+    pub to_shards: Vec<Vec<ShardMail>>,
     pub to_readers: Vec<ReadJob>,
     /// Connections to read (again) although no event says so.
     pub again: Vec<Location>,
     /// Stored sessions with progress to report.
     pub progressed: Vec<Location>,
+    /// Devices whose cursors have moved.
+    pub im_moved: Vec<Location>,
+    /// When devices in the background are to be told what was held back.
+    pub im_pokes: BTreeSet<(u64, u64)>,
 }
 
 /// One worker thread's whole state.
@@ -202,6 +205,8 @@ impl Worker {
             self.deadline(location);
         }
         self.report_progress();
+        self.im_report();
+        self.im_pokes();
         self.check_logins();
     }
 
@@ -264,6 +269,7 @@ impl Worker {
             readable: false,
             blocked: false,
             paused: false,
+            clogged: false,
             finishing: false,
             keep_alive_secs: 0,
             heard_secs: self.now_secs,
@@ -290,6 +296,7 @@ impl Worker {
         if let Some(connection) = self.connection(location)
             && connection.readable
             && !connection.paused
+            && !connection.holds_back()
             && let Some(socket) = &mut connection.socket
         {
             match socket.read(&mut scratch) {
@@ -444,6 +451,10 @@ impl Worker {
         let after = connection.output.as_ref().map_or(0, |output| output.len());
         self.counters.bytes_out.add((before - after) as u64);
         let location = connection.location;
+        if connection.clogged && !connection.is_clogged() {
+            connection.clogged = false;
+            self.turn.again.push(location);
+        }
         match result {
             Ok(Flush::Done) => {
                 if let Some(output) = connection.output.take()

@@ -9,8 +9,10 @@ use hoopoe_store::command::ReplyTo;
 use hoopoe_store::effect::{LiveReceiver, Opened, QueueEntry};
 use smallvec::SmallVec;
 
+use super::Weigh;
 use crate::access::Identity;
 use crate::connection::{Listener, Seats};
+use crate::im::ImMail;
 use crate::im::rooms::RoomLetter;
 use crate::shard::{QueuePage, RetainedPage};
 
@@ -106,6 +108,8 @@ pub enum Mail {
         /// The message.
         publication: Arc<Publication>,
     },
+    /// About the IM profile.
+    Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.
@@ -113,6 +117,21 @@ pub enum Mail {
         /// True at the second signal.
         hurry: bool,
     },
+}
+
+impl Weigh for Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Mail::Deliver(Delivery { publication, .. })
+            | Mail::Live { publication, .. }
+            | Mail::Publish { publication, .. } => publication.bytes().len(),
+            Mail::Im(ImMail::Entry { entry, .. }) => entry.payload.len(),
+            Mail::Room(letter) => letter.weight(),
+            Mail::Offer { entry, .. } => entry.publication.bytes().len(),
+            // Pages are bounded for each session that asked for one.
+            _ => 0,
+        }
+    }
 }
 
 /// A publication for sessions that end with their connection.

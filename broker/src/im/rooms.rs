@@ -56,6 +56,17 @@ pub struct RoomLetter {
     pub news: RoomNews,
 }
 
+impl RoomLetter {
+    /// Bytes that wait with it; what is said is shared by all letters about it.
+    pub fn weight(&self) -> usize {
+        match &self.news {
+            RoomNews::Message { message, .. } => message.weight(),
+            RoomNews::Signal { publication, .. } => publication.bytes().len(),
+            RoomNews::Stat(_) | RoomNews::Evicted { .. } | RoomNews::LookAt(_) => 0,
+        }
+    }
+}
+
 /// See [`RoomLetter`].
 #[derive(Debug)]
 pub enum RoomNews {
@@ -180,12 +191,7 @@ impl Rooms {
         self.rooms.get(&*name(tenant, id)).map(|room| room.clone())
     }
 
-    fn find_or_make(
-        &self,
-        now_ms: u64,
-        tenant: &str,
-        id: &str,
-    ) -> Result<Arc<LiveRoom>, Refusal> {
+    fn find_or_make(&self, now_ms: u64, tenant: &str, id: &str) -> Result<Arc<LiveRoom>, Refusal> {
         if let Some(room) = self.find(tenant, id) {
             return Ok(room);
         }
@@ -198,13 +204,7 @@ impl Rooms {
     }
 
     /// Why the user may not come in, if so.
-    pub fn may_join(
-        &self,
-        now_ms: u64,
-        tenant: &str,
-        id: &str,
-        user: &str,
-    ) -> Result<(), Refusal> {
+    pub fn may_join(&self, now_ms: u64, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
         let Some(live) = self.find(tenant, id) else {
             if !self.settings.auto_create {
                 return Err(no_such_room());
@@ -247,11 +247,8 @@ impl Rooms {
                 std::thread::yield_now();
                 continue;
             }
-            let place = if state.room.has(user) {
-                Ok(())
-            } else {
-                self.has_place_for(tenant, user)
-            };
+            let place =
+                if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) };
             let joined = place.and_then(|()| state.room.join(&self.settings, now_ms, user));
             let look_at_ms = self.look_at(&mut state);
             let joined = match joined {
@@ -361,9 +358,7 @@ impl Rooms {
         if output.over {
             state.forgotten = true;
             drop(state);
-            self.rooms.remove_if(&*name(&live.tenant, &live.id), |_, room| {
-                Arc::ptr_eq(room, live)
-            });
+            self.rooms.remove_if(&*name(&live.tenant, &live.id), |_, room| Arc::ptr_eq(room, live));
             return todo;
         }
         todo.look_at_ms = self.look_at(&mut state);

@@ -9,6 +9,7 @@ mod listeners;
 mod reload;
 mod threads;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,17 +17,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
-use hoopoe_im::FIRST_LEVEL;
-use hoopoe_im::room::RoomSettings;
+use hoopoe_im::{FIRST_LEVEL, ImShard};
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Gauges, NodePhase};
+use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
-use crate::im::rooms::Rooms;
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
+use crate::im::ImNode;
+use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -68,7 +69,9 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
+    let api = Api::new(node.env.clone(), &settings)?;
+    let http_task =
+        http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
@@ -84,6 +87,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     for task in &tasks {
         task.abort();
     }
+    control::close(&reloader.settings.broker.data_dir);
     let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
     node.stop(threads, grace, &mut signals).await?;
     if let Some(task) = http_task {
@@ -136,9 +140,8 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
-        let rooms = Rooms::new(RoomSettings::default(), fabric.workers.clone());
+        let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let env = Arc::new(Env {
-            rooms,
             fabric,
             access,
             telemetry,
@@ -149,6 +152,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
+            im: ImNode::new(settings.im.profile(), rooms),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
@@ -189,12 +193,14 @@ impl Node {
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
-        Arc::new(AdminState::new(
+        let store = self.store.clone();
+        let state = AdminState::new(
             self.env.telemetry.clone(),
             gates,
             Box::new(gauges),
             settings.broker.durability.as_str(),
-        ))
+        );
+        Arc::new(state.with_store_fault(move || store.fault()))
     }
 
     /// Starts what runs on the control thread.
@@ -228,7 +234,28 @@ impl Node {
             }
         }));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
+        if settings.broker.durability != Durability::Memory {
+            tasks.extend(self.open_control(&settings.broker.data_dir));
+        }
         tasks
+    }
+
+    /// The control socket. A folder that takes no sockets is no reason not to serve.
+    fn open_control(&self, data: &Path) -> Option<tokio::task::JoinHandle<()>> {
+        match control::open(data) {
+            Ok(listener) => {
+                let (store, data) = (self.store.clone(), data.to_path_buf());
+                Some(tokio::spawn(async move {
+                    if let Err(error) = control::answer(listener, store, data).await {
+                        tracing::error!(%error, "the control socket has ended");
+                    }
+                }))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: no backup while the broker runs");
+                None
+            }
+        }
     }
 
     /// Ends the threads: workers first, which hand every session back, then shards, then the
@@ -257,8 +284,9 @@ impl Node {
     }
 }
 
-async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
-    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>, api: Arc<Api>) {
+    let ended = crate::admin::serve(listener, admin, Some(api), std::future::pending()).await;
+    if let Err(error) = ended {
         tracing::error!(%error, "the HTTP listener has ended");
     }
 }
@@ -283,15 +311,36 @@ fn open_shards(
     };
     let now_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
+    hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
+        env.im.rooms.restore(now_ms, tenant, room, row);
+    })
+    .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
-        let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
-            .with_context(|| format!("shard {number} of the store cannot be opened"))?;
+        let (view, restored) =
+            ShardView::open(store, number as u16, limits, now_ms).with_context(|| {
+                let folder = settings.broker.data_dir.display();
+                format!(
+                    "shard {number} of the store cannot be opened; `hoopoe repair {folder}` \
+                     keeps what can be read"
+                )
+            })?;
         route_restored(env, &restored);
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,
             view,
+            im,
+            im_outbox,
             mailbox: env.fabric.shards[number].clone(),
             env: env.clone(),
             counters: env.telemetry.shards[number].clone(),
@@ -343,6 +392,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Caught so that a file that may not grow is an error of its write, like a full disk, and not
+    /// the end of the process.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -352,6 +404,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
+            _file_size: catch(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -11,12 +11,14 @@ use hoopoe_store::command::{Command, GroupCommand, StoredSubscription};
 use hoopoe_store::effect::{Effect, LiveReceiver};
 
 use crate::connection::{Env, group_slot};
-use crate::fabric::{Mail, WORKER_MAIL_HIGH};
+use crate::fabric::{Mail, WORKER_MAIL_HIGH, WORKER_MAIL_HIGH_BYTES};
 use crate::telemetry::ShardCounters;
 
 /// Letters in a worker's mailbox beyond which live entries are left out; the worker reads them
 /// by cursor instead.
 const LIVE_HIGH: usize = 4 * WORKER_MAIL_HIGH;
+/// Bytes of messages in them.
+const LIVE_HIGH_BYTES: usize = 4 * WORKER_MAIL_HIGH_BYTES;
 
 /// Carries effects out for one shard.
 pub(super) struct Effects {
@@ -110,7 +112,9 @@ impl Effects {
             let worker = last.location.worker();
             let from = receivers.partition_point(|r| r.location.worker() < worker);
             let batch = receivers.split_off(from);
-            if self.lost[worker] || self.env.fabric.workers[worker].len() > LIVE_HIGH {
+            let mailbox = &self.env.fabric.workers[worker];
+            let high = mailbox.len() > LIVE_HIGH || mailbox.bytes() > LIVE_HIGH_BYTES;
+            if self.lost[worker] || high {
                 self.lost[worker] = true;
                 continue;
             }
@@ -131,7 +135,7 @@ impl Effects {
                     };
                     let slot = group_slot(shared.group, shared.filter);
                     let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
-                    owner.put(Command::Group(Box::new(leave)));
+                    owner.put(Command::Group(Box::new(leave)).into());
                 }
                 _ => {
                     self.env.fabric.index.remove(filter, session.0);
@@ -164,7 +168,8 @@ impl Effects {
 pub fn route_restored(env: &Env, restored: &Restored) {
     for session in &restored.sessions {
         for subscription in &session.subscriptions {
-            if !subscription.filter.starts_with("$share/") {
+            let filter = &subscription.filter;
+            if !filter.starts_with("$share/") && !hoopoe_im::is_reserved(filter) {
                 let route = session.route.clone();
                 let StoredSubscription { filter, options, identifier } = subscription.clone();
                 let subscriber = route.subscriber;

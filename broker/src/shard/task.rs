@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
 use super::effects::Effects;
 use crate::connection::Env;
-use crate::fabric::Mailbox;
+use crate::fabric::{Mailbox, ShardMail};
+use crate::im::ImEffects;
 use crate::telemetry::ShardCounters;
 
 /// Bytes of rows after which a batch is committed, whatever waits.
@@ -24,10 +26,14 @@ const RECOVER_PAUSE: Duration = Duration::from_secs(1);
 pub struct ShardParts {
     /// The shard's number.
     pub number: usize,
-    /// The step.
+    /// The step for sessions, queues and retained messages.
     pub view: ShardView,
+    /// The step of the IM profile, which writes into the same batches.
+    pub im: ImShard,
+    /// What the profile owed other shards when the broker ended.
+    pub im_outbox: Vec<hoopoe_im::Effect>,
     /// Where its commands arrive.
-    pub mailbox: Arc<Mailbox<Command>>,
+    pub mailbox: Arc<Mailbox<ShardMail>>,
     /// What all threads share.
     pub env: Arc<Env>,
     /// Its counters.
@@ -38,17 +44,34 @@ pub struct ShardParts {
 
 struct Shard {
     view: ShardView,
+    im: ImShard,
+    im_pending: Pending,
+    im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
     number: usize,
     recover_at: Option<Instant>,
+    /// What kept the store from coming back the last time: told once, not every second.
+    recover_fault: String,
 }
 
 /// Runs until told to stop, then commits what is left.
 pub fn run_shard(parts: ShardParts) {
-    let ShardParts { number, view, mailbox, env, counters, stop } = parts;
+    let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop } = parts;
+    let mut im_effects = ImEffects::new(number, env.clone());
+    im_effects.release(im_outbox);
     let effects = Effects::new(number, env, counters.clone());
-    let mut shard = Shard { view, effects, counters, number, recover_at: None };
+    let mut shard = Shard {
+        view,
+        im,
+        im_pending: Pending::default(),
+        im_effects,
+        effects,
+        counters,
+        number,
+        recover_at: None,
+        recover_fault: String::new(),
+    };
     let mut commands = Vec::new();
     loop {
         let stopping = stop.load(Ordering::Acquire);
@@ -64,19 +87,34 @@ pub fn run_shard(parts: ShardParts) {
 
 impl Shard {
     fn nap(&self) -> Duration {
-        let due = self.view.next_timeout().map(|at| at.saturating_sub(now_ms()));
+        let due = [self.view.next_timeout(), self.im.next_timeout()].into_iter().flatten().min();
+        let due = due.map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
 
-    fn turn(&mut self, commands: &mut Vec<Command>) {
+    fn turn(&mut self, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
         let now = now_ms();
         let mut batch = PendingBatch::new();
         let mut count = 0;
         let mut retained = 0;
         for command in commands.drain(..) {
-            retained += u64::from(matches!(&command, Command::Publish(publish) if publish.retain));
-            self.view.apply(now, command, &mut batch);
+            match command {
+                ShardMail::Mqtt(command) => {
+                    let retains = matches!(&command, Command::Publish(publish) if publish.retain);
+                    retained += u64::from(retains);
+                    self.view.apply(now, command, &mut batch);
+                }
+                ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
+                ShardMail::Enter(open) => {
+                    let key = &open.key;
+                    let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
+                    match self.im.admit(now, &user, &key.client) {
+                        Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
+                        Err(code) => self.view.turn_away(&open, code, &mut batch),
+                    }
+                }
+            }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
                 self.commit(std::mem::take(&mut batch), count, started);
@@ -84,11 +122,26 @@ impl Shard {
             }
         }
         self.view.on_tick(now, &mut batch);
-        if !batch.is_empty() {
+        if self.view.is_writing() {
+            self.im.on_tick(now, &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, count, started);
         }
         self.effects.retained_settled(retained);
         self.recover_if_due();
+    }
+
+    /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
+    /// applied before is told so by its marker (ruling 4).
+    fn apply_im(&mut self, now: u64, command: hoopoe_im::Command, batch: &mut PendingBatch) {
+        if !self.view.is_writing() {
+            self.im.refuse(command, &mut self.im_pending);
+            return;
+        }
+        let marker = command.marker();
+        let is_new = marker.is_none_or(|marker| self.view.note_marker(marker, batch));
+        self.im.apply(now, command, is_new, batch, &mut self.im_pending);
     }
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
@@ -97,13 +150,20 @@ impl Shard {
                 self.counters.commits.add(1);
                 self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
                 self.counters.batch_commands.record(commands);
+                self.im.committed();
+                let im = self.im_pending.release(&receipt);
                 self.effects.release(receipt.into_effects());
+                self.im_effects.release(im);
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
                 for reply in &error.lost {
                     self.effects.lose(reply.location);
                 }
+                self.im.forget();
+                let (refused, lost) = self.im_pending.fail(&error);
+                self.im_effects.lose(lost);
+                self.im_effects.release(refused);
                 self.effects.release(error.effects);
             }
         }
@@ -116,12 +176,18 @@ impl Shard {
             match self.view.recover(now_ms()) {
                 Ok(restored) => {
                     self.recover_at = None;
+                    self.recover_fault.clear();
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
                 }
                 Err(error) => {
-                    tracing::error!(shard = self.number, %error, "the store cannot be read");
+                    let fault = error.to_string();
+                    if fault != self.recover_fault {
+                        let shard = self.number;
+                        tracing::error!(shard, %error, "the store cannot be brought back yet");
+                        self.recover_fault = fault;
+                    }
                     self.recover_at = Some(Instant::now() + RECOVER_PAUSE);
                 }
             }
@@ -133,7 +199,10 @@ impl Shard {
     fn finish(&mut self) {
         let mut batch = PendingBatch::new();
         self.view.on_tick(now_ms() + LAZY_MS, &mut batch);
-        if !batch.is_empty() {
+        if self.view.is_writing() {
+            self.im.finish(now_ms(), &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, 0, Instant::now());
         }
     }

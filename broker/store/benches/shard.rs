@@ -91,6 +91,7 @@ impl Run {
                 window: Vec::new(),
                 done: Vec::new(),
                 answered: Vec::new(),
+                told: None,
             };
             self.commit(vec![Command::Close(Box::new(close))]);
         }

@@ -14,8 +14,8 @@
 //! - **Duplicates with QoS 1**: the same attempt of *m* reaches *r* again only over a later
 //!   connection, and only if the answer of *r* was not *settled*. An answer is settled when the
 //!   broker was heard after it (PINGRESP to a PINGREQ that followed it, or the end of the connection
-//!   after DISCONNECT), and then either the session went to another connection without a crash in
-//!   between, or [`LAZY_MS`] passed before the broker was killed.
+//!   after DISCONNECT and before the next CONNECT), and then either the session went to another
+//!   connection without a crash in between, or [`LAZY_MS`] passed before the broker was killed.
 //! - **No ghosts**: *m* reaches *r* only if *r* may have been subscribed, in this session, at a time
 //!   between an attempt of *m* and its acknowledgement.
 //! - **Groups**: all of this holds for the members of a shared subscription together. What is
@@ -34,7 +34,7 @@ use std::collections::HashMap;
 
 use self::group::Group;
 use self::receiver::{Delivery, Receiver};
-use self::session::Session;
+use self::session::{Got, Session};
 use super::cast::{Cast, EXPIRY_SECS, FilterRole, GROUPS, ReceiverRole, Temper};
 use super::history::{Client, Entry, Event, History};
 use super::message::{Attempt, Message};
@@ -263,8 +263,10 @@ impl Audit<'_> {
             Event::Pong { link, .. } => receiver.pong(at, entry.at_ms, *link),
             _ => {
                 receiver.watch_link(at, entry);
-                if receiver.session.judge(entry, self.ready_ms)? {
-                    receiver.start_anew();
+                match receiver.session.judge(entry, self.ready_ms)? {
+                    Some(Got::New) => receiver.start_anew(),
+                    Some(Got::Either) => receiver.may_start_anew(),
+                    Some(Got::Known) | None => {}
                 }
             }
         }

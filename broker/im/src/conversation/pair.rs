@@ -24,6 +24,7 @@ impl Work<'_> {
         }
         pair.friends = friends.unwrap_or(pair.friends);
         self.txn.put_json(&key, &pair);
+        self.tell_rights(conv);
         Ok(())
     }
 }

@@ -39,30 +39,39 @@ impl Worker {
     pub(in crate::connection) fn room_letter(&mut self, letter: &RoomLetter) {
         let live = &letter.room;
         match &letter.news {
-            RoomNews::Message { message, sender } => self.fly(live, &Flight {
-                kind: Coverage::of_lane(message.lane),
-                flow: flow(message.lane),
-                n: Some(message.n),
-                hash: message.sender,
-                sender: *sender,
-                publication: &|version| message.publication(version),
-            }),
-            RoomNews::Signal { publication, hash, sender } => self.fly(live, &Flight {
-                kind: Coverage::SIGNALS,
-                flow: Flow::Signal,
-                n: None,
-                hash: *hash,
-                sender: *sender,
-                publication: &|_| publication,
-            }),
-            RoomNews::Stat(publication) => self.fly(live, &Flight {
-                kind: Coverage::STAT,
-                flow: Flow::Counters,
-                n: None,
-                hash: 0,
-                sender: Location::NOWHERE,
-                publication: &|_| publication,
-            }),
+            RoomNews::Message { message, sender } => self.fly(
+                live,
+                &Flight {
+                    kind: Coverage::of_lane(message.lane),
+                    flow: flow(message.lane),
+                    n: Some(message.n),
+                    hash: message.sender,
+                    sender: *sender,
+                    publication: &|version| message.publication(version),
+                },
+            ),
+            RoomNews::Signal { publication, hash, sender } => self.fly(
+                live,
+                &Flight {
+                    kind: Coverage::SIGNALS,
+                    flow: Flow::Signal,
+                    n: None,
+                    hash: *hash,
+                    sender: *sender,
+                    publication: &|_| publication,
+                },
+            ),
+            RoomNews::Stat(publication) => self.fly(
+                live,
+                &Flight {
+                    kind: Coverage::STAT,
+                    flow: Flow::Counters,
+                    n: None,
+                    hash: 0,
+                    sender: Location::NOWHERE,
+                    publication: &|_| publication,
+                },
+            ),
             RoomNews::Evicted { user } => self.evict(live, user.as_deref()),
             RoomNews::LookAt(at_ms) => {
                 self.rooms.looks.insert((*at_ms, address(live)), live.clone());
@@ -80,7 +89,7 @@ impl Worker {
     }
 
     fn fly_as(&mut self, live: &Arc<LiveRoom>, flight: &Flight<'_>, at: usize, version: Version) {
-        let (rates, now_ms) = (self.env.rooms.rates(), self.now_ms);
+        let (rates, now_ms) = (self.env.im.rooms.rates(), self.now_ms);
         let Worker { rooms, connections, turn, pool, counters, frames, .. } = self;
         let Some(local) = rooms.rooms.get_mut(&address(live)) else { return };
         let mut message = Message::shared((flight.publication)(version), frames, now_ms);
@@ -144,6 +153,8 @@ impl Worker {
 
     /// A user's connections leave the room, or all; their subscriptions stay, and do nothing.
     fn evict(&mut self, live: &Arc<LiveRoom>, user: Option<&str>) {
+        let what = if user.is_some() { "banned" } else { "closed" };
+        let topic = format!("im/me/sys/notice/room/{}/{what}", live.id);
         let Some(local) = self.rooms.rooms.get(&address(live)) else { return };
         let viewers = local.viewers.iter().enumerate().flat_map(|(at, viewers)| {
             viewers.iter().map(move |(place, viewer)| ((at, place), viewer.location))
@@ -152,10 +163,12 @@ impl Worker {
             let session = self.connection(location).and_then(Connection::session);
             if let Some(session) = session
                 && user.is_none_or(|user| *session.key.user == *user)
-                && session.rooms.take(&live.id).is_some()
+                && let Some(im) = &mut session.im
+                && im.rooms.take(&live.id).is_some()
             {
                 self.remove_viewer(live, place);
-                self.env.rooms.evicted(self.number, live);
+                self.env.im.rooms.evicted(self.number, live);
+                self.im_notice(location, &topic, b"");
             }
         }
     }
@@ -183,7 +196,7 @@ fn wants(viewer: &Viewer, flight: &Flight<'_>) -> Option<bool> {
 /// The identifiers of a session's filters that match a signal; `None` when none matches.
 fn of_signal(connection: &Connection, live: &LiveRoom, topic: &str) -> Option<SmallVec<[u32; 1]>> {
     let Phase::Active(session) = &connection.phase else { return None };
-    session.rooms.find(&live.id)?.identifiers_for(topic)
+    session.im.as_ref()?.rooms.find(&live.id)?.identifiers_for(topic)
 }
 
 /// The identifiers of all subscriptions that cover it ([MQTT-3.3.4-3]).

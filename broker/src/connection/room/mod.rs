@@ -9,24 +9,24 @@ mod coverage;
 mod delivery;
 mod membership;
 
-pub(super) use coverage::Coverage;
-pub(super) use membership::{Memberships, Waiting};
+use coverage::Coverage;
+pub(super) use membership::Memberships;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hoopoe_codec::{PacketId, PacketType, Publish, ReasonCode, SubscribeOptions, Version};
+use hoopoe_codec::{PacketId, PacketType, ReasonCode, SubscribeOptions, Version};
 use hoopoe_core::Location;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::room::{Post, Shaper};
-use hoopoe_im::topic::{Filter, Lane, Published, SignalTarget, parse_filter, parse_publish};
+use hoopoe_im::topic::{Filter, Lane, parse_filter};
 use slab::Slab;
 
 use super::Connection;
 use super::session::Session;
 use super::worker::Worker;
 use crate::im::rooms::{LiveRoom, Todo};
-use membership::Membership;
+use membership::{Membership, Terms, Waiting};
 
 /// One connection in a room.
 struct Viewer {
@@ -74,55 +74,67 @@ impl LocalRooms {
 }
 
 impl Worker {
-    /// Whether the client may come into the room that its filter names, and with which code it is
-    /// refused.
+    fn memberships(&mut self, location: Location) -> Option<&mut Memberships> {
+        let session = self.connection(location).and_then(Connection::session)?;
+        session.im.as_mut().map(|im| &mut im.rooms)
+    }
+
+    /// Why the client may not come into the room that its filter names, if so.
     pub(super) fn may_enter(&mut self, location: Location, room: &str) -> Result<(), Refusal> {
         let (env, now_ms) = (self.env.clone(), self.now_ms);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        if session.rooms.has(room) {
+        if session.im.as_ref().is_some_and(|im| im.rooms.has(room)) {
             return Ok(());
         }
         let key = &session.key;
-        env.rooms.may_join(now_ms, &key.tenant, room, &key.user)
+        env.im.rooms.may_join(now_ms, &key.tenant, room, &key.user)
     }
 
-    /// A filter on a room was granted; the client comes in when the packet's SUBACK is out.
+    /// Notes a granted filter, if it is on a room; the client comes in later.
     pub(super) fn enter_later(
         &mut self,
         location: Location,
-        packet: Option<PacketId>,
         filter: &str,
-        room: &str,
         options: SubscribeOptions,
         identifier: u32,
-    ) {
+    ) -> bool {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
+            return false;
         };
-        session.rooms.waiting.push(Waiting {
-            packet,
-            room: room.into(),
-            filter: filter.into(),
-            no_local: options.no_local,
-            identifier,
-        });
+        let Ok(Filter::Room { room }) = parse_filter(filter, session.version) else { return false };
+        if let Some(im) = &mut session.im {
+            im.rooms.waiting.push(Waiting {
+                packet: None,
+                room: room.into(),
+                filter: filter.into(),
+                no_local: options.no_local,
+                identifier,
+            });
+        }
+        true
+    }
+
+    /// The client comes into the rooms it asked for when that packet's SUBACK is out.
+    pub(super) fn enter_rooms_after(&mut self, location: Location, packet: PacketId) {
+        let Some(memberships) = self.memberships(location) else { return };
+        for waits in &mut memberships.waiting {
+            waits.packet.get_or_insert(packet);
+        }
     }
 
     /// The SUBACK of that packet is out, or (without one) the session is resumed: the client comes
     /// into the rooms it asked for.
     pub(super) fn enter_rooms(&mut self, location: Location, packet: Option<PacketId>) {
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
-        };
-        if session.rooms.waiting.is_empty() {
+        let Some(memberships) = self.memberships(location) else { return };
+        if memberships.waiting.is_empty() {
             return;
         }
-        let waiting = std::mem::take(&mut session.rooms.waiting);
-        let (due, later) = waiting.into_iter().partition(|waits| waits.packet == packet);
-        session.rooms.waiting = later;
-        let due: Vec<Waiting> = due;
+        let waiting = std::mem::take(&mut memberships.waiting);
+        let (due, later): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waits| waits.packet == packet);
+        memberships.waiting = later;
         for waits in due {
             self.enter(location, waits);
         }
@@ -133,37 +145,38 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
-        if session.rooms.subscribe(&waits, session.version) {
+        let (key, version) = (&session.key, session.version);
+        let Some(im) = &mut session.im else { return };
+        if im.rooms.subscribe(&waits, version) {
             self.terms_changed(location, &waits.room);
             return;
         }
-        let (key, version) = (&session.key, session.version);
         let place = (&*key.tenant, &*waits.room);
-        let entered = env.rooms.join(worker, now_ms, place, &key.user);
-        let (live, joined, todo) = match entered {
+        let (live, joined, todo) = match env.im.rooms.join(worker, now_ms, place, &key.user) {
             Ok(entered) => entered,
             Err(refusal) => {
-                tracing::debug!(client = %key, room = waits.room, %refusal.message, "not let in");
+                let why = &*refusal.message;
+                tracing::debug!(client = %key, room = &*waits.room, why, "not let into a room");
                 return;
             }
         };
         let mut membership = Membership::new(live.clone(), waits, version);
-        let terms = membership.terms();
+        let Terms { coverage, own, identifiers } = membership.terms();
         let viewer = Viewer {
             location,
-            shaper: Shaper::new(&env.rooms.rates(), now_ms),
+            shaper: Shaper::new(&env.im.rooms.rates(), now_ms),
             joined_n: joined.n,
-            coverage: terms.coverage,
-            own: terms.own,
-            identifiers: terms.identifiers,
+            coverage,
+            own,
+            identifiers,
         };
         let make = || LocalRoom { _live: live.clone(), viewers: Default::default() };
         let local = self.rooms.rooms.entry(address(&live)).or_insert_with(make);
         let list = usize::from(version == Version::V311);
         let place = (list, local.viewers[list].insert(viewer));
         membership.place = place;
-        if let Some(session) = self.connection(location).and_then(Connection::session) {
-            session.rooms.joined.push(membership);
+        if let Some(memberships) = self.memberships(location) {
+            memberships.joined.push(membership);
         }
         self.send_ring(&live, place, &joined.ring);
         self.room_todo(&live, todo);
@@ -171,12 +184,9 @@ impl Worker {
 
     /// The filters of a room have changed: the viewer gets what they cover.
     fn terms_changed(&mut self, location: Location, room: &str) {
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
-        };
-        let Some(membership) = session.rooms.find(room) else { return };
-        let (at, place, terms) =
-            (address(&membership.live), membership.place, membership.terms());
+        let Some(memberships) = self.memberships(location) else { return };
+        let Some(membership) = memberships.find(room) else { return };
+        let (at, place, terms) = (address(&membership.live), membership.place, membership.terms());
         if let Some(local) = self.rooms.rooms.get_mut(&at)
             && let Some(viewer) = local.viewers[place.0].get_mut(place.1)
         {
@@ -186,26 +196,25 @@ impl Worker {
         }
     }
 
-    /// A filter on a room is given up; with the last one the client leaves.
+    /// A filter is given up; with the last one on a room the client leaves it.
     pub(super) fn leave_by_filter(&mut self, location: Location, filter: &str) {
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return;
-        };
-        let Some(room) = session.rooms.unsubscribe(filter) else { return };
-        let empty = session.rooms.find(&room).is_some_and(|of| of.is_empty());
-        if !empty {
+        let Some(memberships) = self.memberships(location) else { return };
+        let Some(room) = memberships.unsubscribe(filter) else { return };
+        if memberships.find(&room).is_some_and(|membership| !membership.is_empty()) {
             self.terms_changed(location, &room);
             return;
         }
-        let Some(membership) = session.rooms.take(&room) else { return };
-        let user = session.key.user.clone();
+        let Some(membership) = memberships.take(&room) else { return };
+        let session = self.connection(location).and_then(Connection::session);
+        let Some(user) = session.map(|session| session.key.user.clone()) else { return };
         self.leave(&membership, &user);
     }
 
     /// The session's connection ends: it leaves every room. The subscriptions stay with the
     /// session (ruling 29).
     pub(super) fn leave_rooms(&mut self, session: &mut Session) {
-        for membership in std::mem::take(&mut session.rooms.joined) {
+        let Some(im) = &mut session.im else { return };
+        for membership in std::mem::take(&mut im.rooms.joined) {
             self.leave(&membership, &session.key.user);
         }
     }
@@ -213,7 +222,7 @@ impl Worker {
     fn leave(&mut self, membership: &Membership, user: &str) {
         let live = &membership.live;
         self.remove_viewer(live, membership.place);
-        let todo = self.env.rooms.leave(self.number, self.now_ms, live, user);
+        let todo = self.env.im.rooms.leave(self.number, self.now_ms, live, user);
         self.room_todo(live, todo);
     }
 
@@ -227,29 +236,19 @@ impl Worker {
         }
     }
 
-    /// PUBLISH to `im/r/{room}/msg/{lane}`. `properties` are the sender's own, checked.
+    /// PUBLISH to `im/r/{room}/msg/{lane}`: the lane, the payload and when it expires. The
+    /// `properties` are the sender's own, checked.
     pub(super) fn publish_to_room(
         &mut self,
         location: Location,
         room: &str,
-        lane: Lane,
-        publish: &Publish<'_>,
+        (lane, payload, expires_at_ms): (Lane, &[u8], Option<u64>),
         properties: &[u8],
     ) -> Result<(), Refusal> {
         let (env, now_ms, worker) = (self.env.clone(), self.now_ms, self.number);
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return Ok(());
-        };
-        let live = session.rooms.live(room)?;
-        let expiry = publish.properties.message_expiry_secs;
-        let post = Post {
-            from: &session.key.user,
-            lane,
-            properties,
-            payload: publish.payload,
-            expires_at_ms: expiry.map(|secs| now_ms + u64::from(secs) * 1000),
-        };
-        let todo = env.rooms.publish(worker, now_ms, &live, post, location)?;
+        let Some((user, live)) = self.speaker(location, room)? else { return Ok(()) };
+        let post = Post { from: &user, lane, properties, payload, expires_at_ms };
+        let todo = env.im.rooms.publish(worker, now_ms, &live, post, location)?;
         self.room_todo(&live, todo);
         Ok(())
     }
@@ -264,54 +263,25 @@ impl Worker {
         properties: &[u8],
     ) -> Result<(), Refusal> {
         let (env, now_ms, worker) = (self.env.clone(), self.now_ms, self.number);
-        let Some(session) = self.connection(location).and_then(Connection::session) else {
-            return Ok(());
-        };
-        let live = session.rooms.live(room)?;
-        let from = &*session.key.user;
-        let publication = || hoopoe_im::room::signal(room, from, kind, properties, payload);
-        let from = (from, location);
-        let todo = env.rooms.signal(worker, now_ms, &live, from, payload.len(), publication)?;
+        let Some((user, live)) = self.speaker(location, room)? else { return Ok(()) };
+        let publication = || hoopoe_im::room::signal(room, &user, kind, properties, payload);
+        let from = (&*user, location);
+        let todo = env.im.rooms.signal(worker, now_ms, &live, from, payload.len(), publication)?;
         self.room_todo(&live, todo);
         Ok(())
     }
 
-    /// Hook: a publication to a room.
-    pub(super) fn published_to_room(
+    /// The client's user and the room it speaks in.
+    fn speaker(
         &mut self,
         location: Location,
-        topic: &str,
-        publish: &Publish<'_>,
-    ) -> Option<Result<(), Refusal>> {
-        let properties = publish.properties.forwardable();
-        match parse_publish(topic).ok()? {
-            Published::RoomMessage { room, lane } => {
-                Some(self.publish_to_room(location, room, lane, publish, &properties))
-            }
-            Published::Signal { to: SignalTarget::Room(room), kind } => {
-                Some(self.signal_to_room(location, room, kind, publish.payload, &properties))
-            }
-            _ => None,
-        }
-    }
-
-    /// Hook: a filter on a room.
-    pub(super) fn grant_room(
-        &mut self,
-        location: Location,
-        subscribe: &hoopoe_codec::Subscribe<'_>,
-        filter: &str,
-        options: SubscribeOptions,
-    ) -> Option<ReasonCode> {
-        let version = self.connection(location)?.session()?.version;
-        let room = of_filter(filter, version)?;
-        if let Err(refusal) = self.may_enter(location, room) {
-            return Some(suback_code(&refusal));
-        }
-        self.connection(location)?.session()?.subscriptions.put(filter);
-        let identifier = subscribe.subscription_id.unwrap_or(0);
-        self.enter_later(location, Some(subscribe.id), filter, room, options, identifier);
-        Some(ReasonCode::Success)
+        room: &str,
+    ) -> Result<Option<(Arc<str>, Arc<LiveRoom>)>, Refusal> {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return Ok(None);
+        };
+        let Some(im) = &session.im else { return Ok(None) };
+        Ok(Some((session.key.user.clone(), im.rooms.live(room)?)))
     }
 
     /// What follows from something done to a room.
@@ -330,17 +300,9 @@ impl Worker {
             && entry.key().0 <= self.now_ms
         {
             let ((at_ms, _), live) = entry.remove_entry();
-            let todo = self.env.rooms.look(self.number, self.now_ms, &live, at_ms);
+            let todo = self.env.im.rooms.look(self.number, self.now_ms, &live, at_ms);
             self.room_todo(&live, todo);
         }
-    }
-}
-
-/// The room that a filter is on.
-pub(super) fn of_filter(filter: &str, version: Version) -> Option<&str> {
-    match parse_filter(filter, version) {
-        Ok(Filter::Room { room }) => Some(room),
-        _ => None,
     }
 }
 

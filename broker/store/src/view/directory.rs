@@ -139,6 +139,11 @@ pub(super) fn refused(open: &Open, code: ReasonCode) -> Effect {
 }
 
 impl ShardView {
+    /// A CONNECT that another step of this shard does not let in.
+    pub fn turn_away(&self, open: &Open, code: ReasonCode, batch: &mut PendingBatch) {
+        batch.effect(refused(open, code));
+    }
+
     /// A CONNECT: at once when the seat is free, else when the connection in it has gone.
     pub(super) fn open_session(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
         let Some(live) = self.directory.live(&open.key) else {
@@ -197,7 +202,12 @@ impl ShardView {
         close: Box<Close>,
         batch: &mut PendingBatch,
     ) {
-        let Some(session) = self.directory.leave(&close) else { return };
+        let Some(session) = self.directory.leave(&close) else {
+            if let Some(reply) = close.told {
+                batch.committed(reply, ReasonCode::SessionTakenOver);
+            }
+            return;
+        };
         let key = close.key.clone();
         let pending = self.directory.stop_waiting(&key);
         if let Some(id) = session {

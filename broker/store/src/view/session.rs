@@ -259,6 +259,9 @@ impl ShardView {
             }
             self.schedule(id);
         }
+        if let Some(reply) = close.told {
+            batch.committed(reply, ReasonCode::Success);
+        }
         batch.closes.push((id, close));
     }
 

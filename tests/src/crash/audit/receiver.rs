@@ -146,12 +146,22 @@ impl Receiver {
         self.newest.clear();
     }
 
+    /// The session may be a new one: what the old one had may come, or not.
+    pub(super) fn may_start_anew(&mut self) {
+        let mut windows = std::mem::take(&mut self.windows);
+        windows.iter_mut().for_each(Window::may_end);
+        self.start_anew();
+        self.windows = windows;
+    }
+
     pub(super) fn has(&self, message: Message) -> bool {
         self.seen.contains_key(&message)
     }
 
     pub(super) fn watch_link(&mut self, at: usize, entry: &Entry) {
         match entry.event {
+            // The broker may read this one first: then it ends the other without having heard it.
+            Event::Connect { .. } => self.goodbye = None,
             Event::Connected { .. } => self.connected.push(at),
             Event::Left { link, how: Leaving::Disconnect, .. } => self.goodbye = Some((link, at)),
             Event::Closed { link, killed: false, .. } => {

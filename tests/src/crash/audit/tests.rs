@@ -366,6 +366,14 @@ const RIGHT: &[(&str, Tell)] = &[
         s.note(Event::Retained { found: Vec::new() });
         s.note(Event::Retained { found: vec![attempt(KEPT, 1, 1)] });
     }),
+    ("a session that was made by a CONNECT without answer", |s| {
+        s.leaves(0, Leaving::End);
+        let (client, link) = (Client::Receiver(0), 9);
+        s.note(Event::Connect { client, link, clean: false });
+        s.note(Event::Closed { client, link, killed: true });
+        s.comes(0, true);
+        s.published(PLAIN, 1, 1);
+    }),
     ("one member of a group is enough", |s| {
         s.published(SHARED, 1, 2);
         s.got(1, SHARED, 1, 2);

@@ -272,6 +272,7 @@ impl Client {
             window: Vec::new(),
             done: Vec::new(),
             answered: Vec::new(),
+            told: None,
         }
     }
 
