@@ -16,6 +16,7 @@ mod plan;
 mod publish;
 mod queue;
 mod rate;
+mod room;
 mod session;
 mod socket;
 mod subscribe;

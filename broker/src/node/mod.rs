@@ -27,6 +27,7 @@ use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
+use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -151,6 +152,7 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
+        let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let env = Arc::new(Env {
             fabric,
             access,
@@ -162,7 +164,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile()),
+            im: ImNode::new(settings.im.profile(), rooms),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
@@ -321,6 +323,10 @@ fn open_shards(
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
+    hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
+        env.im.rooms.restore(now_ms, tenant, room, row);
+    })
+    .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
         let (view, restored) =

@@ -152,9 +152,11 @@ impl Worker {
             Published::Foreground => {
                 self.im_attention(location, incoming.user, false, incoming.answer)
             }
-            Published::RoomMessage { .. } => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                self.im_refuse(location, incoming.answer, None, refusal)
+            Published::RoomMessage { room, lane } => {
+                let Incoming { publish, properties, answer, expires_at_ms, .. } = incoming;
+                let said = (lane, publish.payload, expires_at_ms);
+                let done = self.publish_to_room(location, room, said, &properties.without_ours);
+                self.im_judged(location, answer, properties.cid, done)
             }
         }
     }
@@ -246,9 +248,11 @@ impl Worker {
         let conv = match to {
             SignalTarget::User(peer) => ConvKey::pair(&user.tenant, &user.id, peer),
             SignalTarget::Group(group) => ConvKey::group(&user.tenant, group),
-            SignalTarget::Room(_) => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                return self.im_refuse(location, answer, None, refusal);
+            SignalTarget::Room(room) => {
+                let payload = publish.payload;
+                let done =
+                    self.signal_to_room(location, room, kind, payload, &properties.without_ours);
+                return self.im_judged(location, answer, properties.cid, done);
             }
         };
         let owed = ImOwed { conv: conv.wire(&user.id), ..ImOwed::default() };
@@ -278,6 +282,23 @@ impl Worker {
         let owed = Owed { im: Some(Box::new(im)), bytes, ..Owed::from(answer) };
         let token = self.owe_with(location, 1, 0, owed);
         Asker::Connection(ReplyTo { location, token })
+    }
+
+    /// Acknowledges a publication that was judged here.
+    fn im_judged(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        cid: Option<&str>,
+        judged: Result<(), Refusal>,
+    ) -> Result<(), Fault> {
+        match judged {
+            Ok(()) => {
+                self.owe(location, 0, 0, answer);
+                Ok(())
+            }
+            Err(refusal) => self.im_refuse(location, answer, cid, refusal),
+        }
     }
 
     /// Refuses a publication without asking anybody.
