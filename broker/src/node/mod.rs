@@ -68,7 +68,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let api = Api::new(node.env.clone(), &settings)?;
+    let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
         http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
