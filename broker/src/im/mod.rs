@@ -5,6 +5,7 @@
 //! effects to workers, readers and other shards.
 
 mod effects;
+pub mod hook;
 mod mail;
 mod reader;
 
@@ -12,6 +13,7 @@ pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
@@ -24,6 +26,7 @@ use hoopoe_im::{Asker, Command, ImSettings};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
+use hook::Hook;
 
 /// HTTP calls that may wait for an answer.
 const MOST_HTTP_CALLS: usize = 4_096;
@@ -55,12 +58,19 @@ pub struct ImNode {
     pub reach: Index<Location>,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
+    hook: OnceLock<Hook>,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
     pub fn new(settings: ImSettings) -> ImNode {
-        ImNode { settings, reach: Index::new(), http: DashMap::new(), next_http: AtomicU64::new(1) }
+        ImNode {
+            settings,
+            reach: Index::new(),
+            http: DashMap::new(),
+            next_http: AtomicU64::new(1),
+            hook: OnceLock::new(),
+        }
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -73,6 +83,17 @@ impl ImNode {
         let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
         fabric.shards[fabric.shard_of(slot)].put(command.into());
         Some(receiver)
+    }
+
+    /// Content is judged by this from now on.
+    pub fn set_hook(&self, hook: Hook) {
+        // Set once, at the start.
+        let _ = self.hook.set(hook);
+    }
+
+    /// Who judges content, if somebody does.
+    pub fn hook(&self) -> Option<&Hook> {
+        self.hook.get()
     }
 
     /// A place to wait for an answer; `None` when too many wait.

@@ -27,6 +27,7 @@ use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
+use crate::im::hook::Hook;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -153,6 +154,9 @@ impl Node {
             im: ImNode::new(settings.im.profile()),
             subscribers: AtomicU64::new(1),
         });
+        if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
+            env.im.set_hook(hook);
+        }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {

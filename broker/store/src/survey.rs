@@ -84,9 +84,7 @@ impl Reader {
     fn survey(&self, id: SessionId, row: rows::SessionRow) -> Result<SessionSurvey, StoreError> {
         let key = keys::session(id, session_kind::PROGRESS);
         let progress = match self.kv().get(Family::Session, &key)? {
-            Some(value) => {
-                rows::read_progress(&value).map_err(rows::at(Family::Session, &key))?
-            }
+            Some(value) => rows::read_progress(&value).map_err(rows::at(Family::Session, &key))?,
             None => ProgressRow::default(),
         };
         let (last, weight) = self.queue_end(id)?;

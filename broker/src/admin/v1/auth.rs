@@ -12,8 +12,8 @@ use hoopoe_im::id::is_id;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::Caller;
 
-use super::{Api, now_ms};
 use super::failure::Failure;
+use super::{Api, now_ms};
 use crate::access::{DEFAULT_TENANT, is_token, sha256};
 
 /// The user an operator acts for.

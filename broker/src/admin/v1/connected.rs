@@ -14,11 +14,7 @@ use super::{ANSWER_TIMEOUT, Api};
 use crate::connection::{Census, ClientFacts};
 use crate::fabric::Mail;
 
-pub(super) async fn list(
-    api: &Api,
-    tenant: Arc<str>,
-    request: Clients,
-) -> Result<Value, Failure> {
+pub(super) async fn list(api: &Api, tenant: Arc<str>, request: Clients) -> Result<Value, Failure> {
     let limit = page_size(request.limit)?;
     let after = request.next.as_deref().map(place).transpose()?;
     let Clients { user, client, text, .. } = request;

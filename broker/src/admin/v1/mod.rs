@@ -169,12 +169,10 @@ impl Api {
         self: &Arc<Api>,
         read: impl FnOnce(&Query) -> Result<Value, Fault> + Send + 'static,
     ) -> Result<Value, Failure> {
-        let found = self.look(move |reader| {
-            match read(&Query::new(reader.kv(), now_ms())) {
-                Ok(value) => Ok(Ok(value)),
-                Err(Fault::Refused(refusal)) => Ok(Err(refusal)),
-                Err(Fault::Store(error)) => Err(error),
-            }
+        let found = self.look(move |reader| match read(&Query::new(reader.kv(), now_ms())) {
+            Ok(value) => Ok(Ok(value)),
+            Err(Fault::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Fault::Store(error)) => Err(error),
         });
         found.await?.map_err(Failure::from)
     }

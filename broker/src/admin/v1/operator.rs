@@ -263,9 +263,7 @@ async fn carry_out(
             stored::sessions(api, tenant, request, stored::as_session).await
         }
         Deed::SessionsDelete(request) => stored::delete_session(api, tenant, request),
-        Deed::SubscriptionsList(request) => {
-            stored::subscriptions(api, tenant, request).await
-        }
+        Deed::SubscriptionsList(request) => stored::subscriptions(api, tenant, request).await,
         Deed::QueuesList(request) => stored::sessions(api, tenant, request, stored::as_queue).await,
         Deed::RetainedList(request) => stored::retained(api, request).await,
         Deed::RetainedDelete(request) => stored::delete_retained(api, &request.topic),

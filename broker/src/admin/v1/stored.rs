@@ -67,9 +67,9 @@ pub(super) async fn subscriptions(
     let mut lines = Vec::new();
     if after.is_none() {
         for client in connected::filters_of(api, tenant.clone(), &request).await? {
-            let filters = client.subscriptions.iter().map(|filter| {
-                json!({ "user": client.user, "client": client.client, "filter": filter })
-            });
+            let filters = client.subscriptions.iter().map(
+                |filter| json!({ "user": client.user, "client": client.client, "filter": filter }),
+            );
             lines.extend(filters);
         }
     }
@@ -77,9 +77,9 @@ pub(super) async fn subscriptions(
     found.truncate(limit);
     for session in &found {
         let SessionKey { user, client, .. } = &session.key;
-        let filters = session.subscriptions.iter().map(|(filter, qos)| {
-            json!({ "user": user, "client": client, "filter": filter, "qos": qos })
-        });
+        let filters = session.subscriptions.iter().map(
+            |(filter, qos)| json!({ "user": user, "client": client, "filter": filter, "qos": qos }),
+        );
         lines.extend(filters);
     }
     let mut answer = json!({ "subscriptions": lines });

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hoopoe_im::user::account::{Account, AccountChange, AccountCommand};
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::query::{PAGE_DEFAULT, PAGE_MAX};
+use hoopoe_im::user::account::{Account, AccountChange, AccountCommand};
 use hoopoe_im::{Command, User};
 use serde_json::{Value, json};
 

@@ -11,7 +11,9 @@ use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
 use super::passwd::{ask, first_line};
-use crate::cli::{ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which};
+use crate::cli::{
+    ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
+};
 use client::Client;
 
 /// Items asked for at a time.
@@ -99,9 +101,10 @@ fn fetch(
 fn request(order: &CtlOrder) -> anyhow::Result<Request> {
     Ok(match order {
         CtlOrder::Users(order) => users(order)?,
-        CtlOrder::Token { user, ttl, device } => {
-            Request::new("tokens", fields([("user", json!(user)), ("ttl", json!(ttl)), ("device", json!(device))]))
-        }
+        CtlOrder::Token { user, ttl, device } => Request::new(
+            "tokens",
+            fields([("user", json!(user)), ("ttl", json!(ttl)), ("device", json!(device))]),
+        ),
         CtlOrder::Clients(ClientsOrder::List(which)) => {
             let columns = &["user", "client", "address", "version", "im", "subscriptions"];
             Request::list("admin/clients/list", chosen(which), "clients", columns, which.limit)
