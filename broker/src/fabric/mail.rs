@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::Weigh;
 use crate::access::Identity;
-use crate::connection::{Listener, Seats};
+use crate::connection::{Census, Listener, Seats};
 use crate::im::ImMail;
 use crate::im::rooms::RoomLetter;
 use crate::shard::{QueuePage, RetainedPage};
@@ -113,6 +113,8 @@ pub enum Mail {
     Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
+    /// An operator asks who is connected here.
+    Census(Box<Census>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.
     Stop {
         /// True at the second signal.

@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
+use crate::im::hook::{is_asked_about, overrun};
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -200,7 +201,7 @@ impl Worker {
             privileged: false,
             asker,
         };
-        self.command(slot, Command::Send(Box::new(send)));
+        self.im_judge(slot, Command::Send(Box::new(send)), asker);
         Ok(())
     }
 
@@ -233,7 +234,7 @@ impl Worker {
             marker,
             asker,
         };
-        self.command(slot, Command::Operate(Box::new(operate)));
+        self.im_judge(slot, Command::Operate(Box::new(operate)), asker);
         Ok(())
     }
 
@@ -269,6 +270,17 @@ impl Worker {
         };
         self.command(slot, Command::Signal(Box::new(signal)));
         Ok(())
+    }
+
+    /// Content goes to its shard, by way of the content hook where there is one.
+    fn im_judge(&mut self, slot: hoopoe_core::Slot, command: Command, asker: Asker) {
+        let hook = self.env.im.hook().filter(|_| is_asked_about(&command));
+        let Some(hook) = hook else { return self.command(slot, command) };
+        if hook.ask(command).is_err()
+            && let Asker::Connection(reply) = asker
+        {
+            self.im_answered(reply, Outcome::Refused(overrun()));
+        }
     }
 
     /// Owes an acknowledgement that waits for an answer.
