@@ -78,6 +78,8 @@ pub enum Command {
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
     Read(Box<Call>),
+    /// A room's row is to be stored.
+    KeepRoom(Box<crate::room::KeepRoom>),
     /// An operator changes an account.
     Account(Box<AccountCommand>),
     /// An operator's call is recorded.
@@ -118,6 +120,7 @@ impl Command {
             Command::Attention { user, .. } => Some(user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
+            Command::KeepRoom(keep) => Some(keep.slot()),
             Command::Account(account) => Some(account.user.slot()),
             Command::Audit(_) => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
@@ -287,6 +290,9 @@ pub struct Listed {
     pub start_count: u64,
     /// Since when, ms since the epoch.
     pub since_ms: u64,
+    /// Which change of the membership it is: news that come late change nothing.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// What one shard owes another. Applying it twice is applying it once.
@@ -337,7 +343,7 @@ pub enum Forward {
         user: Arc<str>,
         /// That user has blocked the other.
         blocks: bool,
-        /// Both are friends; `None`: unchanged.
+        /// That user has asked, or agreed, to be friends; `None`: unchanged.
         friends: Option<bool>,
     },
     /// A step of the roster that concerns the other user.

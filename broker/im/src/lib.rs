@@ -21,6 +21,9 @@ pub mod id;
 pub mod keys;
 pub mod presence;
 pub mod refusal;
+#[cfg(test)]
+mod rig;
+pub mod room;
 pub mod roster;
 pub mod rows;
 pub mod service;
