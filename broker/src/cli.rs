@@ -42,6 +42,13 @@ Examples:
 
 A running broker takes the change up on SIGHUP.";
 
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  hoopoe backup /backup/monday --config hoopoe.toml
+      Copies what the broker has stored, while it runs or when it does not. Run it as the broker's
+      user. Settings, users, rules and certificates are files of your own and not in it.
+  hoopoe restore /backup/monday --data /var/lib/hoopoe";
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +77,25 @@ pub enum Command {
     /// Add or remove a user, or change a password
     #[command(after_help = PASSWD_EXAMPLES)]
     Passwd(PasswdArgs),
+    /// Copy the store to another folder, of a running broker too
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
+    /// Put a backup into an empty data folder
+    Restore {
+        /// Folder that `hoopoe backup` wrote
+        backup: PathBuf,
+        /// Data folder, new or empty
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Keep what can be read of a damaged store, and say what cannot
+    Repair {
+        /// Data folder of a broker that does not run
+        data: PathBuf,
+        /// Number of shards, asked for when the store has lost it
+        #[arg(long, value_name = "N")]
+        shards: Option<u16>,
+    },
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -120,6 +146,27 @@ impl SettingsArgs {
             anonymous: self.anonymous,
         };
         SettingsSource::of_process(self.config, flags)
+    }
+}
+
+/// What is copied where.
+#[derive(Args, Debug)]
+pub struct BackupArgs {
+    /// Folder to copy to, new or empty
+    pub to: PathBuf,
+    /// Settings file of the broker; without one, the defaults hold
+    #[arg(long, value_name = "FILE", env = "HOOPOE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Data folder [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+impl BackupArgs {
+    /// The settings that name the data folder.
+    pub fn source(&self) -> SettingsSource {
+        let flags = Flags { data_dir: self.data.clone(), ..Flags::default() };
+        SettingsSource::of_process(self.config.clone(), flags)
     }
 }
 

@@ -25,7 +25,8 @@
  *   - A file system often writes a new file's name along with its first fsync. Not relied upon.
  *
  * The image has the folder's form: names that are durable are hard links to the objects, one per
- * file, that hold durable contents (POWERLOSS_IMAGE/.objects).
+ * file, that hold durable contents (POWERLOSS_IMAGE/.objects). It is complete once there is a file
+ * POWERLOSS_IMAGE/.objects/complete.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -59,7 +60,7 @@ struct file {
     struct changes changes;
 };
 
-/* A live name. Names that are durable are in the image. */
+/* A live name, behind older ones. Names that are durable are in the image. */
 struct name {
     char *path;
     struct file *file;
@@ -168,9 +169,11 @@ static struct name *remember(const char *path, struct file *file) {
     struct name *name = malloc(sizeof *name);
     name->path = strdup(path);
     name->file = file;
-    name->next = names;
+    name->next = NULL;
     file->names++;
-    names = name;
+    struct name **end = &names;
+    while (*end) end = &(*end)->next;
+    *end = name;
     return name;
 }
 
@@ -223,20 +226,12 @@ static void settle(struct file *file, struct changes changes, int fd) {
     real_close(to);
 }
 
-/* The names in a directory become what they are: its live ones are linked, others removed. */
+/* The names in a directory become what they are: its live ones are linked, older ones first, then
+ * others removed. A kill in between is no harm: nothing is named before what it builds on. */
 static void settle_directory(const char *path) {
     char folder_in_image[PATH_MAX], object[PATH_MAX], target[PATH_MAX];
     size_t length = strlen(path);
     image_path(folder_in_image, path);
-    DIR *entries = opendir(folder_in_image);
-    for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        char live[PATH_MAX];
-        if (entry->d_type == DT_DIR) continue;
-        join(live, path, "/", entry->d_name);
-        join(target, folder_in_image, "/", entry->d_name);
-        if (!find(live)) real_unlink(target);
-    }
-    if (entries) closedir(entries);
     for (struct name *name = names; name; name = name->next) {
         if (strncmp(name->path, path, length) != 0 || name->path[length] != '/') continue;
         if (strchr(name->path + length + 1, '/')) continue;
@@ -252,6 +247,15 @@ static void settle_directory(const char *path) {
         /* Of two names of one file rename keeps both. */
         real_unlink(step);
     }
+    DIR *entries = opendir(folder_in_image);
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        char live[PATH_MAX];
+        if (entry->d_type == DT_DIR) continue;
+        join(live, path, "/", entry->d_name);
+        join(target, folder_in_image, "/", entry->d_name);
+        if (!find(live)) real_unlink(target);
+    }
+    if (entries) closedir(entries);
 }
 
 /* What is there at the start is durable. */
@@ -291,6 +295,12 @@ __attribute__((constructor)) static void begin(void) {
     folder_length = strlen(below_this);
     folder = below_this;
     take_folder(folder);
+    /* Up to here the program has done nothing: an image without this file is to be ignored. */
+    char complete[PATH_MAX];
+    join(complete, image, "/.objects/complete", "");
+    int fd = real_open(complete, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    if (fd < 0) give_up("image", complete);
+    real_close(fd);
 }
 
 /* A descriptor was opened. */

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Once, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::RawClient;
 use crate::connect::Connect;
@@ -35,6 +35,8 @@ pub struct Options {
     listeners: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Words before the program's name.
+    wrapper: Vec<String>,
 }
 
 struct Running {
@@ -53,7 +55,14 @@ impl Options {
             listeners: vec!["tcp://127.0.0.1:0".to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
+    }
+
+    /// Started by another program, which must become the broker (`exec`).
+    pub fn wrapped(mut self, words: &[String]) -> Options {
+        self.wrapper = words.to_vec();
+        self
     }
 
     /// With one more listener.
@@ -92,6 +101,11 @@ impl Options {
         &self.folder
     }
 
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// Starts the broker and waits until it is ready.
     pub fn start(self) -> Broker {
         let running = Running::start(&self);
@@ -106,7 +120,7 @@ impl Options {
     }
 
     fn command(&self) -> Command {
-        let mut command = program::hoopoe_command();
+        let mut command = program::wrapped_hoopoe_command(&self.wrapper);
         command.arg("serve").arg("--data").arg(self.folder.join("data"));
         for url in &self.listeners {
             command.arg("--listen").arg(url);
@@ -125,7 +139,14 @@ impl Default for Options {
 }
 
 impl Running {
+    /// Starts and waits until it is ready.
     fn start(options: &Options) -> Running {
+        let mut running = Running::spawn(options);
+        (running.listeners, running.http) = running.log.wait_until_ready();
+        running
+    }
+
+    fn spawn(options: &Options) -> Running {
         let mut command = options.command();
         let mut child = command
             .stdout(Stdio::piped())
@@ -136,8 +157,7 @@ impl Running {
         let log = Log::new();
         log.follow(child.stdout.take().expect("standard output is piped"));
         log.follow(child.stderr.take().expect("standard error is piped"));
-        let (listeners, http) = log.wait_until_ready();
-        Running { child: Some(child), log, listeners, http }
+        Running { child: Some(child), log, listeners: Vec::new(), http: None }
     }
 
     /// Sends a signal and waits for the end of the process.
@@ -183,6 +203,7 @@ impl Broker {
             listeners: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         };
         Broker { options, running: Some(running) }
     }
@@ -216,6 +237,24 @@ impl Broker {
     /// The folder that holds the data folder and whatever files a test adds.
     pub fn folder(&self) -> &Path {
         &self.options.folder
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.options.data()
+    }
+
+    /// The words before the program's name.
+    pub fn wrapper(&self) -> &[String] {
+        &self.options.wrapper
+    }
+
+    /// Starts on the data folder again, which must fail; returns what was said.
+    pub fn refuses_to_start(&self) -> String {
+        assert!(self.running.is_none(), "the broker is running");
+        let (status, said) = self.options.run_to_end();
+        assert!(!status.success(), "it started:\n{said}");
+        said
     }
 
     /// A connection on which nothing has been sent.
@@ -267,6 +306,15 @@ impl Broker {
     /// Ends the process with SIGKILL, at this very moment.
     pub fn kill(&mut self) {
         drop(self.running.take().expect("the broker is running"));
+    }
+
+    /// Starts on the same data folder, and ends the process with SIGKILL when it is ready, or after
+    /// so long if it is not ready then.
+    pub fn start_and_kill(&mut self, after: Duration) {
+        assert!(self.running.is_none(), "the broker is running");
+        let running = Running::spawn(&self.options);
+        running.log.wait_for_ready(after);
+        drop(running);
     }
 
     /// Starts again on the same data folder; ports are new.
@@ -384,6 +432,11 @@ impl Log {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         (state.listeners.clone(), state.http)
+    }
+
+    /// Waits for `ready`, but no longer than that.
+    fn wait_for_ready(&self, at_most: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), at_most, |state| !state.ready));
     }
 
     /// Waits until more has been printed, a stream has ended, or a short while has passed.

@@ -31,7 +31,19 @@ pub fn hoopoe() -> PathBuf {
 /// A call of the broker's program. What the tests are told (`HOOPOE_BIN` and its like) is no setting
 /// of the broker's, so none of it is passed on.
 pub fn hoopoe_command() -> Command {
-    let mut command = Command::new(hoopoe());
+    wrapped_hoopoe_command(&[])
+}
+
+/// The same behind the words of another program that becomes the broker.
+pub fn wrapped_hoopoe_command(wrapper: &[String]) -> Command {
+    let mut command = match wrapper {
+        [] => Command::new(hoopoe()),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(hoopoe());
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HOOPOE_") {
             command.env_remove(name);

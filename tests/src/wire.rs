@@ -69,6 +69,9 @@ pub mod code {
     pub const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub const PACKET_TOO_LARGE: u8 = 0x95;
     pub const QUOTA_EXCEEDED: u8 = 0x97;
+    pub const SERVER_UNAVAILABLE: u8 = 0x88;
+    pub const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
+    pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 }
 
 /// CONNACK as received.

@@ -12,6 +12,7 @@ use hoopoe_store::command::ReplyTo;
 
 use crate::id::{ConvKey, user_slot};
 use crate::service::Call;
+use crate::user::account::AccountCommand;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,8 @@ pub enum Command {
     Send(Box<Send>),
     /// A recall, edit or reaction.
     Operate(Box<Operate>),
+    /// A signal: judged like a message, and never stored.
+    Signal(Box<SendSignal>),
     /// A user's `cur` publication.
     MoveCursor(Box<MoveCursor>),
     /// What a device has acknowledged since the last report.
@@ -60,10 +63,25 @@ pub enum Command {
     Connected(Box<Device>),
     /// A user's device is gone.
     Disconnected(Box<Device>),
+    /// A device went to the background, or is looked at again (ruling 35).
+    Attention {
+        /// Whose.
+        user: User,
+        /// Where it is connected.
+        location: hoopoe_core::Location,
+        /// Not looked at.
+        background: bool,
+    },
+    /// What a user shows from now on.
+    SetShow(Box<crate::presence::SetShow>),
     /// A service call that writes.
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
     Read(Box<Call>),
+    /// An operator changes an account.
+    Account(Box<AccountCommand>),
+    /// An operator's call is recorded.
+    Audit(Box<crate::audit::Record>),
     /// What another shard owes this one.
     Forward {
         /// The outbox entry it came from, and the shard that keeps it; `None`: nothing is kept.
@@ -79,15 +97,29 @@ pub enum Command {
 }
 
 impl Command {
+    /// The incoming QoS 2 publication that it carries out.
+    pub fn marker(&self) -> Option<PacketIdent> {
+        match self {
+            Command::Send(send) => send.marker,
+            Command::Operate(operate) => operate.marker,
+            _ => None,
+        }
+    }
+
     /// The slot that owns what the command changes; `None` for answers between shards.
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Command::Send(send) => Some(send.conv.slot()),
             Command::Operate(operate) => Some(operate.conv.slot()),
+            Command::Signal(signal) => Some(signal.conv.slot()),
             Command::MoveCursor(cursor) => Some(cursor.user.slot()),
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
+            Command::Attention { user, .. } => Some(user.slot()),
+            Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
+            Command::Account(account) => Some(account.user.slot()),
+            Command::Audit(_) => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::ForwardDone { .. } => None,
         }
@@ -121,6 +153,25 @@ pub struct Send {
     pub marker: Option<PacketIdent>,
     /// Sent by a service account or an operator: no policy of users holds it back.
     pub privileged: bool,
+    /// Who waits.
+    pub asker: Asker,
+}
+
+/// A signal to a user or group.
+#[derive(Clone, Debug)]
+pub struct SendSignal {
+    /// The conversation whose members hear it.
+    pub conv: ConvKey,
+    /// The authenticated sender.
+    pub from: User,
+    /// The sending connection, which does not hear it.
+    pub location: hoopoe_core::Location,
+    /// A word of the client's.
+    pub kind: Arc<str>,
+    /// The sender's properties, encoded.
+    pub properties: Bytes,
+    /// The payload.
+    pub payload: Bytes,
     /// Who waits.
     pub asker: Asker,
 }
@@ -191,6 +242,8 @@ pub struct Device {
     pub stored: bool,
     /// The session was there before: the device goes on at its own cursors.
     pub kept: bool,
+    /// It wants to hear where its conversations stand, and no replay.
+    pub heads_only: bool,
 }
 
 /// What a device has acknowledged.
@@ -292,6 +345,8 @@ pub enum Forward {
     },
     /// A step of the roster that concerns the other user.
     Roster(crate::roster::RosterStep),
+    /// A step of presence.
+    Watch(crate::presence::WatchStep),
 }
 
 impl Forward {
@@ -303,6 +358,7 @@ impl Forward {
             | Forward::OwnSend { tenant, user, .. } => user_slot(tenant, user),
             Forward::Cursors { conv, .. } | Forward::Pair { conv, .. } => conv.slot(),
             Forward::Roster(step) => user_slot(&step.tenant, &step.to),
+            Forward::Watch(step) => step.slot(),
         }
     }
 }

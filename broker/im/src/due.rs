@@ -48,7 +48,8 @@ fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {
     ConvKey::parse(std::str::from_utf8(name?).ok()?)
 }
 
-fn scan(
+/// Visits the rows of a kind in a slot: what stands behind the kind, the key, the row.
+pub(crate) fn scan(
     kv: &SharedKv,
     slot: u16,
     kind: u8,

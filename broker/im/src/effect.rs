@@ -7,12 +7,14 @@ use hoopoe_codec::ReasonCode;
 use hoopoe_store::log::CommitError;
 use hoopoe_store::{Receipt, WriteError};
 
-use crate::command::{Asker, Forward, User};
+use crate::command::{Asker, Device, Forward, SendSignal, User};
 use crate::entry::Entry;
 use crate::id::ConvKey;
 use crate::refusal::Refusal;
 use crate::rows::Sent;
 use crate::service::Call;
+use crate::user::account::Account;
+use crate::user::token::{TokenHash, TokenOwner};
 
 /// An answer to whoever waits.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub enum Effect {
         /// Payload.
         payload: Bytes,
     },
+    /// A signal that may be heard.
+    Signal(Box<SendSignal>),
     /// The devices of a user get the entries of a conversation from now on, or with another
     /// interval.
     Listed {
@@ -95,6 +99,22 @@ pub enum Effect {
     },
     /// A call that reads may be carried out.
     Read(Box<Call>),
+    /// A connected device's conversations may be read.
+    Login(Box<Device>),
+    /// A token is valid from now on, or no more.
+    Token {
+        /// Its hash.
+        hash: TokenHash,
+        /// Whose it is; `None` when it is revoked.
+        owner: Option<TokenOwner>,
+    },
+    /// An account has changed, or is gone.
+    Account {
+        /// Whose.
+        user: User,
+        /// How it is now.
+        account: Option<Arc<Account>>,
+    },
     /// A user's connections end.
     Kick {
         /// The user.
@@ -103,6 +123,8 @@ pub enum Effect {
         client: Option<Arc<str>>,
         /// Reason of the DISCONNECT.
         reason: ReasonCode,
+        /// What it is told before.
+        notice: Option<String>,
     },
 }
 

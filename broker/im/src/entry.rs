@@ -344,7 +344,7 @@ mod tests {
             id: MessageId(0),
             ts_ms: 0,
             from: "".into(),
-            device: "".into(),
+            device: "ios-1".into(),
             cid: None,
             kind: EntryKind::Message,
             reference: 0,
@@ -401,6 +401,8 @@ mod tests {
             &[0xfb, 0xd0, 0x95, 0xff, 0xbc, 0x31],
             &[3, 12, 0x80, 0xf5, 0x24, 5],
             b"alice",
+            &[5],
+            b"ios-1",
             &[0, 2, 1, 1],
             b"hello",
         ];
@@ -434,7 +436,7 @@ mod tests {
         let fault = Entry::decode(full().conv, 17, &endless).map(drop);
         assert_eq!(fault, Err(EntryFault::Value("ts")));
         let mut crowd = row(&least());
-        crowd.truncate(17);
+        crowd.truncate(23);
         crowd.extend([0xff; 9]);
         crowd.push(1);
         let fault = Entry::decode(least().conv, 1, &crowd).map(drop);

@@ -384,7 +384,7 @@ mod tests {
             id: MessageId(1 << 22),
             ts_ms: 1_700_000_000_123,
             from: from.into(),
-            device: "".into(),
+            device: "ios-1".into(),
             cid: Some("c1".into()),
             kind: EntryKind::Message,
             reference: 0,

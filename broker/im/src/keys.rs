@@ -30,7 +30,9 @@
 //! | im  | `37` | user | presence |
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
 //! | im  | `39` | user | numbers of groups and channels |
-//! | im  | `ff fe 51` | tenant, channel | channel for everyone |
+//! | im  | `3c` | user | account: password hash, roles |
+//! | im  | `ff fd`, `51`, number | a call of an operator |
+//! | im  | `ff fe 52` | tenant, channel | channel for everyone |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
 //! | log | `10` | conv, seq u64 | entry |
 
@@ -93,14 +95,22 @@ pub mod user_kind {
     pub const PUSHED: u8 = 0x38;
     /// Numbers of groups and channels.
     pub const JOINED: u8 = 0x39;
+    /// An account's password, roles and state.
+    pub const LOGIN: u8 = 0x3c;
+    /// The first of these kinds.
+    pub const FIRST: u8 = ACCOUNT;
+    /// The last kind there can be.
+    pub const LAST: u8 = 0x3f;
 }
 
 /// Kind of a room's row.
 const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.
-const EVERYONE: u8 = 0x51;
+const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
+/// Kind of an operator's calls, behind another one.
+const AUDIT: u8 = 0x51;
 
 fn begin(slot: Slot, kind: u8, room: usize) -> Key {
     let mut key = Key::with_capacity(room + 3);
@@ -243,6 +253,18 @@ pub fn outbox_prefix(shard: u16) -> Key {
     let mut key = vec![0xff, 0xff];
     key.extend_from_slice(&shard.to_be_bytes());
     key.push(OUTBOX);
+    key
+}
+
+/// The beginning of the record of operators' calls.
+pub fn audit_prefix() -> Key {
+    vec![0xff, 0xfd, AUDIT]
+}
+
+/// A call of an operator.
+pub fn audit(number: u64) -> Key {
+    let mut key = audit_prefix();
+    key.extend_from_slice(&number.to_be_bytes());
     key
 }
 

@@ -7,6 +7,7 @@
 //! one entry however many members there are. The rules are methods of one command's view of its
 //! shard (`shard`), in the room of their noun.
 
+pub mod audit;
 pub mod channel;
 pub mod command;
 pub mod conversation;
@@ -18,6 +19,7 @@ pub mod envelope;
 pub mod group;
 pub mod id;
 pub mod keys;
+pub mod presence;
 pub mod refusal;
 #[cfg(test)]
 mod rig;

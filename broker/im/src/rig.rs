@@ -69,7 +69,7 @@ fn open(
     let (mut places, mut effects) = (Vec::new(), Vec::new());
     for shard in 0..shards {
         let (view, _) = ShardView::open(&store, shard, ShardSettings::default(), now).unwrap();
-        let (step, owed) = ImShard::open(kv.clone(), shard, shards, settings.clone()).unwrap();
+        let (step, owed) = ImShard::open(kv.clone(), shard, shards, settings.clone(), now).unwrap();
         places.push(Place { view, step, mail: VecDeque::new() });
         effects.push((usize::from(shard), owed));
     }

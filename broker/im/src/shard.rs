@@ -10,22 +10,26 @@
 //! `group`, …) as methods of [`Work`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
+use hoopoe_codec::ReasonCode;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
-use crate::command::{Asker, Command, Forward};
+use crate::command::{Asker, Command, Forward, User};
 use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
+use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
+use crate::user::seats::Seats;
 
 /// Something that is due at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,7 +56,11 @@ pub(crate) struct Memory {
     pub(crate) outbox_next: u64,
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
+    pub(crate) seats: Seats,
+    pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    /// Number of the next record of an operator's call; `None` before the first.
+    pub(crate) audit_next: Option<u64>,
     /// Groups used lately that are big.
     pub(crate) big: HashSet<ConvKey>,
     /// Who is answered once an outbox entry has been applied (ruling 26).
@@ -77,6 +85,7 @@ pub(crate) struct Work<'a> {
 
 impl ImShard {
     /// Opens the step of a shard. Gives what earlier runs have left to be told to other shards.
+    /// `started_ms`: when the process started; the same for all its shards.
     ///
     /// # Errors
     /// When rows cannot be read.
@@ -85,10 +94,12 @@ impl ImShard {
         shard: u16,
         shards: u16,
         settings: ImSettings,
+        started_ms: u64,
     ) -> Result<(ImShard, Vec<Effect>), StoreError> {
         let outbox = read_outbox(&kv, shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         let due = crate::due::load(&kv, shard, shards)?;
+        let desk = Desk::new(&settings, shard, shards, started_ms);
         let step = ImShard {
             shard,
             settings,
@@ -98,7 +109,10 @@ impl ImShard {
                 outbox_next: next,
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
+                seats: Seats::default(),
+                desk,
                 due,
+                audit_next: None,
                 big: HashSet::default(),
                 waiting: HashMap::default(),
                 waiting_new: Vec::new(),
@@ -157,14 +171,42 @@ impl ImShard {
         }
     }
 
+    /// Whether a user's device may be let in (ruling 36).
+    ///
+    /// # Errors
+    /// The reason code of the CONNACK.
+    pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+        self.memory.seats.admit(now_ms, &self.settings, user, client)
+    }
+
+    /// Answers a command while nothing can be written (ruling 12). Calls that only read are
+    /// carried out.
+    pub fn refuse(&mut self, command: Command, pending: &mut Pending) {
+        match command {
+            Command::Read(call) => pending.push(Effect::Read(call)),
+            Command::Connected(device) => pending.push(Effect::Login(device)),
+            Command::Progress(progress) => self.memory.lazy.progress(0, &progress),
+            command => {
+                if let Some(asker) = asker_of(&command) {
+                    let answer = Answer::Refused(Refusal::not_writable());
+                    pending.push(Effect::Answer { asker, answer });
+                }
+            }
+        }
+    }
+
+    /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
+    /// (ruling 35).
+    pub fn is_attended(&self, user: &crate::command::User) -> bool {
+        self.memory.seats.is_attended(user)
+    }
+
     /// When [`on_tick`](Self::on_tick) has something to do, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
-        [due, memory.lazy.next_timeout(), memory.receipts.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
+        [due, lazy, receipts, memory.desk.people.next_timeout()].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -174,6 +216,9 @@ impl ImShard {
         }
         if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.send_receipts());
+        }
+        if self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tell_presence());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
@@ -186,7 +231,10 @@ impl ImShard {
 
     /// Writes what is lazy, for a clean stop.
     pub fn finish(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
-        self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
+        self.step(now_ms, batch, pending, |work| {
+            work.stop_presence();
+            work.flush_cursors(None)
+        });
     }
 
     fn step(
@@ -239,8 +287,11 @@ fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),
+        Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
+        Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
+        Command::Account(account) => Some(account.asker),
         _ => None,
     }
 }
@@ -265,16 +316,24 @@ impl Work<'_> {
         match command {
             Command::Send(send) => self.send(&send, is_new).map(Some),
             Command::Operate(operate) => self.operate(&operate, is_new).map(Some),
+            Command::Signal(signal) => self.signal(signal).map(Some),
             Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
+            Command::Attention { user, location, background } => {
+                self.memory.seats.attend(&user, location, background);
+                Ok(None)
+            }
+            Command::SetShow(set) => self.set_show(&set).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
                 self.flush_cursors(Some(&call.caller.user))?;
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);
@@ -313,6 +372,7 @@ impl Work<'_> {
                 self.pair_changed(&conv, &user, blocks, friends)
             }
             Forward::Roster(step) => self.roster_step(&step),
+            Forward::Watch(step) => self.watch_step(&step),
         }
     }
 

@@ -34,6 +34,8 @@ pub struct AdminState {
     /// The counters and all that reports read.
     pub instruments: Arc<Instruments>,
     phase: AtomicU8,
+    /// Why the store takes no writes, in the system's words.
+    store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 impl AdminState {
@@ -49,7 +51,22 @@ impl AdminState {
         AdminState {
             instruments: Arc::new(instruments),
             phase: AtomicU8::new(NodePhase::Starting as u8),
+            store_fault: Box::new(|| None),
         }
+    }
+
+    /// With what tells why the store takes no writes; it must not block.
+    pub fn with_store_fault(
+        mut self,
+        store_fault: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> AdminState {
+        self.store_fault = Box::new(store_fault);
+        self
+    }
+
+    /// Why the store takes no writes; `None` when it does.
+    pub fn store_fault(&self) -> Option<String> {
+        (self.store_fault)()
     }
 
     /// The broker is in this phase from now on.

@@ -1,8 +1,10 @@
 //! What `hoopoe` does beside running a broker. Every command writes to the output it is given and
 //! returns how the program ends.
 
+mod backup;
 mod check;
 mod passwd;
+mod repair;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,8 +13,10 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+pub use backup::{backup, restore};
 pub use check::check;
 pub use passwd::passwd;
+pub use repair::repair;
 
 use crate::cli::Cli;
 use crate::settings::SettingsSource;

@@ -9,6 +9,7 @@ use hoopoe_store::Command;
 use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
 
 use super::handshake::due_will;
+use super::inbound::reaches_receivers;
 use super::session::{Answer, Origin, Session};
 use super::socket::SocketFault;
 use super::worker::{Worker, mark_dirty};
@@ -16,6 +17,8 @@ use super::{Leaving, Phase};
 
 /// Seconds that a closed connection's last bytes are waited for.
 const LINGER_SECS: u64 = 3;
+/// The token of a session's way back to its shard, for clients that wait for it.
+pub(super) const CLOSE_TOKEN: u64 = u64::MAX - 1;
 
 /// Why a session's connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +54,12 @@ impl Worker {
             self.counters.disconnects_sent.add(1);
             if session.version == Version::V5 {
                 // Some faults have no code of their own in DISCONNECT (3.14.2.1).
-                let legal = reason.legal_in(PacketType::Disconnect);
-                let code = if legal { reason } else { ReasonCode::ProtocolError };
+                let code = match reason {
+                    reason if reason.legal_in(PacketType::Disconnect) => reason,
+                    // The store's fault, not the client's.
+                    ReasonCode::ServerUnavailable => ReasonCode::ImplementationSpecificError,
+                    _ => ReasonCode::ProtocolError,
+                };
                 let disconnect = Packet::Disconnect(Disconnect::with_code(code));
                 // The phase has gone from the connection: the maximum is the session's.
                 self.send(location, |out| {
@@ -61,11 +68,12 @@ impl Worker {
             }
             tracing::debug!(client = %session.key, ?reason, "session's connection ended");
         }
+        let stored = session.route.session.is_some();
         self.detach(location, *session, cause);
-        if cause == Cause::Lost {
-            self.close_socket(location);
-        } else {
-            self.finish(location);
+        match cause {
+            Cause::Lost => self.close_socket(location),
+            Cause::Disconnect { .. } if stored => self.finish_once_told(location),
+            _ => self.finish(location),
         }
     }
 
@@ -76,6 +84,7 @@ impl Worker {
         session.route.leave(location);
         self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
+        self.im_detach(location, &mut session);
         if session.route.session.is_none() {
             self.unroute(&session);
             if let Some(will) = session.will.take()
@@ -91,6 +100,7 @@ impl Worker {
             Cause::Fault(_) | Cause::Lost => (CloseCause::Abnormal, None),
             Cause::Shutdown => (CloseCause::Shutdown, None),
         };
+        let told = matches!(cause, Cause::Disconnect { .. }) && session.route.session.is_some();
         let close = Close {
             location,
             epoch: session.epoch,
@@ -100,6 +110,7 @@ impl Worker {
             window: session.stored_window(),
             done: session.completed(),
             answered: session.incoming.answered().collect(),
+            told: told.then_some(ReplyTo { location, token: CLOSE_TOKEN }),
             key: session.key,
         };
         let subscriber = session.route.subscriber;
@@ -127,12 +138,12 @@ impl Worker {
         while let Some((owed, code)) = leaving.answers.pop_ready() {
             // Committed but no longer to be acknowledged; the receivers get it all the same.
             if let Some((publication, plan)) = &owed.publish
-                && !code.is_error()
+                && reaches_receivers(code)
             {
                 self.fan_out_shared(publication, plan, leaving.subscriber);
             }
             if let Answer::PubRec(id) = owed.answer
-                && !code.is_error()
+                && reaches_receivers(code)
             {
                 leaving.close.answered.push(id.get());
             }
@@ -221,6 +232,17 @@ impl Worker {
         {
             // The connection ends either way.
             let _ = socket.write(None);
+        }
+    }
+
+    /// After a stored session's DISCONNECT: the end of the connection tells the client that it was
+    /// heard, so that it waits until the will is removed on disk ([MQTT-3.14.4-3]).
+    fn finish_once_told(&mut self, location: Location) {
+        let at = self.now_secs + LINGER_SECS;
+        if let Some(connection) = self.connection(location) {
+            // If the store does not answer, the connection ends all the same.
+            connection.deadline_secs = at;
+            self.wheel.schedule(location, at);
         }
     }
 

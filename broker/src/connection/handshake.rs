@@ -8,7 +8,7 @@ use hoopoe_codec::{
     ConnAck, ConnAckProperties, Connect, Fault, Packet, QoS, ReasonCode, Version, Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionKey};
+use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
     Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
@@ -17,12 +17,14 @@ use hoopoe_store::command::{
 use hoopoe_store::effect::{Opened, StoredSession};
 
 use super::closing::Cause;
+use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
+use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
-use crate::fabric::Mail;
+use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
@@ -35,7 +37,8 @@ impl Worker {
         self.counters.connects.add(1);
         let version = connect.version;
         if self.stopping {
-            self.refuse(location, version, ReasonCode::ServerShuttingDown);
+            // 0x8B has no place in a CONNACK.
+            self.refuse(location, version, ReasonCode::ServerUnavailable);
             return;
         }
         let Some(connection) = self.connection(location) else { return };
@@ -49,12 +52,14 @@ impl Worker {
         let Some(connection) = self.connection(location) else { return };
         let door = **connection.listener.door.load();
         let certificate_user = connection.certificate_user();
+        let client_id = newcomer.client_id.clone();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
         let credentials = Credentials {
             user: connect.username,
             password: connect.password,
             certificate_user: certificate_user.as_deref(),
+            client_id: &client_id,
         };
         match self.env.access.authenticator().check(credentials, door) {
             Login::Accepted(identity) => self.logged_in(location, Ok(identity)),
@@ -105,6 +110,18 @@ impl Worker {
                 return;
             }
         }
+        if connack(&newcomer, false, &connection.limits).is_none() {
+            // [MQTT-3.1.2-24]; the client is refused before its session is touched.
+            connection.phase = Phase::Checking(newcomer);
+            self.refuse(location, version, ReasonCode::PacketTooLarge);
+            return;
+        }
+        if let (Some(space), Some(will)) = (space_of(&identity.tenant), &mut newcomer.will) {
+            let topic = [&*space, will.publication.topic()].concat();
+            let parts = PublicationParts { topic: &topic, ..will.publication.parts() };
+            will.publication = parts.to_publication();
+        }
+        let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
         let key = SessionKey {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
@@ -121,11 +138,18 @@ impl Worker {
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
-        self.command(slot, Command::Open(Box::new(open)));
+        self.opening += 1;
+        let open = Box::new(open);
+        if is_user {
+            self.command(slot, ShardMail::Enter(open));
+        } else {
+            self.command(slot, Command::Open(open));
+        }
     }
 
     /// The shard has found or made the session.
     pub(super) fn opened(&mut self, opened: Opened) {
+        self.opening -= 1;
         let location = opened.reply.location;
         let (now_ms, stopping) = (self.now_ms, self.stopping);
         let env = self.env.clone();
@@ -145,17 +169,27 @@ impl Worker {
         else {
             return;
         };
-        if opened.code.is_error() || stopping || connection.socket.is_none() {
-            let version = newcomer.version;
-            connection.phase = Phase::Checking(newcomer);
-            if !opened.code.is_error() {
-                self.hand_back(&opened);
-            }
-            let code = if stopping { ReasonCode::ServerShuttingDown } else { opened.code };
-            self.refuse(location, version, code);
-            return;
-        }
         let limits = connection.limits.clone();
+        let connack = if opened.code.is_error() {
+            Err(opened.code)
+        } else if stopping || connection.socket.is_none() {
+            // 0x8B has no place in a CONNACK.
+            Err(ReasonCode::ServerUnavailable)
+        } else {
+            // [MQTT-3.1.2-24] may leave no room to let this client in.
+            let connack = connack(&newcomer, opened.session_present, &limits);
+            connack.ok_or(ReasonCode::PacketTooLarge)
+        };
+        let connack = match connack {
+            Ok(connack) => connack,
+            Err(code) => {
+                let version = newcomer.version;
+                connection.phase = Phase::Checking(newcomer);
+                self.hand_back(&opened);
+                self.refuse(location, version, code);
+                return;
+            }
+        };
         let route = match &opened.session {
             Some(stored) => stored.route.clone(),
             None => Arc::new(Route::transient(next_subscriber(), location)),
@@ -167,11 +201,12 @@ impl Worker {
         let keep_alive_secs = connection.keep_alive_secs;
         self.counters.sessions.add(1);
         self.counters.stored_sessions.add(u64::from(opened.session.is_some()));
-        self.connack(location, &newcomer, opened.session_present, &limits);
+        self.send(location, |out| out.extend_from_slice(&connack));
         if keep_alive_secs > 0 {
             let at = self.now_secs + keep_alive_limit(keep_alive_secs);
             self.wheel.schedule(location, at);
         }
+        self.im_attach(location, opened.session_present, newcomer.heads_only);
         if let Some(stored) = opened.session {
             self.restore(location, stored);
         }
@@ -200,35 +235,10 @@ impl Worker {
             window: stored.map(|stored| stored.window.clone()).unwrap_or_default(),
             done: stored.map(|stored| stored.done.clone()).unwrap_or_default(),
             answered: stored.map(|stored| stored.answered.clone()).unwrap_or_default(),
+            told: None,
         };
         let slot = close.key.slot();
         self.command(slot, Command::Close(Box::new(close)));
-    }
-
-    fn connack(
-        &mut self,
-        location: Location,
-        newcomer: &Newcomer,
-        session_present: bool,
-        limits: &Limits,
-    ) {
-        let keep_alive = keep_alive(newcomer.keep_alive_secs, limits);
-        let properties = ConnAckProperties {
-            session_expiry_secs: newcomer.expiry_capped.then_some(newcomer.expiry_secs),
-            receive_maximum: NonZeroU16::new(limits.receive_maximum),
-            maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),
-            retain_available: (!limits.retain_available).then_some(false),
-            wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
-            shared_subscription_available: (!limits.shared_available).then_some(false),
-            maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
-            assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
-            topic_alias_maximum: Some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
-            response_information: newcomer.request_response.then_some("im/me/res/"),
-            ..ConnAckProperties::default()
-        };
-        let connack = ConnAck { session_present, code: ReasonCode::Success, properties };
-        self.send_packet(location, newcomer.version, &Packet::ConnAck(connack));
     }
 
     /// Brings a stored session's delivery back to where it stood.
@@ -236,6 +246,10 @@ impl Worker {
         let env = self.env.clone();
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         let (version, route) = (session.version, session.route.clone());
+        for subscription in &stored.subscriptions {
+            session.subscriptions.put(&subscription.filter);
+        }
+        let shared = memberships(&env, &stored, &route, location);
         let mut released = Vec::new();
         let mut resend = Vec::new();
         let (mut ahead, mut entries) = (Vec::new(), Vec::new());
@@ -249,7 +263,15 @@ impl Worker {
                 Origin::Queue { seq, .. } if !message.released => resend.push((seq, message.id)),
                 Origin::Ahead { seq } => ahead.push((seq, message.id)),
                 Origin::Group { group, seq } if !message.released => {
-                    entries.push(ReadJob::Entry { location, group, seq });
+                    let member = shared.iter().find(|(of, _)| *of == group);
+                    let options = member.map(|(_, member)| member.options).unwrap_or_default();
+                    entries.push(ReadJob::Entry {
+                        location,
+                        group,
+                        seq,
+                        retain_as_published: options.retain_as_published,
+                        identifier: member.map_or(0, |(_, member)| member.identifier),
+                    });
                 }
                 _ => {}
             }
@@ -264,21 +286,12 @@ impl Worker {
             stored.head,
         );
         session.incoming.restore(&stored.markers, &stored.answered);
-        let mut shared = Vec::new();
-        for subscription in &stored.subscriptions {
-            session.subscriptions.put(&subscription.filter);
-            if let Some(group) = env.groups.get(&*subscription.filter) {
-                let member = Member {
-                    subscriber: route.subscriber,
-                    session: route.session,
-                    location,
-                    options: subscription.options,
-                    identifier: subscription.identifier,
-                    window: super::subscribe::GROUP_WINDOW,
-                };
-                shared.push((*group, member));
-            }
-        }
+        let inbox: Vec<_> = stored
+            .subscriptions
+            .iter()
+            .filter(|subscription| hoopoe_im::is_reserved(&subscription.filter))
+            .map(|own| (Box::from(&*own.filter), own.options, own.identifier))
+            .collect();
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         session.stored = Some(Box::new(Stored {
             id: stored.id,
@@ -289,8 +302,10 @@ impl Worker {
             ahead,
             done: stored.done,
             steps: Answers::default(),
+            steps_bytes: 0,
             progressed: false,
         }));
+        self.im_restore_filters(location, inbox);
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
@@ -423,6 +438,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_response: properties.request_response_information.unwrap_or(false),
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
+        heads_only: properties.user_properties.get("im-start") == Some("heads"),
     })
 }
 
@@ -434,9 +450,34 @@ fn protocol_level(frame: &[u8]) -> Option<u8> {
     body.get(2 + name).copied()
 }
 
-/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]).
+/// The CONNACK that lets a client in, encoded; `None` when its client does not take that much.
+fn connack(newcomer: &Newcomer, session_present: bool, limits: &Limits) -> Option<Vec<u8>> {
+    let keep_alive = keep_alive(newcomer.keep_alive_secs, limits);
+    let properties = ConnAckProperties {
+        session_expiry_secs: newcomer.expiry_capped.then_some(newcomer.expiry_secs),
+        receive_maximum: NonZeroU16::new(limits.receive_maximum),
+        maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),
+        retain_available: (!limits.retain_available).then_some(false),
+        wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
+        shared_subscription_available: (!limits.shared_available).then_some(false),
+        maximum_packet_size: NonZeroU32::new(limits.max_packet_bytes),
+        assigned_client_id: newcomer.assigned_id.then_some(&*newcomer.client_id),
+        topic_alias_maximum: Some(limits.topic_alias_maximum),
+        server_keep_alive_secs: (keep_alive != newcomer.keep_alive_secs).then_some(keep_alive),
+        response_information: newcomer.request_response.then_some("im/me/res/"),
+        ..ConnAckProperties::default()
+    };
+    let connack =
+        Packet::ConnAck(ConnAck { session_present, code: ReasonCode::Success, properties });
+    let mut bytes = Vec::new();
+    let fits = connack.encode_within(newcomer.version, newcomer.maximum_packet, &mut bytes);
+    fits.then_some(bytes)
+}
+
+/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]); and one second more, because
+/// the second in which a client was heard may have been nearly over.
 fn keep_alive_limit(keep_alive_secs: u16) -> u64 {
-    u64::from(keep_alive_secs) * 3 / 2 + 1
+    (u64::from(keep_alive_secs) * 3).div_ceil(2) + 1
 }
 
 /// The keep-alive that holds: the client's within the server's maximum.
@@ -497,6 +538,28 @@ pub(super) fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
     publication
 }
 
+/// The shared groups that a stored session is a member of.
+fn memberships(
+    env: &super::Env,
+    stored: &StoredSession,
+    route: &Route,
+    location: Location,
+) -> Vec<(SessionId, Member)> {
+    let memberships = stored.subscriptions.iter().filter_map(|subscription| {
+        let group = env.groups.get(&*subscription.filter)?;
+        let member = Member {
+            subscriber: route.subscriber,
+            session: route.session,
+            location,
+            options: subscription.options,
+            identifier: subscription.identifier,
+            window: super::subscribe::GROUP_WINDOW,
+        };
+        Some((*group, member))
+    });
+    memberships.collect()
+}
+
 fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
     Some(window::InFlight {
         id: hoopoe_codec::PacketId::new(message.id)?,
@@ -518,6 +581,7 @@ fn new_session(
     now_ms: u64,
 ) -> Session {
     let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
+    let identity_tenant = identity.tenant.clone();
     let aliases = newcomer.topic_alias_maximum;
     Session {
         key: SessionKey {
@@ -552,5 +616,7 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        space: space_of(&identity_tenant),
+        im: None,
     }
 }

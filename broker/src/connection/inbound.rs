@@ -175,6 +175,12 @@ impl Worker {
         let Some(session) = connection.session() else { return Ok(()) };
         if packet.code.is_error() {
             // [MQTT-4.3.3-4]: no PUBREL; the identifier is free.
+            if self.conclude_for_group(location, packet.id, true) {
+                return Ok(());
+            }
+            let Some(session) = self.connection(location).and_then(Connection::session) else {
+                return Ok(());
+            };
             if let Ok(origin) = session.window.refuse(packet.id) {
                 self.exchange_ended(location, packet.id, origin);
                 self.finished(location, origin);
@@ -221,6 +227,9 @@ impl Worker {
     }
 
     fn pubcomp(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
+        if self.conclude_for_group(location, packet.id, false) {
+            return Ok(());
+        }
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
@@ -230,6 +239,37 @@ impl Worker {
             self.settled(location);
         }
         Ok(())
+    }
+
+    /// The client is done with a QoS 2 message: when a group has it and the session is stored, the
+    /// group writes that first, then the exchange may be forgotten. The other way round a crash in
+    /// between would give the message to another member. False: not such a message.
+    fn conclude_for_group(&mut self, location: Location, id: PacketId, refused: bool) -> bool {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return false;
+        };
+        let (Some(Origin::Group { group, seq }), Some(stored)) =
+            (session.window.source(id), &mut session.stored)
+        else {
+            return false;
+        };
+        if session.window.conclude(id, refused).is_ok() {
+            let token = stored.steps.owe(1, 0, Step::Forget(id)) | STEP_TOKEN;
+            let reply = Some(ReplyTo { location, token });
+            let subscriber = session.route.subscriber;
+            let done = GroupCommand::Done { group, subscriber, seq, reply };
+            self.command(group.slot(), Command::Group(Box::new(done)));
+        }
+        true
+    }
+
+    /// The group has written that its entry is done.
+    pub(super) fn forget_exchange(&mut self, location: Location, id: PacketId) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Ok(origin) = session.window.complete(id)
+        {
+            self.exchange_ended(location, id, origin);
+        }
     }
 
     /// Forgets a stored outgoing QoS 2 exchange; lazily, its repetition would do no harm.
@@ -255,7 +295,7 @@ impl Worker {
             && let Some(session) = self.connection(location).and_then(Connection::session)
         {
             let subscriber = session.route.subscriber;
-            let done = GroupCommand::Done { group, subscriber, seq };
+            let done = GroupCommand::Done { group, subscriber, seq, reply: None };
             self.command(group.slot(), Command::Group(Box::new(done)));
         }
     }
@@ -349,15 +389,34 @@ impl Worker {
     }
 
     /// Sends an answer, after the copies of its publication that waited for it.
-    fn fulfil(&mut self, location: Location, owed: Owed, code: ReasonCode) {
+    fn fulfil(&mut self, location: Location, mut owed: Owed, mut code: ReasonCode) {
         if let Some((publication, plan)) = &owed.publish
-            && !code.is_error()
+            && reaches_receivers(code)
             && let Some(session) = self.connection(location).and_then(Connection::session)
         {
             let publisher = session.route.subscriber;
             self.fan_out_shared(publication, plan, publisher);
         }
+        if let Some(im) = owed.im {
+            self.im_fulfil(location, owed.answer, *im);
+            return;
+        }
+        if code == ReasonCode::RetainNotSupported {
+            code = self.not_retained(location);
+            owed.reason = Some("delivered and not retained: as many are retained as may be");
+        }
         self.answer(location, owed.answer, code, owed.reason);
+    }
+
+    /// What the publisher of a message that was delivered and not retained hears (ruling 13). In
+    /// 3.1.1 that is PUBACK: closing instead would have it sent, and delivered, again and again.
+    fn not_retained(&mut self, location: Location) -> ReasonCode {
+        self.counters.refused_publications.add(1);
+        let session = self.connection(location).and_then(Connection::session);
+        match session.map(|session| session.version) {
+            Some(Version::V5) => ReasonCode::QuotaExceeded,
+            _ => ReasonCode::Success,
+        }
     }
 
     fn answer(
@@ -390,8 +449,10 @@ impl Worker {
                 self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {
-                // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).
+                // Not removed from disk: no PUBCOMP, and no code that would say why. The client asks
+                // again over its next connection ([MQTT-4.4.0-1]).
                 if code.is_error() {
+                    self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
                     return;
                 }
                 session.incoming.end_qos2(id);
@@ -418,6 +479,12 @@ impl Worker {
         }
         self.send_packet(location, version, &packet);
     }
+}
+
+/// Whether receivers get a publication for which the shards have this code. Of a refusal to retain
+/// they learn nothing; the code is for use between threads, PUBACK does not know it.
+pub(super) fn reaches_receivers(code: ReasonCode) -> bool {
+    !code.is_error() || code == ReasonCode::RetainNotSupported
 }
 
 /// A reason string, for a client that wants one.

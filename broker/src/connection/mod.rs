@@ -8,6 +8,7 @@
 mod closing;
 mod deliver;
 mod handshake;
+mod im;
 mod inbound;
 mod message;
 mod output;
@@ -22,7 +23,7 @@ mod wheel;
 mod worker;
 
 pub use closing::group_slot;
-pub use worker::{WAKE, Worker, WorkerParts};
+pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
+use crate::im::ImNode;
 use crate::settings::Door;
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
@@ -90,6 +92,9 @@ pub struct Limits {
     pub burst_secs: u64,
 }
 
+/// Bytes of answers that may wait for a socket on top of messages.
+const ANSWER_BYTES: usize = 64 * 1024;
+
 /// What all connections of the node share.
 pub struct Env {
     /// The threads and the index.
@@ -107,6 +112,8 @@ pub struct Env {
     pub refuse_at_messages: u64,
     /// Publications with RETAIN, while some client is sent retained messages.
     pub retained: RetainedOrder,
+    /// What all threads share of the IM profile.
+    pub im: ImNode,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -168,6 +175,8 @@ pub struct Listener {
     pub limits: ArcSwap<Limits>,
     /// The subject of a client's certificate is its user name.
     pub subject_as_user: bool,
+    /// Users who come in here are users of the IM profile.
+    pub im: bool,
     /// Seconds from accept to CONNECT.
     pub connect_timeout_secs: u64,
 }
@@ -200,6 +209,8 @@ struct Newcomer {
     request_response: bool,
     request_problem: bool,
     expiry_capped: bool,
+    /// A device of an IM user wants no replay (`im-start = heads`).
+    heads_only: bool,
 }
 
 /// How far a connection is.
@@ -246,6 +257,8 @@ struct Connection {
     blocked: bool,
     /// The client is not read until answers have left.
     paused: bool,
+    /// The client was not read because it does not read what it is sent.
+    clogged: bool,
     /// Close the socket once the output is written.
     finishing: bool,
     keep_alive_secs: u16,
@@ -289,7 +302,24 @@ impl Connection {
 
     /// More waits for the socket than may: QoS 0 is dropped, everything else waits.
     fn is_full(&self) -> bool {
-        self.output_len() > self.limits.write_buffer_bytes
+        let to_come = match &self.phase {
+            Phase::Active(session) => session.stored.as_ref().map_or(0, |s| s.steps_bytes),
+            _ => 0,
+        };
+        self.output_len() + to_come > self.limits.write_buffer_bytes
+    }
+
+    /// More waits for the socket than messages alone make it: a client that asks and does not
+    /// listen is not heard either, until it takes what it asked for.
+    fn is_clogged(&self) -> bool {
+        let messages = self.limits.write_buffer_bytes + self.limits.max_packet_bytes as usize;
+        self.output_len() > messages + ANSWER_BYTES
+    }
+
+    /// Whether the client is not to be read now; notes it, for reading to go on later.
+    fn holds_back(&mut self) -> bool {
+        self.clogged = self.is_clogged();
+        self.clogged
     }
 
     fn label(&self) -> String {

@@ -11,7 +11,7 @@ use hoopoe_store::effect::{LiveReceiver, QueueEntry};
 use smallvec::smallvec;
 
 use super::Connection;
-use super::closing::Cause;
+use super::closing::{CLOSE_TOKEN, Cause};
 use super::inbound::ack;
 use super::session::{Origin, Outgoing, Step};
 use super::worker::Worker;
@@ -49,6 +49,7 @@ impl Worker {
             Mail::Publish { shard, outbox, key, publication } => {
                 self.publish_internal(&key, publication, Some((shard, outbox)));
             }
+            Mail::Im(mail) => self.im_letter(mail),
             Mail::System(publication) => self.publish_system(&publication),
             Mail::Stop { hurry } => self.stop(hurry),
         }
@@ -69,6 +70,10 @@ impl Worker {
         let location = reply.location;
         if reply.token == SCAN_TOKEN {
             self.scan_ordered(location);
+            return;
+        }
+        if reply.token == CLOSE_TOKEN {
+            self.finish(location);
             return;
         }
         if reply.token & STEP_TOKEN != 0 {
@@ -241,7 +246,9 @@ impl Worker {
         let (Some(stored), Some(source)) = (&mut session.stored, outgoing.origin.source()) else {
             return;
         };
-        let token = stored.steps.owe(1, 0, Step::Publish(outgoing, id)) | STEP_TOKEN;
+        let step = Step::Publish(outgoing, id);
+        stored.steps_bytes += step.bytes();
+        let token = stored.steps.owe(1, 0, step) | STEP_TOKEN;
         let change = ExchangeChange::Put(InFlight {
             id: id.get(),
             source,
@@ -260,7 +267,9 @@ impl Worker {
             && let Some(stored) = &mut session.stored
             && !stored.steps.is_empty()
         {
-            stored.steps.owe(0, 0, Step::Publish(outgoing, id));
+            let step = Step::Publish(outgoing, id);
+            stored.steps_bytes += step.bytes();
+            stored.steps.owe(0, 0, step);
             return;
         }
         self.send_outgoing(location, &outgoing, Some(id));
@@ -285,15 +294,18 @@ impl Worker {
             .and_then(|session| session.stored.as_mut())
             && let Some((step, _)) = stored.steps.pop_ready()
         {
+            stored.steps_bytes -= step.bytes();
             match step {
                 Step::Publish(outgoing, id) => self.send_outgoing(location, &outgoing, Some(id)),
                 Step::PubRel(id) => {
                     let pubrel = ack(id, ReasonCode::Success);
                     self.send_packet(location, version, &Packet::PubRel(pubrel));
                 }
+                Step::Forget(id) => self.forget_exchange(location, id),
             }
         }
-        self.free_places(location);
+        // What waited for room behind these may go now, even if none of them was sent.
+        self.settled(location);
     }
 
     /// Entries of the restored window that the store no longer has (dropped from a full queue):

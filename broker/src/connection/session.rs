@@ -6,12 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
 use hoopoe_store::effect::QueueEntry;
 use smallvec::SmallVec;
 
+use super::im::{ImDevice, ImOwed};
 use super::plan::Plan;
 use super::rate::Rate;
 use crate::access::Identity;
@@ -41,13 +44,20 @@ pub enum Origin {
         /// Entry.
         seq: u64,
     },
+    /// A conversation of the IM profile, which goes by cursors.
+    Im {
+        /// The device's stream.
+        stream: u32,
+        /// Entry.
+        seq: u64,
+    },
 }
 
 impl Origin {
     /// The origin as the store knows it; `None` when nothing is stored.
     pub fn source(self) -> Option<Source> {
         match self {
-            Origin::Transient => None,
+            Origin::Transient | Origin::Im { .. } => None,
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
@@ -76,6 +86,8 @@ pub struct Outgoing {
 impl Outgoing {
     /// A stored entry on its way out.
     pub fn from_entry(entry: QueueEntry, origin: Origin, dup: bool) -> Outgoing {
+        #[cfg(feature = "planted")]
+        let dup = dup && !planted::has(planted::Bug::ForgetDup);
         Outgoing {
             publication: entry.publication,
             qos: entry.qos,
@@ -116,11 +128,17 @@ pub struct Owed {
     pub bytes: usize,
     /// Why the publication is refused, if it is: for people.
     pub reason: Option<&'static str>,
+    /// Set for what is published below `im/`.
+    pub im: Option<Box<ImOwed>>,
 }
 
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
-        Owed { answer, publish: None, bytes: 0, reason: None }
+        let bytes = match &answer {
+            Answer::SubAck(_, codes) | Answer::UnsubAck(_, codes) => codes.len(),
+            _ => 0,
+        };
+        Owed { answer, publish: None, bytes, reason: None, im: None }
     }
 }
 
@@ -195,6 +213,18 @@ pub enum Step {
     Publish(Outgoing, PacketId),
     /// Send PUBREL.
     PubRel(PacketId),
+    /// Forget the exchange of a group's entry: that the entry is done is written.
+    Forget(PacketId),
+}
+
+impl Step {
+    /// Bytes of the message it sends.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Step::Publish(outgoing, _) => outgoing.publication.bytes().len(),
+            Step::PubRel(_) | Step::Forget(_) => 0,
+        }
+    }
 }
 
 /// Delivery from the store.
@@ -216,6 +246,8 @@ pub struct Stored {
     pub done: Vec<u64>,
     /// QoS 2 exchanges that wait for their commit, and what must not overtake them.
     pub steps: Answers<Step>,
+    /// Bytes of messages that they will put into the socket's buffer.
+    pub steps_bytes: usize,
     /// Progress since the last report to the shard.
     pub progressed: bool,
 }
@@ -271,6 +303,10 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
+    /// Where the topics of the client's tenant lie.
+    pub space: Option<Arc<str>>,
+    /// Set when the client is a device of an IM user.
+    pub im: Option<Box<ImDevice>>,
 }
 
 impl Session {
@@ -286,14 +322,20 @@ impl Session {
         let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
         let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
-            Origin::Transient | Origin::Group { .. } => None,
+            Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => None,
         });
         queued.chain(ahead).collect()
     }
 
-    /// The window as the shard keeps it for the next connection.
+    /// The window as the shard keeps it for the next connection. Without what goes back to a group,
+    /// where any member may get it: all but QoS 2 ([MQTT-4.8.2-4]).
     pub fn stored_window(&self) -> Vec<InFlight> {
         let in_flight = self.window.iter().filter_map(|message| {
+            if let Origin::Group { .. } = message.source
+                && message.qos != QoS::ExactlyOnce
+            {
+                return None;
+            }
             Some(InFlight {
                 id: message.id.get(),
                 source: message.source.source()?,

@@ -4,6 +4,7 @@
 //! waits for the commit, where there is one (ruling 3). Retained messages are scanned after that,
 //! page by page, as fast as the client takes them (ruling 8).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,10 +24,15 @@ use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
+use crate::access::tenant::{is_in_a_space, spaced_filter};
 use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
 const PAGE_MESSAGES: usize = 256;
+/// Scans that may wait, each SUBSCRIBE asking for another. Beyond it those of one filter are made
+/// once; that the client is not read instead would be wrong: it may have to acknowledge something
+/// before there is room for what a scan finds.
+const MOST_SCANS: usize = 64;
 /// Entries of a shared group that one member may hold: enough to keep it busy, few enough that
 /// the others get their share.
 pub(super) const GROUP_WINDOW: u16 = 32;
@@ -50,10 +56,19 @@ impl Worker {
         // Announced before anything enters the index; what is not needed is given back below.
         let announced = subscribe.filters.len();
         self.env.retained.begin_scans(announced);
+        let space = self.space(location);
+        let kept: SmallVec<[Cow<'_, str>; 4]> =
+            subscribe.filters.iter().map(|(filter, _)| spaced(space.as_deref(), filter)).collect();
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
-        for (filter, options) in &subscribe.filters {
-            match self.grant(location, filter, *options) {
+        let most = self.connection(location).map_or(0, |c| c.limits.max_subscriptions);
+        for ((filter, options), kept) in subscribe.filters.iter().zip(&kept) {
+            if codes.len() >= most {
+                // More than a session may have: some of them are there twice.
+                codes.push(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            match self.grant(location, (filter, kept), *options) {
                 Ok(grant) => {
                     codes.push(granted(grant.options.qos));
                     self.route(location, &grant, identifier);
@@ -67,25 +82,23 @@ impl Worker {
             }
         }
         let number = self.env.retained.number();
-        let scans = accepted.iter().filter(|a| owed_retained(a)).count();
-        self.env.retained.end_scans(announced - scans);
+        let scans = accepted.iter().filter(|a| owed_retained(a)).map(|grant| Scan {
+            number,
+            filter: grant.filter.into(),
+            qos: grant.options.qos,
+            identifier,
+            after: None,
+            reading: false,
+            barriers: None,
+        });
+        let begun = self.begin_scans(location, scans);
+        self.env.retained.end_scans(announced - begun);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
         let (epoch, stored) = (session.epoch, session.route.session);
         let shared = accepted.iter().filter(|a| a.shared.is_some()).count();
         let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
-        for grant in accepted.iter().filter(|a| owed_retained(a)) {
-            session.scans.push_back(Scan {
-                number,
-                filter: grant.filter.into(),
-                qos: grant.options.qos,
-                identifier,
-                after: None,
-                reading: false,
-                barriers: None,
-            });
-        }
         // More filters than commits can be counted for are no more than the packet's filters.
         let commits = u8::try_from(commits).map_err(|_| Fault {
             reason: ReasonCode::QuotaExceeded,
@@ -108,11 +121,28 @@ impl Worker {
         Ok(())
     }
 
+    /// Puts scans behind those that wait; gives how many more there are now.
+    fn begin_scans(&mut self, location: Location, scans: impl Iterator<Item = Scan>) -> usize {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return 0;
+        };
+        let before = session.scans.len();
+        for scan in scans {
+            // The first may have begun.
+            let mut waiting = session.scans.iter_mut().skip(MOST_SCANS);
+            match waiting.find(|waiting| waiting.filter == scan.filter) {
+                Some(waiting) => *waiting = scan,
+                None => session.scans.push_back(scan),
+            }
+        }
+        session.scans.len() - before
+    }
+
     /// Whether the client may have the subscription, and with which QoS.
     fn grant<'a>(
         &mut self,
         location: Location,
-        filter: &'a str,
+        (filter, kept): (&str, &'a str),
         options: SubscribeOptions,
     ) -> Result<Accepted<'a>, Refused> {
         let access = self.env.access.clone();
@@ -142,24 +172,43 @@ impl Worker {
             return refuse(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let bare = shared.as_ref().map_or(filter, |shared| shared.filter);
+        if is_in_a_space(bare) {
+            return refuse(ReasonCode::NotAuthorized);
+        }
         if !limits.wildcard_available && bare.contains(['+', '#']) {
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        if hoopoe_im::is_reserved(bare) {
-            return refuse(ReasonCode::NotAuthorized);
-        }
+        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
+        let reserved = hoopoe_im::is_reserved(bare);
+        let options = match (reserved, &shared) {
+            (false, _) => options,
+            // Ruling 10.
+            (true, Some(_)) => return refuse(ReasonCode::NotAuthorized),
+            (true, None) => match self.im_grant(location, filter, options) {
+                Ok(qos) => SubscribeOptions { qos, ..options },
+                Err(code) => return refuse(code),
+            },
+        };
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return refuse(ReasonCode::UnspecifiedError);
         };
-        let existed = session.subscriptions.has(filter);
+        let existed = session.subscriptions.has(kept);
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);
         }
-        if !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare) {
+        if !reserved
+            && !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare)
+        {
             return refuse(ReasonCode::NotAuthorized);
         }
-        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
-        Ok(Accepted { filter, options, shared, existed })
+        // Below the tenant's space, where the client's filter is good so is this one.
+        let shared = SharedFilter::parse(kept).and_then(Result::ok);
+        Ok(Accepted { filter: kept, options, shared, existed })
+    }
+
+    fn space(&mut self, location: Location) -> Option<Arc<str>> {
+        let session = self.connection(location).and_then(Connection::session)?;
+        session.space.clone()
     }
 
     /// Puts a granted subscription into the session and, unless shared, into the index.
@@ -168,6 +217,10 @@ impl Worker {
             return;
         };
         session.subscriptions.put(grant.filter);
+        if hoopoe_im::is_reserved(grant.filter) {
+            self.im_subscribed(location, grant.filter, grant.options, identifier);
+            return;
+        }
         let route = session.route.clone();
         if grant.shared.is_none() {
             let subscriber = route.subscriber;
@@ -233,6 +286,7 @@ impl Worker {
         location: Location,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        let space = self.space(location);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
@@ -240,15 +294,16 @@ impl Worker {
         let mut ended: Vec<Arc<str>> = Vec::new();
         let mut dropped_scans = 0;
         for filter in &unsubscribe.filters {
+            let filter = &*spaced(space.as_deref(), filter);
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
             } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
                 let before = session.scans.len();
-                session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
+                session.scans.retain(|scan| scan.reading || *scan.filter != *filter);
                 dropped_scans += before - session.scans.len();
-                ended.push((*filter).into());
+                ended.push(filter.into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
             }
@@ -270,6 +325,9 @@ impl Worker {
             if let Some((slot, leave)) = leave_command(filter, subscriber, Some(reply)) {
                 self.command(slot, Command::Group(Box::new(leave)));
             }
+        }
+        for filter in ended.iter().filter(|filter| hoopoe_im::is_reserved(filter)) {
+            self.im_unsubscribed(location, filter);
         }
         for filter in ended.iter().filter(|filter| !filter.starts_with("$share/")) {
             self.env.fabric.index.remove(filter, subscriber);
@@ -305,36 +363,44 @@ impl Worker {
 
     /// Asks for the next page of retained messages, when the client has taken the last one.
     pub(super) fn scan_on(&mut self, location: Location) {
+        while let Some(page) = self.begin_page(location) {
+            self.send_page(location, page);
+        }
+    }
+
+    /// Asks for the next page, if it is time; gives it at once where nothing has to be read.
+    fn begin_page(&mut self, location: Location) -> Option<RetainedPage> {
         let shards = self.turn.to_shards.len();
         let retained_under_way = self.env.retained.under_way.load(Ordering::Acquire) > 0;
-        let Some(connection) = self.connection(location) else { return };
-        if connection.output_len() > connection.limits.write_buffer_bytes / 2 {
-            return;
+        let connection = self.connection(location)?;
+        let max_bytes = connection.limits.write_buffer_bytes / 2;
+        if connection.output_len() > max_bytes {
+            return None;
         }
-        let Some(session) = connection.session() else { return };
+        let session = connection.session()?;
         if session.backlog.len() >= PAGE_MESSAGES {
-            return;
+            return None;
         }
-        let Some(scan) = session.scans.front_mut().filter(|scan| !scan.reading) else { return };
+        let scan = session.scans.front_mut().filter(|scan| !scan.reading)?;
         scan.reading = true;
         if scan.barriers.is_none() && retained_under_way {
             // What was published before this subscription must be found (ruling 8).
             scan.barriers = Some(shards);
             let reply = ReplyTo { location, token: SCAN_TOKEN };
             for batch in &mut self.turn.to_shards {
-                batch.push(Command::Barrier { reply });
+                batch.push(Command::Barrier { reply }.into());
             }
-            return;
+            return None;
         }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
-        if filter.starts_with('$') {
+        if filter.starts_with("$SYS") {
             let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
-            self.retained_page(location, RetainedPage { messages, next: None });
-            return;
+            return Some(RetainedPage { messages, next: None });
         }
-        let job = ReadJob::Retained { location, filter, after, limit: PAGE_MESSAGES };
-        self.turn.to_readers.push(job);
+        let limit = PAGE_MESSAGES;
+        self.turn.to_readers.push(ReadJob::Retained { location, filter, after, limit, max_bytes });
+        None
     }
 
     /// A shard has committed everything that came before a scan.
@@ -353,6 +419,11 @@ impl Worker {
 
     /// A page of retained messages has been read.
     pub(super) fn retained_page(&mut self, location: Location, page: RetainedPage) {
+        self.send_page(location, page);
+        self.scan_on(location);
+    }
+
+    fn send_page(&mut self, location: Location, page: RetainedPage) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -372,7 +443,6 @@ impl Worker {
             }
         }
         self.env.retained.end_scans(usize::from(over));
-        self.scan_on(location);
     }
 
     fn send_retained(
@@ -426,6 +496,11 @@ enum Refused {
     Connection(Fault),
 }
 
+/// A client's filter as it is kept: below the space of its tenant.
+fn spaced<'a>(space: Option<&str>, filter: &'a str) -> Cow<'a, str> {
+    space.map_or(Cow::Borrowed(filter), |space| Cow::Owned(spaced_filter(space, filter)))
+}
+
 fn granted(qos: QoS) -> ReasonCode {
     match qos {
         QoS::AtMostOnce => ReasonCode::Success,
@@ -437,6 +512,7 @@ fn granted(qos: QoS) -> ReasonCode {
 /// Retain handling ([MQTT-3.3.1-9] to [MQTT-3.3.1-11]); never for shared subscriptions.
 fn owed_retained(grant: &Accepted<'_>) -> bool {
     grant.shared.is_none()
+        && !hoopoe_im::is_reserved(grant.filter)
         && match grant.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !grant.existed,

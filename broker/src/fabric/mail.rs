@@ -1,6 +1,6 @@
 //! What a worker finds in its mailbox.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, ReasonCode};
@@ -9,16 +9,19 @@ use hoopoe_store::command::ReplyTo;
 use hoopoe_store::effect::{LiveReceiver, Opened, QueueEntry};
 use smallvec::SmallVec;
 
+use super::Weigh;
 use crate::access::Identity;
 use crate::connection::{Listener, Seats};
+use crate::im::ImMail;
 use crate::shard::{QueuePage, RetainedPage};
+use crate::transport::Stream;
 
 /// A letter to a worker.
 pub enum Mail {
     /// A new connection is this worker's from now on.
     Accepted {
         /// The socket, non-blocking.
-        stream: TcpStream,
+        stream: Stream,
         /// The other end.
         peer: SocketAddr,
         /// Where it came in.
@@ -103,6 +106,8 @@ pub enum Mail {
         /// The message.
         publication: Arc<Publication>,
     },
+    /// About the IM profile.
+    Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.
@@ -110,6 +115,20 @@ pub enum Mail {
         /// True at the second signal.
         hurry: bool,
     },
+}
+
+impl Weigh for Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Mail::Deliver(Delivery { publication, .. })
+            | Mail::Live { publication, .. }
+            | Mail::Publish { publication, .. } => publication.bytes().len(),
+            Mail::Im(ImMail::Entry { entry, .. }) => entry.payload.len(),
+            Mail::Offer { entry, .. } => entry.publication.bytes().len(),
+            // Pages are bounded for each session that asked for one.
+            _ => 0,
+        }
+    }
 }
 
 /// A publication for sessions that end with their connection.

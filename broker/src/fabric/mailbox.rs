@@ -11,21 +11,29 @@ use parking_lot::{Condvar, Mutex};
 /// How the owner is woken.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
+/// What a letter weighs.
+pub trait Weigh {
+    /// Bytes of messages that the letter keeps in memory.
+    fn bytes(&self) -> usize;
+}
+
 /// Letters for one owner.
 pub struct Mailbox<T> {
     letters: Mutex<Vec<T>>,
     arrived: Condvar,
     count: AtomicUsize,
+    bytes: AtomicUsize,
     wake: Option<Wake>,
 }
 
-impl<T> Mailbox<T> {
+impl<T: Weigh> Mailbox<T> {
     /// A mailbox whose owner sleeps in [`wait`](Self::wait).
     pub fn parked() -> Mailbox<T> {
         Mailbox {
             letters: Mutex::new(Vec::new()),
             arrived: Condvar::new(),
             count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             wake: None,
         }
     }
@@ -40,6 +48,11 @@ impl<T> Mailbox<T> {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Bytes of messages that the letters keep in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// True when no letter waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -47,22 +60,25 @@ impl<T> Mailbox<T> {
 
     /// Puts one letter in.
     pub fn put(&self, letter: T) {
-        self.put_with(|letters| letters.push(letter));
+        let bytes = letter.bytes();
+        self.put_with(bytes, |letters| letters.push(letter));
     }
 
     /// Puts a batch in and leaves `batch` empty, its capacity kept.
     pub fn put_all(&self, batch: &mut Vec<T>) {
         if !batch.is_empty() {
-            self.put_with(|letters| letters.append(batch));
+            let bytes = batch.iter().map(Weigh::bytes).sum();
+            self.put_with(bytes, |letters| letters.append(batch));
         }
     }
 
-    fn put_with(&self, add: impl FnOnce(&mut Vec<T>)) {
+    fn put_with(&self, bytes: usize, add: impl FnOnce(&mut Vec<T>)) {
         let was_empty = {
             let mut letters = self.letters.lock();
             let was_empty = letters.is_empty();
             add(&mut letters);
             self.count.store(letters.len(), Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
             was_empty
         };
         if was_empty {
@@ -84,6 +100,7 @@ impl<T> Mailbox<T> {
         let mut letters = self.letters.lock();
         std::mem::swap(&mut *letters, into);
         self.count.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
         !into.is_empty()
     }
 
@@ -102,6 +119,12 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
 
+    impl Weigh for usize {
+        fn bytes(&self) -> usize {
+            *self
+        }
+    }
+
     #[test]
     fn the_owner_is_woken_once_per_batch() {
         let wakes = Arc::new(AtomicU32::new(0));
@@ -112,9 +135,11 @@ mod tests {
         mailbox.put(1);
         mailbox.put_all(&mut vec![2, 3]);
         assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert_eq!((mailbox.len(), mailbox.bytes()), (3, 6));
         let mut taken = Vec::new();
         assert!(mailbox.take(&mut taken));
         assert_eq!(taken, [1, 2, 3]);
+        assert_eq!((mailbox.len(), mailbox.bytes()), (0, 0));
         mailbox.put(4);
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
     }

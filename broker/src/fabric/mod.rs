@@ -9,23 +9,47 @@ mod mailbox;
 
 pub use jobs::Jobs;
 pub use mail::{Delivery, Mail, Terms, TransientReceiver};
-pub use mailbox::Mailbox;
+pub use mailbox::{Mailbox, Weigh};
 
 use std::sync::Arc;
 
 use hoopoe_core::index::Index;
 use hoopoe_core::{Slot, Subscription};
 use hoopoe_store::Command;
+use hoopoe_store::command::Open;
 
 use crate::shard::ReadJob;
 
 /// A command on its way to a shard.
-pub type ShardMail = Command;
+#[derive(Debug)]
+pub enum ShardMail {
+    /// For sessions, queues and retained messages.
+    Mqtt(Command),
+    /// For the IM profile.
+    Im(hoopoe_im::Command),
+    /// A CONNECT of an IM user, who may be let in or not.
+    Enter(Box<Open>),
+}
+
+impl From<Command> for ShardMail {
+    fn from(command: Command) -> ShardMail {
+        ShardMail::Mqtt(command)
+    }
+}
+
+impl From<hoopoe_im::Command> for ShardMail {
+    fn from(command: hoopoe_im::Command) -> ShardMail {
+        ShardMail::Im(command)
+    }
+}
 
 /// Commands that may wait for a shard before workers stop reading sockets.
 pub const SHARD_MAIL_HIGH: usize = 16_384;
 /// Letters that may wait for a worker before others stop reading sockets.
 pub const WORKER_MAIL_HIGH: usize = 32_768;
+/// Bytes of messages that may wait for a worker before others stop reading sockets: a few letters
+/// are much when each of them is a large one.
+pub const WORKER_MAIL_HIGH_BYTES: usize = 64 << 20;
 /// Jobs that may wait for a reader before workers stop reading sockets.
 pub const READER_MAIL_HIGH: usize = 16_384;
 
@@ -41,6 +65,16 @@ pub struct Fabric {
     pub index: Arc<Index<Subscription>>,
 }
 
+impl Weigh for ShardMail {
+    fn bytes(&self) -> usize {
+        match self {
+            ShardMail::Mqtt(Command::Publish(publish)) => publish.publication.bytes().len(),
+            ShardMail::Im(hoopoe_im::Command::Send(send)) => send.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl Fabric {
     /// The shard that owns a slot.
     pub fn shard_of(&self, slot: Slot) -> usize {
@@ -50,7 +84,9 @@ impl Fabric {
     /// True while some thread is so far behind that publishers must not be read.
     pub fn under_pressure(&self) -> bool {
         self.shards.iter().any(|shard| shard.len() > SHARD_MAIL_HIGH)
-            || self.workers.iter().any(|worker| worker.len() > WORKER_MAIL_HIGH)
+            || self.workers.iter().any(|worker| {
+                worker.len() > WORKER_MAIL_HIGH || worker.bytes() > WORKER_MAIL_HIGH_BYTES
+            })
             || self.readers.len() > READER_MAIL_HIGH
     }
 }

@@ -9,6 +9,7 @@ mod listeners;
 mod reload;
 mod threads;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,15 +17,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
-use hoopoe_im::FIRST_LEVEL;
+use hoopoe_im::{FIRST_LEVEL, ImShard};
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Gauges, NodePhase};
+use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
+use crate::im::ImNode;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -60,13 +62,17 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
-    let (mut node, parts) = Node::prepare(&settings, access, store)?;
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
     let threads = Threads::start(parts, &node)?;
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
+    let api = Api::new(node.env.clone(), &settings)?;
+    let http_task =
+        http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
@@ -82,6 +88,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     for task in &tasks {
         task.abort();
     }
+    control::close(&reloader.settings.broker.data_dir);
     let grace = Duration::from_secs(u64::from(reloader.settings.broker.shutdown_grace_secs));
     node.stop(threads, grace, &mut signals).await?;
     if let Some(task) = http_task {
@@ -93,26 +100,36 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
 }
 
 /// What the node holds besides its threads.
-struct Node {
-    env: Arc<Env>,
-    store: Store,
-    seats: Arc<WorkerSeats>,
+pub struct Node {
+    /// What all threads share.
+    pub env: Arc<Env>,
+    /// The store.
+    pub store: Store,
+    /// Which worker gets the next connection.
+    pub seats: Arc<WorkerSeats>,
 }
 
 /// What the threads are made of.
-struct Parts {
-    workers: Vec<WorkerParts>,
-    shards: Vec<ShardParts>,
-    outbox: Vec<(usize, Restored)>,
+pub struct Parts {
+    /// One for each worker.
+    pub workers: Vec<WorkerParts>,
+    /// One for each shard.
+    pub shards: Vec<ShardParts>,
+    /// What an earlier run has left to be carried on, by shard.
+    pub outbox: Vec<(usize, Restored)>,
     stop: threads::StopFlags,
 }
 
 impl Node {
     /// Opens every shard and puts its routes into the index.
-    fn prepare(
+    ///
+    /// # Errors
+    /// When a shard cannot be read, or the system has no event queue for a worker.
+    pub fn prepare(
         settings: &Settings,
         access: Arc<Access>,
         store: Store,
+        now_ms: u64,
     ) -> anyhow::Result<(Node, Parts)> {
         let workers = worker_count(settings);
         let shards = usize::from(settings.broker.shards);
@@ -145,10 +162,11 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
+            im: ImNode::new(settings.im.profile()),
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
-        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop)?;
+        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
             number,
             poll,
@@ -185,12 +203,14 @@ impl Node {
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
-        Arc::new(AdminState::new(
+        let store = self.store.clone();
+        let state = AdminState::new(
             self.env.telemetry.clone(),
             gates,
             Box::new(gauges),
             settings.broker.durability.as_str(),
-        ))
+        );
+        Arc::new(state.with_store_fault(move || store.fault()))
     }
 
     /// Starts what runs on the control thread.
@@ -224,7 +244,28 @@ impl Node {
             }
         }));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
+        if settings.broker.durability != Durability::Memory {
+            tasks.extend(self.open_control(&settings.broker.data_dir));
+        }
         tasks
+    }
+
+    /// The control socket. A folder that takes no sockets is no reason not to serve.
+    fn open_control(&self, data: &Path) -> Option<tokio::task::JoinHandle<()>> {
+        match control::open(data) {
+            Ok(listener) => {
+                let (store, data) = (self.store.clone(), data.to_path_buf());
+                Some(tokio::spawn(async move {
+                    if let Err(error) = control::answer(listener, store, data).await {
+                        tracing::error!(%error, "the control socket has ended");
+                    }
+                }))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: no backup while the broker runs");
+                None
+            }
+        }
     }
 
     /// Ends the threads: workers first, which hand every session back, then shards, then the
@@ -253,8 +294,9 @@ impl Node {
     }
 }
 
-async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
-    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>, api: Arc<Api>) {
+    let ended = crate::admin::serve(listener, admin, Some(api), std::future::pending()).await;
+    if let Err(error) = ended {
         tracing::error!(%error, "the HTTP listener has ended");
     }
 }
@@ -266,6 +308,7 @@ fn open_shards(
     env: &Arc<Env>,
     store: &Store,
     stop: &threads::StopFlags,
+    now_ms: u64,
 ) -> anyhow::Result<OpenedShards> {
     let limits = ShardSettings {
         queue_max_messages: settings.queue.max_messages,
@@ -277,17 +320,32 @@ fn open_shards(
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
-        let (view, restored) = ShardView::open(store, number as u16, limits, now_ms)
-            .with_context(|| format!("shard {number} of the store cannot be opened"))?;
+        let (view, restored) =
+            ShardView::open(store, number as u16, limits, now_ms).with_context(|| {
+                let folder = settings.broker.data_dir.display();
+                format!(
+                    "shard {number} of the store cannot be opened; `hoopoe repair {folder}` \
+                     keeps what can be read"
+                )
+            })?;
         route_restored(env, &restored);
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,
             view,
+            im,
+            im_outbox,
             mailbox: env.fabric.shards[number].clone(),
             env: env.clone(),
             counters: env.telemetry.shards[number].clone(),
@@ -339,6 +397,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Caught so that a file that may not grow is an error of its write, like a full disk, and not
+    /// the end of the process.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -348,6 +409,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
+            _file_size: catch(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -13,6 +13,8 @@ const PACKET_BYTES_MAX: u32 = 268_435_455 + 5;
 const PACKET_BYTES_MIN: u32 = 256;
 /// A client identifier of 23 bytes must be accepted ([MQTT-3.1.3-5]).
 const CLIENT_ID_BYTES_MIN: u16 = 23;
+/// A shorter token could be guessed.
+const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// More threads than this are a mistyped number.
 const THREADS_MAX: u16 = 256;
 
@@ -50,6 +52,8 @@ impl Settings {
         self.check_room_for_packets(&mut found);
         self.check_access(&mut found);
         self.check_addresses(&mut found);
+        self.check_http(&mut found);
+        self.check_im(&mut found);
         for (index, listener) in self.listener.iter().enumerate() {
             self.check_listener(&format!("listener[{index}]"), listener, &mut found);
         }
@@ -143,6 +147,49 @@ impl Settings {
                     max_packet_bytes allows"
                     ),
                 );
+            }
+        }
+    }
+
+    fn check_http(&self, found: &mut Found) {
+        let http = &self.http;
+        if http.admin_token.is_some() && http.admin_token_file.is_some() {
+            found.add("http.admin_token_file", "http.admin_token is set as well: expected one");
+        }
+        if let Some(token) = &http.admin_token
+            && token.reveal().len() < ADMIN_TOKEN_BYTES_MIN
+        {
+            let message = format!("expected at least {ADMIN_TOKEN_BYTES_MIN} characters");
+            found.add("http.admin_token", message);
+        }
+        if http.requests_per_sec > 0 {
+            found.range("http.request_burst", http.request_burst, 1, u32::MAX);
+        }
+        check_origin_list("http", &http.origins, found);
+    }
+
+    fn check_im(&self, found: &mut Found) {
+        let im = &self.im;
+        for (key, value) in [
+            ("im.devices_per_user", im.devices_per_user),
+            ("im.payload_max_bytes", im.payload_max_bytes),
+            ("im.sends_per_sec", im.sends_per_sec),
+            ("im.send_burst", im.send_burst),
+        ] {
+            found.range(key, value, 1, u32::MAX);
+        }
+        if im.small_group_members > im.group_members_max {
+            let most = im.group_members_max;
+            let message = format!("more than im.group_members_max, which is {most}");
+            found.add("im.small_group_members", message);
+        }
+        found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
+        found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
+        if let Some(url) = &im.hook.url {
+            let rest = url.strip_prefix("http://");
+            let named = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            if !named || url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+                found.add("im.hook.url", format!("`{url}`: expected http://host:port/path"));
             }
         }
     }
@@ -259,7 +306,11 @@ fn check_origins(key: &str, listener: &Listener, found: &mut Found) {
             format!("only web pages have an origin, and {} is no WebSocket", listener.url),
         );
     }
-    for (index, origin) in listener.origins.iter().enumerate() {
+    check_origin_list(key, &listener.origins, found);
+}
+
+fn check_origin_list(key: &str, origins: &[String], found: &mut Found) {
+    for (index, origin) in origins.iter().enumerate() {
         let host = origin.split_once("://").map(|(_, host)| host);
         let is_page = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
         if !is_page && origin != "*" && origin != "null" {

@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 10] = [
+    let sections: [(&str, Vec<&str>); 14] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -67,6 +67,10 @@ fn all_keys() -> BTreeSet<String> {
         ("limits", keys_of::<LimitSettings>()),
         ("access", keys_of::<AccessSettings>()),
         ("log", keys_of::<LogSettings>()),
+        ("im", keys_of::<ImSection>()),
+        ("im.retention", keys_of::<RetentionSettings>()),
+        ("im.retention_big", keys_of::<RetentionSettings>()),
+        ("im.hook", keys_of::<HookSettings>()),
         ("listener", keys_of::<Listener>()),
         ("listener.limits", keys_of::<ListenerLimits>()),
         ("listener.tls", keys_of::<TlsSettings>()),

@@ -4,19 +4,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hoopoe_codec::{QoS, RetainHandling, SharedFilter, SubscribeOptions};
-use hoopoe_core::{Location, Publication, Route, SessionId, Subscription};
+use hoopoe_codec::{QoS, ReasonCode, RetainHandling, SharedFilter, SubscribeOptions};
+use hoopoe_core::{Publication, Route, SessionId, Subscription};
 use hoopoe_store::Restored;
-use hoopoe_store::command::{Command, GroupCommand, StoredSubscription};
+use hoopoe_store::command::{Command, GroupCommand, ReplyTo, StoredSubscription};
 use hoopoe_store::effect::{Effect, LiveReceiver};
 
 use crate::connection::{Env, group_slot};
-use crate::fabric::{Mail, WORKER_MAIL_HIGH};
+use crate::fabric::{Mail, WORKER_MAIL_HIGH, WORKER_MAIL_HIGH_BYTES};
 use crate::telemetry::ShardCounters;
 
 /// Letters in a worker's mailbox beyond which live entries are left out; the worker reads them
 /// by cursor instead.
 const LIVE_HIGH: usize = 4 * WORKER_MAIL_HIGH;
+/// Bytes of messages in them.
+const LIVE_HIGH_BYTES: usize = 4 * WORKER_MAIL_HIGH_BYTES;
 
 /// Carries effects out for one shard.
 pub(super) struct Effects {
@@ -110,7 +112,9 @@ impl Effects {
             let worker = last.location.worker();
             let from = receivers.partition_point(|r| r.location.worker() < worker);
             let batch = receivers.split_off(from);
-            if self.lost[worker] || self.env.fabric.workers[worker].len() > LIVE_HIGH {
+            let mailbox = &self.env.fabric.workers[worker];
+            let high = mailbox.len() > LIVE_HIGH || mailbox.bytes() > LIVE_HIGH_BYTES;
+            if self.lost[worker] || high {
                 self.lost[worker] = true;
                 continue;
             }
@@ -131,7 +135,7 @@ impl Effects {
                     };
                     let slot = group_slot(shared.group, shared.filter);
                     let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
-                    owner.put(Command::Group(Box::new(leave)));
+                    owner.put(Command::Group(Box::new(leave)).into());
                 }
                 _ => {
                     self.env.fabric.index.remove(filter, session.0);
@@ -153,10 +157,14 @@ impl Effects {
         }
     }
 
-    /// Nobody at that connection must wait for what may or may not have happened.
-    pub(super) fn lose(&mut self, location: Location) {
-        let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+    /// What was asked for may have happened or not: the connection is closed (ruling 12). It waits
+    /// for no answer any more, else it would keep the session from the client's next connection.
+    pub(super) fn lose(&mut self, reply: ReplyTo) {
+        let location = reply.location;
+        let reason = ReasonCode::ServerUnavailable;
         self.first[location.worker()].push(Mail::TakenOver { location, reason });
+        let code = ReasonCode::UnspecifiedError;
+        self.then[location.worker()].push(Mail::Committed { reply, code });
     }
 }
 
@@ -164,7 +172,8 @@ impl Effects {
 pub fn route_restored(env: &Env, restored: &Restored) {
     for session in &restored.sessions {
         for subscription in &session.subscriptions {
-            if !subscription.filter.starts_with("$share/") {
+            let filter = &subscription.filter;
+            if !filter.starts_with("$share/") && !hoopoe_im::is_reserved(filter) {
                 let route = session.route.clone();
                 let StoredSubscription { filter, options, identifier } = subscription.clone();
                 let subscriber = route.subscriber;

@@ -10,6 +10,7 @@ use hoopoe_store::{Command, Reader};
 
 use crate::connection::Env;
 use crate::fabric::Mail;
+use crate::im::ImRead;
 
 /// How long a reader sleeps before it looks whether the node stops.
 const NAP: Duration = Duration::from_millis(200);
@@ -40,7 +41,13 @@ pub enum ReadJob {
         group: SessionId,
         /// The entry.
         seq: u64,
+        /// Whether the member's subscription keeps RETAIN as it was published.
+        retain_as_published: bool,
+        /// Its Subscription Identifier, 0 when none.
+        identifier: u32,
     },
+    /// For the IM profile.
+    Im(ImRead),
     /// Retained messages.
     Retained {
         /// Who asks.
@@ -51,6 +58,8 @@ pub enum ReadJob {
         after: Option<Arc<str>>,
         /// Messages at most.
         limit: usize,
+        /// Bytes at most, one message apart.
+        max_bytes: usize,
     },
 }
 
@@ -82,16 +91,16 @@ pub struct RetainedPage {
 pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         if let Some(job) = env.fabric.readers.take(NAP) {
-            let (location, letter) = work(env, reader, job);
-            env.fabric.workers[location.worker()].put(letter);
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            carry_out(env, reader, job, wall.as_millis() as u64);
         }
     }
 }
 
-fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = wall.as_millis() as u64;
-    match job {
+/// Reads what a job asks for and tells its worker.
+pub fn carry_out(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) {
+    let (location, letter) = match job {
+        ReadJob::Im(job) => return crate::im::read(env, &reader.kv(), now_ms, job),
         ReadJob::Queue { location, session, from, expired_too, max_entries, max_bytes } => {
             let as_of = if expired_too { 0 } else { now_ms };
             let page = match reader.read_queue(as_of, session, from, max_entries, max_bytes) {
@@ -109,17 +118,26 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
             };
             (location, Mail::Queue { location, page })
         }
-        ReadJob::Entry { location, group, seq } => match reader.read_entry(group, seq) {
-            Ok(Some(entry)) => (location, Mail::Offer { location, group, entry: Box::new(entry) }),
-            Ok(None) => (location, Mail::EntryGone { location, group, seq }),
-            Err(error) => {
-                tracing::error!(%error, "an entry of a shared group could not be read");
-                let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
-                (location, Mail::TakenOver { location, reason })
+        ReadJob::Entry { location, group, seq, retain_as_published, identifier } => {
+            match reader.read_entry(group, seq) {
+                Ok(Some(mut entry)) => {
+                    // The group's entry knows no member: as it was first given to this one.
+                    entry.retain &= retain_as_published;
+                    entry.identifiers =
+                        (identifier != 0).then_some(identifier).into_iter().collect();
+                    (location, Mail::Offer { location, group, entry: Box::new(entry) })
+                }
+                Ok(None) => (location, Mail::EntryGone { location, group, seq }),
+                Err(error) => {
+                    tracing::error!(%error, "an entry of a shared group could not be read");
+                    let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                    (location, Mail::TakenOver { location, reason })
+                }
             }
-        },
-        ReadJob::Retained { location, filter, after, limit } => {
-            let page = match reader.read_retained(now_ms, &[&filter], after.as_deref(), limit) {
+        }
+        ReadJob::Retained { location, filter, after, limit, max_bytes } => {
+            let after = after.as_deref();
+            let page = match reader.read_retained(now_ms, &[&filter], after, limit, max_bytes) {
                 Ok(page) => {
                     forget_expired(env, page.expired);
                     let messages = page.messages.into_iter();
@@ -135,7 +153,8 @@ fn work(env: &Env, reader: &Reader, job: ReadJob) -> (Location, Mail) {
             };
             (location, Mail::Retained { location, page })
         }
-    }
+    };
+    env.fabric.workers[location.worker()].put(letter);
 }
 
 /// Tells the owning shards which retained messages have expired.
@@ -147,7 +166,7 @@ fn forget_expired(env: &Env, expired: Vec<(Arc<str>, u64)>) {
     }
     for (topics, shard) in by_shard.into_iter().zip(&env.fabric.shards) {
         if !topics.is_empty() {
-            shard.put(Command::ExpireRetained { topics });
+            shard.put(Command::ExpireRetained { topics }.into());
         }
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
 use super::effects::Effects;
 use crate::connection::Env;
-use crate::fabric::Mailbox;
+use crate::fabric::{Mailbox, ShardMail};
+use crate::im::ImEffects;
 use crate::telemetry::ShardCounters;
 
 /// Bytes of rows after which a batch is committed, whatever waits.
@@ -18,16 +20,20 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Longest sleep without letters: how soon a stop is noticed.
 const NAP: Duration = Duration::from_millis(500);
 /// Pause between attempts to bring a failed store back.
-const RECOVER_PAUSE: Duration = Duration::from_secs(1);
+const RECOVER_PAUSE_MS: u64 = 1_000;
 
 /// What a shard's thread is made of.
 pub struct ShardParts {
     /// The shard's number.
     pub number: usize,
-    /// The step.
+    /// The step for sessions, queues and retained messages.
     pub view: ShardView,
+    /// The step of the IM profile, which writes into the same batches.
+    pub im: ImShard,
+    /// What the profile owed other shards when the broker ended.
+    pub im_outbox: Vec<hoopoe_im::Effect>,
     /// Where its commands arrive.
-    pub mailbox: Arc<Mailbox<Command>>,
+    pub mailbox: Arc<Mailbox<ShardMail>>,
     /// What all threads share.
     pub env: Arc<Env>,
     /// Its counters.
@@ -36,47 +42,105 @@ pub struct ShardParts {
     pub stop: Arc<AtomicBool>,
 }
 
-struct Shard {
+/// One shard's whole state.
+pub struct Shard {
     view: ShardView,
+    im: ImShard,
+    im_pending: Pending,
+    im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
     number: usize,
-    recover_at: Option<Instant>,
+    mailbox: Arc<Mailbox<ShardMail>>,
+    commands: Vec<ShardMail>,
+    /// When the store is to be read again, after it could not be.
+    recover_at_ms: u64,
+    /// What kept the store from coming back the last time: told once, not every second.
+    recover_fault: String,
 }
 
 /// Runs until told to stop, then commits what is left.
 pub fn run_shard(parts: ShardParts) {
-    let ShardParts { number, view, mailbox, env, counters, stop } = parts;
-    let effects = Effects::new(number, env, counters.clone());
-    let mut shard = Shard { view, effects, counters, number, recover_at: None };
-    let mut commands = Vec::new();
+    let stop = parts.stop.clone();
+    let mut shard = Shard::new(parts);
     loop {
         let stopping = stop.load(Ordering::Acquire);
-        mailbox.wait(if stopping { Duration::ZERO } else { shard.nap() });
-        let any = mailbox.take(&mut commands);
-        shard.turn(&mut commands);
+        shard.mailbox.wait(if stopping { Duration::ZERO } else { shard.nap() });
+        let any = shard.step(now_ms());
         if stopping && !any {
-            shard.finish();
+            shard.finish(now_ms());
             return;
         }
     }
 }
 
 impl Shard {
+    /// A shard ready to run.
+    pub fn new(parts: ShardParts) -> Shard {
+        let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop: _ } = parts;
+        let mut im_effects = ImEffects::new(number, env.clone());
+        im_effects.release(im_outbox);
+        Shard {
+            view,
+            im,
+            im_pending: Pending::default(),
+            im_effects,
+            effects: Effects::new(number, env, counters.clone()),
+            counters,
+            number,
+            mailbox,
+            commands: Vec::new(),
+            recover_at_ms: 0,
+            recover_fault: String::new(),
+        }
+    }
+
     fn nap(&self) -> Duration {
-        let due = self.view.next_timeout().map(|at| at.saturating_sub(now_ms()));
+        let due = self.due().map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
 
-    fn turn(&mut self, commands: &mut Vec<Command>) {
+    /// When a turn has something to do although no command came, in ms since the epoch.
+    pub fn next_timeout(&self) -> Option<u64> {
+        if self.view.is_stale() { Some(self.recover_at_ms) } else { self.due() }
+    }
+
+    fn due(&self) -> Option<u64> {
+        let im = self.im.next_timeout().filter(|_| self.view.is_writing());
+        [self.view.next_timeout(), im].into_iter().flatten().min()
+    }
+
+    /// One turn: everything in the mailbox is applied and committed. True when there was something.
+    pub fn step(&mut self, now_ms: u64) -> bool {
+        let mut commands = std::mem::take(&mut self.commands);
+        let any = self.mailbox.take(&mut commands);
+        self.turn(now_ms, &mut commands);
+        self.commands = commands;
+        any
+    }
+
+    fn turn(&mut self, now: u64, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
-        let now = now_ms();
         let mut batch = PendingBatch::new();
         let mut count = 0;
         let mut retained = 0;
         for command in commands.drain(..) {
-            retained += u64::from(matches!(&command, Command::Publish(publish) if publish.retain));
-            self.view.apply(now, command, &mut batch);
+            match command {
+                ShardMail::Mqtt(command) => {
+                    let retains = matches!(&command, Command::Publish(publish) if publish.retain);
+                    retained += u64::from(retains);
+                    self.view.apply(now, command, &mut batch);
+                }
+                ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
+                ShardMail::Enter(open) => {
+                    let key = &open.key;
+                    let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
+                    match self.im.admit(now, &user, &key.client) {
+                        Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
+                        Err(code) => self.view.turn_away(&open, code, &mut batch),
+                    }
+                }
+            }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
                 self.commit(std::mem::take(&mut batch), count, started);
@@ -84,11 +148,26 @@ impl Shard {
             }
         }
         self.view.on_tick(now, &mut batch);
-        if !batch.is_empty() {
+        if self.view.is_writing() {
+            self.im.on_tick(now, &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, count, started);
         }
         self.effects.retained_settled(retained);
-        self.recover_if_due();
+        self.recover_if_due(now);
+    }
+
+    /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
+    /// applied before is told so by its marker (ruling 4).
+    fn apply_im(&mut self, now: u64, command: hoopoe_im::Command, batch: &mut PendingBatch) {
+        if !self.view.is_writing() {
+            self.im.refuse(command, &mut self.im_pending);
+            return;
+        }
+        let marker = command.marker();
+        let is_new = marker.is_none_or(|marker| self.view.note_marker(marker, batch));
+        self.im.apply(now, command, is_new, batch, &mut self.im_pending);
     }
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
@@ -97,32 +176,45 @@ impl Shard {
                 self.counters.commits.add(1);
                 self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
                 self.counters.batch_commands.record(commands);
+                self.im.committed();
+                let im = self.im_pending.release(&receipt);
                 self.effects.release(receipt.into_effects());
+                self.im_effects.release(im);
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
-                for reply in &error.lost {
-                    self.effects.lose(reply.location);
+                let (refused, lost) = self.im_pending.fail(&error);
+                for reply in error.lost {
+                    self.effects.lose(reply);
                 }
+                self.im.forget();
+                self.im_effects.lose(lost);
+                self.im_effects.release(refused);
                 self.effects.release(error.effects);
             }
         }
     }
 
     /// After a failed commit: drop what was never written, read again what is there (ruling 12).
-    fn recover_if_due(&mut self) {
-        if self.view.is_stale() && self.recover_at.is_none_or(|at| at <= Instant::now()) {
+    fn recover_if_due(&mut self, now: u64) {
+        if self.view.is_stale() && self.recover_at_ms <= now {
             self.counters.writable.store(false, Ordering::Release);
-            match self.view.recover(now_ms()) {
+            match self.view.recover(now) {
                 Ok(restored) => {
-                    self.recover_at = None;
+                    self.recover_at_ms = 0;
+                    self.recover_fault.clear();
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
                 }
                 Err(error) => {
-                    tracing::error!(shard = self.number, %error, "the store cannot be read");
-                    self.recover_at = Some(Instant::now() + RECOVER_PAUSE);
+                    let fault = error.to_string();
+                    if fault != self.recover_fault {
+                        let shard = self.number;
+                        tracing::error!(shard, %error, "the store cannot be brought back yet");
+                        self.recover_fault = fault;
+                    }
+                    self.recover_at_ms = now + RECOVER_PAUSE_MS;
                 }
             }
         }
@@ -130,10 +222,13 @@ impl Shard {
     }
 
     /// Writes what is lazy, so that a clean stop loses no progress.
-    fn finish(&mut self) {
+    pub fn finish(&mut self, now_ms: u64) {
         let mut batch = PendingBatch::new();
-        self.view.on_tick(now_ms() + LAZY_MS, &mut batch);
-        if !batch.is_empty() {
+        self.view.on_tick(now_ms + LAZY_MS, &mut batch);
+        if self.view.is_writing() {
+            self.im.finish(now_ms, &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, 0, Instant::now());
         }
     }

@@ -89,6 +89,9 @@ impl Run {
                 expiry_secs: None,
                 progress: None,
                 window: Vec::new(),
+                done: Vec::new(),
+                answered: Vec::new(),
+                told: None,
             };
             self.commit(vec![Command::Close(Box::new(close))]);
         }

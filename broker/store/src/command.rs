@@ -164,6 +164,8 @@ pub struct Close {
     pub done: Vec<u64>,
     /// Incoming QoS 2 publications without PUBREL that all shards have committed.
     pub answered: Vec<u16>,
+    /// Told when it is on disk, if somebody waits for that.
+    pub told: Option<ReplyTo>,
 }
 
 /// How far delivery to a stored session has come.
@@ -329,6 +331,9 @@ pub enum GroupCommand {
         subscriber: u64,
         /// The entry.
         seq: u64,
+        /// Told when that is written: only then the record of the exchange may go, or after a crash
+        /// another member would get what this one has got.
+        reply: Option<ReplyTo>,
     },
 }
 

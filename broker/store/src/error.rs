@@ -22,6 +22,18 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// A file of the store does not hold what was written to it, or is gone.
+    #[error(
+        "the store is damaged: {what}; copy the folder {0}, then keep what can be read with: \
+         hoopoe repair {0}",
+        folder.display()
+    )]
+    Corrupt {
+        /// The data folder.
+        folder: PathBuf,
+        /// What is wrong, and in which file.
+        what: String,
+    },
     /// The rows were written by another version of the format.
     #[error("the data is of format {found}; this program reads format {known}")]
     Format {

@@ -219,6 +219,14 @@ pub trait Kv: Send + Sync {
     /// Whether batches would be written now: after a refusal, asked once in a while.
     fn probe(&self) -> Result<(), WriteError>;
 
+    /// False when it is known beforehand that a batch would be refused. Asked for every command.
+    fn takes_writes(&self) -> bool {
+        true
+    }
+
+    /// Why batches are not written now, in the system's words; `None` when they are.
+    fn fault(&self) -> Option<String>;
+
     /// Brings the files to rest, so that what is written twice is given back.
     fn flush(&self) -> Result<(), StoreError>;
 

@@ -243,6 +243,10 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
+    fn fault(&self) -> Option<String> {
+        self.probe().err().map(|error| error.to_string())
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }

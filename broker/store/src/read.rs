@@ -65,6 +65,11 @@ impl Reader {
         Reader { kv, floors }
     }
 
+    /// The rows, for readers of other steps.
+    pub fn kv(&self) -> SharedKv {
+        self.kv.clone()
+    }
+
     /// Sums of what is stored.
     pub fn counts(&self) -> Counts {
         self.floors.counts()
@@ -102,18 +107,21 @@ impl Reader {
     }
 
     /// Retained messages that match one of `filters` (without share prefix), in topic order,
-    /// behind topic `after`. At most `limit` messages; a page may be empty and yet have a `next`.
+    /// behind topic `after`. At most `limit` messages, and no more once they have `max_bytes`; a
+    /// page may be empty and yet have a `next`.
     pub fn read_retained(
         &self,
         now_ms: u64,
         filters: &[&str],
         after: Option<&str>,
         limit: usize,
+        max_bytes: usize,
     ) -> Result<RetainedPage, StoreError> {
         let mut page = RetainedPage::default();
         let mut spans: Vec<Stretch> = filters.iter().map(|filter| Stretch::of(filter)).collect();
         spans.sort();
         let mut left = RETAINED_STEP;
+        let mut bytes = 0;
         let mut at = after.map(|topic| Bound::Excluded(topic.as_bytes().to_vec()));
         for Stretch { from, to } in merge(spans) {
             let start = match &at {
@@ -125,13 +133,18 @@ impl Reader {
             let mut stopped = None;
             let span = Span { from: start, to: end, reverse: false };
             self.kv.scan(Family::Retained, span, &mut |key, value| {
-                if left == 0 || page.messages.len() >= limit {
+                if left == 0 || page.messages.len() >= limit || bytes >= max_bytes {
                     return ControlFlow::Break(());
                 }
                 left -= 1;
                 stopped = Some(key.to_vec());
+                let before = page.messages.len();
                 match retained_row(now_ms, filters, key, value, &mut page) {
-                    Ok(()) => ControlFlow::Continue(()),
+                    Ok(()) => {
+                        let found = page.messages.get(before);
+                        bytes += found.map_or(0, |(_, message)| message.bytes().len());
+                        ControlFlow::Continue(())
+                    }
                     Err(damaged) => {
                         fault = Some(damaged);
                         ControlFlow::Break(())
@@ -142,7 +155,7 @@ impl Reader {
                 return Err(damaged.into());
             }
             at = stopped.map(Bound::Excluded).or(at);
-            if left == 0 || page.messages.len() >= limit {
+            if left == 0 || page.messages.len() >= limit || bytes >= max_bytes {
                 let Some(Bound::Excluded(topic)) = at else { break };
                 page.next = String::from_utf8(topic).ok();
                 break;

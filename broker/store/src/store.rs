@@ -114,6 +114,11 @@ impl Store {
         self.kv.compact(Family::Body)
     }
 
+    /// Why nothing is written now, in the system's words; `None` when all is well.
+    pub fn fault(&self) -> Option<String> {
+        self.kv.fault()
+    }
+
     /// Brings the files to rest: for a clean shutdown, and for a while without traffic.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.kv.flush()

@@ -14,21 +14,28 @@
 //! - **Duplicates with QoS 1**: the same attempt of *m* reaches *r* again only over a later
 //!   connection, and only if the answer of *r* was not *settled*. An answer is settled when the
 //!   broker was heard after it (PINGRESP to a PINGREQ that followed it, or the end of the connection
-//!   after DISCONNECT), and then either the session went to another connection without a crash in
-//!   between, or [`LAZY_MS`] passed before the broker was killed.
+//!   after DISCONNECT and before the next CONNECT), and then either the session went to another
+//!   connection without a crash in between, or [`LAZY_MS`] passed before the broker was killed.
 //! - **No ghosts**: *m* reaches *r* only if *r* may have been subscribed, in this session, at a time
 //!   between an attempt of *m* and its acknowledgement.
+//! - **Groups**: all of this holds for the members of a shared subscription together. What is
+//!   acknowledged reaches one of them, with QoS 2 exactly one; a QoS 1 message reaches another one
+//!   only if the answer of the first was not settled. Order is not promised (4.6).
 //! - **Sessions** are there when they must be, and gone when they must be gone.
 //! - **Retained**: the message of a topic is the last acknowledged one, or a later one.
 
+mod group;
 mod receiver;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
+use self::group::Group;
 use self::receiver::{Delivery, Receiver};
-use self::session::Session;
-use super::cast::{Cast, EXPIRY_SECS, ReceiverRole, Temper};
+use self::session::{Got, Session};
+use super::cast::{Cast, EXPIRY_SECS, FilterRole, GROUPS, ReceiverRole, Temper};
 use super::history::{Client, Entry, Event, History};
 use super::message::{Attempt, Message};
 
@@ -36,8 +43,8 @@ use super::message::{Attempt, Message};
 /// worker tells the shard, a second until the shard writes it, and one for a busy machine.
 pub const LAZY_MS: u64 = 3_000;
 /// The same before a power cut: what is written lazily waits for a sync of something else, and is
-/// synced for its own sake within a while.
-pub const LAZY_SYNC_MS: u64 = LAZY_MS + 10_000;
+/// synced for its own sake after two seconds.
+pub const LAZY_SYNC_MS: u64 = LAZY_MS + 3_000;
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,6 +101,7 @@ struct Audit<'a> {
     ready_ms: u64,
     publishers: Vec<Session>,
     receivers: Vec<Receiver>,
+    groups: Vec<Group>,
     faults: Vec<Fault>,
 }
 
@@ -110,6 +118,7 @@ pub fn audit(cast: &Cast, history: &History, lazy_ms: u64) -> Vec<Fault> {
         ready_ms: 0,
         publishers: cast.publishers.iter().map(|role| Session::new(role.version, None)).collect(),
         receivers: cast.receivers.iter().map(receiver).collect(),
+        groups: (0..GROUPS).map(|group| Group::new(cast.members(group))).collect(),
         faults: Vec::new(),
     };
     for (at, entry) in history.entries.iter().enumerate() {
@@ -229,6 +238,7 @@ impl Audit<'_> {
                 if *qos != expected {
                     return Err(format!("delivered with QoS {qos} instead of {expected}"));
                 }
+                let group = role.filters[filter].group;
                 let delivery = Delivery {
                     at,
                     link: *link,
@@ -237,10 +247,15 @@ impl Audit<'_> {
                     dup: *dup,
                     attempt: *attempt,
                     filter,
+                    shared: group.is_some(),
                     sent,
                 };
                 let crashes = Crashes { kills: &self.kills, lazy_ms: self.lazy_ms };
                 receiver.delivered(&delivery, publication, role.receive_maximum, &crashes)?;
+                if let Some(group) = group {
+                    let group = &mut self.groups[usize::from(group)];
+                    group.delivered(&self.receivers, number, &delivery, publication, &crashes)?;
+                }
             }
             Event::Answered { id, attempt, .. } => receiver.answered(at, *id, *attempt),
             Event::Released { id, .. } => receiver.released(*id)?,
@@ -248,8 +263,10 @@ impl Audit<'_> {
             Event::Pong { link, .. } => receiver.pong(at, entry.at_ms, *link),
             _ => {
                 receiver.watch_link(at, entry);
-                if receiver.session.judge(entry, self.ready_ms)? {
-                    receiver.start_anew();
+                match receiver.session.judge(entry, self.ready_ms)? {
+                    Some(Got::New) => receiver.start_anew(),
+                    Some(Got::Either) => receiver.may_start_anew(),
+                    Some(Got::Known) | None => {}
                 }
             }
         }
@@ -311,27 +328,41 @@ impl Audit<'_> {
 
     /// What was acknowledged and has not arrived.
     fn find_losses(&mut self, end: usize) {
+        let mut lost = Vec::new();
         for (number, receiver) in self.receivers.iter().enumerate() {
-            for (filter, window) in
-                self.cast.receivers[number].filters.iter().zip(&receiver.windows)
-            {
+            let filters = self.cast.receivers[number].filters.iter();
+            for (filter, window) in filters.zip(&receiver.windows) {
                 let Some(since) = window.certain_since() else { continue };
-                for message in &self.published[usize::from(filter.publisher)] {
-                    let publication = &self.publications[message];
-                    let owed = publication.acked.is_some()
-                        && publication.attempts[0] > since
-                        && !publication.cleared
-                        && filter.covers(*message, self.cast.topic(*message).kept);
-                    if owed && !receiver.has(*message) {
-                        self.faults.push(Fault {
-                            what: "acknowledged, but never delivered".to_owned(),
-                            message: Some(*message),
-                            client: Some(Client::Receiver(number as u16)),
-                            at: end,
-                        });
-                    }
+                if filter.group.is_none() {
+                    let missing = self.owed(filter, since).filter(|m| !receiver.has(*m));
+                    lost.extend(missing.map(|message| (message, number)));
                 }
             }
         }
+        for group in &self.groups {
+            let Some(since) = group.certain_since(&self.receivers) else { continue };
+            let Some((first, filter)) = group.members.first().copied() else { continue };
+            let filter = &self.cast.receivers[first].filters[filter];
+            let missing = self.owed(filter, since).filter(|m| !group.has(&self.receivers, *m));
+            lost.extend(missing.map(|message| (message, first)));
+        }
+        self.faults.extend(lost.into_iter().map(|(message, receiver)| Fault {
+            what: "acknowledged, but never delivered".to_owned(),
+            message: Some(message),
+            client: Some(Client::Receiver(receiver as u16)),
+            at: end,
+        }));
+    }
+
+    /// What a filter that was there from entry `since` on has to bring.
+    fn owed(&self, filter: &FilterRole, since: usize) -> impl Iterator<Item = Message> {
+        let of_publisher = self.published[usize::from(filter.publisher)].iter().copied();
+        of_publisher.filter(move |message| {
+            let publication = &self.publications[message];
+            publication.acked.is_some()
+                && publication.attempts[0] > since
+                && !publication.cleared
+                && filter.covers(*message, self.cast.topic(*message))
+        })
     }
 }

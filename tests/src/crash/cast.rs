@@ -2,7 +2,8 @@
 //! by the seed alone, before anything happens.
 //!
 //! Filters of one receiver never overlap, so that it is owed exactly one copy of what matches. The
-//! first publisher only publishes marks, to which every receiver subscribes for good.
+//! first publisher only publishes marks, to which every receiver subscribes for good. Members of the
+//! groups, too, subscribe for good: a group's queue is that of its members together.
 
 use super::message::Message;
 use super::random::Random;
@@ -10,6 +11,15 @@ use crate::wire::Version;
 
 /// Seconds after which an expiring session ends without its client.
 pub const EXPIRY_SECS: u32 = 1;
+/// Groups of shared subscriptions.
+pub const GROUPS: usize = 2;
+/// Trees of topics: ordinary ones, retained ones, those for groups.
+const PLAIN: &str = "crash";
+const KEPT: &str = "keep";
+const SHARED: &str = "shared";
+/// The topics of each publisher in the latter two; those before are ordinary.
+const KEPT_TOPIC: usize = 3;
+const SHARED_TOPIC: usize = 4;
 
 /// All who take part.
 #[derive(Clone, Debug)]
@@ -38,6 +48,8 @@ pub struct TopicRole {
     pub name: String,
     /// Publications are retained.
     pub kept: bool,
+    /// Only groups subscribe to it.
+    pub shared: bool,
     /// QoS of its publications; `None`: now 1, now 2.
     pub qos: Option<u8>,
 }
@@ -71,6 +83,11 @@ impl Temper {
         Temper::Forgetful,
         Temper::Expiring,
     ];
+
+    /// Whether its session and all its subscriptions last from its first connection on.
+    pub fn keeps_its_session(self) -> bool {
+        matches!(self, Temper::Steady | Temper::Slow | Temper::Restless | Temper::Contested)
+    }
 }
 
 /// A receiver with a stored session.
@@ -97,6 +114,8 @@ pub struct FilterRole {
     pub publisher: u16,
     /// Retained topics, or the others.
     pub kept: bool,
+    /// The group whose member it makes.
+    pub group: Option<u16>,
     /// The only topic; `None` for all of the publisher's.
     pub topic: Option<u16>,
 }
@@ -107,7 +126,12 @@ impl Cast {
         let mut random = Random::of_part(seed, 1);
         let marks = PublisherRole {
             version: Version::V5,
-            topics: vec![TopicRole { name: topic_name(0, 0, false), kept: false, qos: Some(1) }],
+            topics: vec![TopicRole {
+                name: topic_name(0, 0, PLAIN),
+                kept: false,
+                shared: false,
+                qos: Some(1),
+            }],
             window: 1,
         };
         let others = (1..=publishers).map(|number| publisher(number, &mut random));
@@ -124,36 +148,50 @@ impl Cast {
 
     /// The filter of a receiver that a message matches.
     pub fn matching(&self, receiver: usize, message: Message) -> Option<usize> {
-        let kept = self.topic(message).kept;
-        self.receivers[receiver].filters.iter().position(|filter| filter.covers(message, kept))
+        let topic = self.topic(message);
+        self.receivers[receiver].filters.iter().position(|filter| filter.covers(message, topic))
+    }
+
+    /// Members of a group, each with the number of the filter that makes it one.
+    pub fn members(&self, group: usize) -> Vec<(usize, usize)> {
+        let of_group = |filter: &FilterRole| filter.group.map(usize::from) == Some(group);
+        let receivers = self.receivers.iter().enumerate();
+        let members = receivers.filter_map(|(number, receiver)| {
+            Some((number, receiver.filters.iter().position(of_group)?))
+        });
+        members.collect()
     }
 }
 
 impl FilterRole {
     /// Whether it matches the topic of a message.
-    pub fn covers(&self, message: Message, kept: bool) -> bool {
+    pub fn covers(&self, message: Message, topic: &TopicRole) -> bool {
         self.publisher == message.publisher
-            && self.kept == kept
+            && self.kept == topic.kept
+            && self.group.is_some() == topic.shared
             && self.topic.is_none_or(|topic| topic == message.topic)
     }
 }
 
-fn topic_name(publisher: usize, topic: usize, kept: bool) -> String {
-    let tree = if kept { "keep" } else { "crash" };
+fn topic_name(publisher: usize, topic: usize, tree: &str) -> String {
     format!("{tree}/{publisher}/{topic}")
 }
 
 fn publisher(number: usize, random: &mut Random) -> PublisherRole {
-    // The last topic of each is retained.
-    let topics = (0..4).map(|topic| {
-        let kept = topic == 3;
+    let topics = (0..=SHARED_TOPIC).map(|topic| {
+        let (kept, shared) = (topic == KEPT_TOPIC, topic == SHARED_TOPIC);
         let qos = match random.below(3) {
             0 => Some(1),
             1 => Some(2),
             _ if kept => Some(1),
             _ => None,
         };
-        TopicRole { name: topic_name(number, topic, kept), kept, qos }
+        let tree = match topic {
+            KEPT_TOPIC => KEPT,
+            SHARED_TOPIC => SHARED,
+            _ => PLAIN,
+        };
+        TopicRole { name: topic_name(number, topic, tree), kept, shared, qos }
     });
     let topics = topics.collect();
     PublisherRole { version: version(random), topics, window: random.between(2, 16) }
@@ -164,16 +202,24 @@ fn receiver(number: usize, publishers: &[PublisherRole], random: &mut Random) ->
     // 3.1.1 cannot say when a session is to expire.
     let version = if temper == Temper::Expiring { Version::V5 } else { version(random) };
     let mark = FilterRole {
-        text: topic_name(0, 0, false),
+        text: topic_name(0, 0, PLAIN),
         qos: 1,
         publisher: 0,
         kept: false,
+        group: None,
         topic: Some(0),
     };
     let mut filters = vec![mark];
     for publisher in 1..publishers.len() {
         if random.chance(45) {
             filters.extend(filters_for(publisher, version, random));
+        }
+    }
+    if temper.keeps_its_session() && version == Version::V5 {
+        for group in 0..GROUPS {
+            if random.chance(60) {
+                filters.push(member_filter(group, *random.pick(&[1, 2, 2])));
+            }
         }
     }
     let receive_maximum = match version {
@@ -188,7 +234,7 @@ fn receiver(number: usize, publishers: &[PublisherRole], random: &mut Random) ->
 fn filters_for(publisher: usize, version: Version, random: &mut Random) -> Vec<FilterRole> {
     let mut filters = Vec::new();
     let mut add = |topic: Option<usize>, kept: bool, random: &mut Random| {
-        let name = topic_name(publisher, topic.unwrap_or(0), kept);
+        let name = topic_name(publisher, topic.unwrap_or(0), if kept { KEPT } else { PLAIN });
         let text = match topic {
             Some(_) => name,
             None => format!("{}+", name.trim_end_matches('0')),
@@ -198,6 +244,7 @@ fn filters_for(publisher: usize, version: Version, random: &mut Random) -> Vec<F
             qos: *random.pick(&[1, 2, 2]),
             publisher: publisher as u16,
             kept,
+            group: None,
             topic: topic.map(|topic| topic as u16),
         });
     };
@@ -213,6 +260,19 @@ fn filters_for(publisher: usize, version: Version, random: &mut Random) -> Vec<F
         add(None, true, random);
     }
     filters
+}
+
+/// Group 0 shares what publisher 1 publishes, and so on.
+fn member_filter(group: usize, qos: u8) -> FilterRole {
+    let publisher = group + 1;
+    FilterRole {
+        text: format!("$share/g{group}/{}", topic_name(publisher, SHARED_TOPIC, SHARED)),
+        qos,
+        publisher: publisher as u16,
+        kept: false,
+        group: Some(group as u16),
+        topic: Some(SHARED_TOPIC as u16),
+    }
 }
 
 fn version(random: &mut Random) -> Version {
@@ -233,11 +293,28 @@ mod tests {
                         let (publisher, topic) = (number as u16, topic as u16);
                         let message = Message { publisher, topic, seq: 1 };
                         let filters = receiver.filters.iter();
-                        let covering = filters.filter(|f| f.covers(message, role.kept)).count();
+                        let covering = filters.filter(|f| f.covers(message, role)).count();
                         assert!(covering <= 1, "seed {seed}: {receiver:?} {message}");
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn groups_have_members_that_stay() {
+        let mut several = 0;
+        for seed in 0..200 {
+            let cast = Cast::of_seed(seed, 6, 14);
+            for group in 0..GROUPS {
+                let members = cast.members(group);
+                let stay = |(number, _): &(usize, usize)| {
+                    cast.receivers[*number].temper.keeps_its_session()
+                };
+                assert!(members.iter().all(stay), "seed {seed}");
+                several += usize::from(members.len() > 1);
+            }
+        }
+        assert!(several > 300, "{several} of 400 groups have several members");
     }
 }

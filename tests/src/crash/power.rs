@@ -30,14 +30,24 @@ impl Power {
 
     /// After the broker was killed: the folder becomes what had been synced.
     pub fn cut(&self) {
-        let removed = std::fs::remove_dir_all(&self.folder);
-        removed.unwrap_or_else(|error| panic!("{}: {error}", self.folder.display()));
         let objects = self.image.join(".objects");
-        let removed = std::fs::remove_dir_all(&objects);
-        removed.unwrap_or_else(|error| panic!("{}: {error}", objects.display()));
+        if !objects.join("complete").exists() {
+            // Killed before it did anything, while the image was made: the folder is as it was.
+            if self.image.exists() {
+                remove(&self.image);
+            }
+            return;
+        }
+        remove(&self.folder);
+        remove(&objects);
         let moved = std::fs::rename(&self.image, &self.folder);
         moved.unwrap_or_else(|error| panic!("{}: {error}", self.image.display()));
     }
+}
+
+fn remove(folder: &Path) {
+    let removed = std::fs::remove_dir_all(folder);
+    removed.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
 }
 
 /// The library, compiled once per test program.

@@ -43,6 +43,8 @@ pub struct Receiver {
     online: bool,
     /// It is to start a new session.
     anew: bool,
+    /// A CONNECT had no answer: it may have made a new session, which the next one finds.
+    unanswered: bool,
     wanted: Vec<bool>,
     known: Vec<Known>,
     /// SUBSCRIBE and UNSUBSCRIBE packets unanswered: filter, and whether it was SUBSCRIBE.
@@ -69,6 +71,7 @@ impl Receiver {
             ready: false,
             online: true,
             anew: false,
+            unanswered: false,
             wanted: vec![true; filters],
             known: vec![Known::Off; filters],
             asked: BTreeMap::new(),
@@ -174,6 +177,7 @@ impl Receiver {
     pub fn closed(&mut self, link: Link) -> bool {
         let mine = self.link == Some(link);
         if mine {
+            self.unanswered |= !self.ready;
             self.forget_connection();
         }
         mine
@@ -291,9 +295,11 @@ impl Receiver {
             return self.leave(scene, Leaving::Disconnect);
         }
         self.ready = true;
-        if !present {
+        let ends = matches!(self.role.temper, Temper::Forgetful | Temper::Expiring);
+        if !present || (std::mem::take(&mut self.unanswered) && ends) {
             self.known.fill(Known::Off);
         }
+        self.unanswered = false;
         self.reconcile(scene);
     }
 

@@ -25,7 +25,7 @@ use crate::{DEADLINE, RawClient};
 const PUBLISHERS: usize = 6;
 /// Receivers: two of each temper.
 const RECEIVERS: usize = 14;
-/// Nothing came for so long: what is missing now is lost.
+/// Nothing came for so long although something is missing: it is lost.
 const QUIET: Duration = Duration::from_secs(5);
 /// Faults that are shown with their trail.
 const SHOWN_FAULTS: usize = 6;
@@ -47,6 +47,24 @@ pub struct Settings {
     pub durability: String,
     /// Each kill is a power cut: what was not synced is gone.
     pub power_cuts: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { seed: 1, kills: 20, acks: 400, durability: "sync".to_owned(), power_cuts: false }
+    }
+}
+
+impl Settings {
+    /// What replays this run's decisions.
+    pub fn command(&self) -> String {
+        let Settings { seed, kills, acks, durability, power_cuts } = self;
+        let power_cuts = if *power_cuts { "yes" } else { "no" };
+        format!(
+            "make crash SEED={seed} KILLS={kills} ARGS='--acks {acks} --durability {durability} \
+             --power-cuts {power_cuts}'"
+        )
+    }
 }
 
 /// What came out.
@@ -172,7 +190,10 @@ impl Run {
                 self.wait("room for the next action").await;
             }
         }
-        self.kill_and_restart().await;
+        if round.rest {
+            self.rest().await;
+        }
+        self.kill_and_restart(&round.false_starts_ms).await;
     }
 
     fn is_over(&self, trigger: Trigger) -> bool {
@@ -266,13 +287,11 @@ impl Run {
 
     /// Kills the broker, takes what it had still sent, starts it again, and looks at the retained
     /// messages before anybody else does anything.
-    async fn kill_and_restart(&mut self) {
+    async fn kill_and_restart(&mut self, false_starts_ms: &[u64]) {
         let at_ms = self.scene.now_ms();
         self.broker.kill();
         self.scene.links.move_to(None);
-        if let Some(power) = &self.power {
-            power.cut();
-        }
+        self.cut_power();
         while self.scene.links.any_open() {
             match self.scene.links.next(DEADLINE).await {
                 Some(arrival) => self.arrived(arrival, true),
@@ -280,10 +299,20 @@ impl Run {
             }
         }
         self.scene.record(Event::Killed { at_ms });
+        for ms in false_starts_ms {
+            self.broker.start_and_kill(Duration::from_millis(*ms));
+            self.cut_power();
+        }
         self.broker.start_again();
         self.scene.links.move_to(Some(self.broker.tcp()));
         self.scene.record(Event::Ready);
         self.look_at_retained();
+    }
+
+    fn cut_power(&self) {
+        if let Some(power) = &self.power {
+            power.cut();
+        }
     }
 
     fn look_at_retained(&mut self) {
@@ -322,14 +351,19 @@ impl Run {
     /// Drains everything, and once more after a crash at rest: nothing is forgotten then.
     async fn finish(&mut self) {
         self.drain().await;
+        self.rest().await;
+        self.kill_and_restart(&[]).await;
+        self.drain().await;
+    }
+
+    /// Until all that is written lazily must have been written.
+    async fn rest(&mut self) {
         let rested = self.scene.now_ms() + self.lazy_ms() + 500;
         while let Some(left) = rested.checked_sub(self.scene.now_ms()).filter(|left| *left > 0) {
             if let Some(arrival) = self.scene.links.next(Duration::from_millis(left)).await {
                 self.arrived(arrival, false);
             }
         }
-        self.kill_and_restart().await;
-        self.drain().await;
     }
 
     /// Until everybody is connected, everything published is finished, and what is to arrive has
@@ -356,8 +390,12 @@ impl Run {
         {
             self.wait("the mark to arrive everywhere").await;
         }
-        if !audit(&self.cast, &self.scene.history, self.lazy_ms()).is_empty() {
-            while let Some(arrival) = self.scene.links.next(QUIET).await {
+        // Marks do not go through the queues of groups.
+        while !audit(&self.cast, &self.scene.history, self.lazy_ms()).is_empty()
+            && let Some(arrival) = self.scene.links.next(QUIET).await
+        {
+            self.arrived(arrival, false);
+            while let Some(arrival) = self.scene.links.try_next() {
                 self.arrived(arrival, false);
             }
         }

@@ -77,11 +77,18 @@ pub enum Trigger {
     Accepted(usize),
 }
 
+/// A start takes less than that, in ms.
+const LONG_START_MS: usize = 200;
+
 /// The decisions of one round.
 #[derive(Clone, Debug)]
 pub struct Round {
     /// When it ends.
     pub trigger: Trigger,
+    /// Nobody does anything for a while before it ends: what is written lazily is written then.
+    pub rest: bool,
+    /// After how many ms the starts that follow are killed, too, before the one that succeeds.
+    pub false_starts_ms: Vec<u64>,
     random: Random,
 }
 
@@ -96,7 +103,10 @@ impl Round {
             2..=7 => Trigger::Acked(random.between(acks / 4, acks)),
             _ => Trigger::Acked(random.between(acks, 2 * acks)),
         };
-        Round { trigger, random }
+        let rest = random.chance(8);
+        let starts = if random.chance(25) { random.between(1, 2) } else { 0 };
+        let false_starts_ms = (0..starts).map(|_| random.below(LONG_START_MS) as u64).collect();
+        Round { trigger, rest, false_starts_ms, random }
     }
 
     /// The next decision.
@@ -160,7 +170,7 @@ mod tests {
         let decisions = |number| {
             let mut round = Round::of_seed(5, number, &cast, 400);
             let actions: Vec<Action> = (0..500).map(|_| round.action(&cast)).collect();
-            (round.trigger, actions)
+            (round.trigger, round.rest, round.false_starts_ms, actions)
         };
         assert_eq!(decisions(3), decisions(3));
         assert_ne!(decisions(3), decisions(4));

@@ -2,8 +2,8 @@
 //! that was not asked for. A fault is a sentence with the clause it breaks.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::rc::Rc;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use hoopoe_codec::{
@@ -14,11 +14,6 @@ use hoopoe_codec::{
 use super::conversation::{Conversation, Stage};
 use super::ledger::{self, Flight, Ledger, Publication, Session, Subscribed};
 use super::limits::Limits;
-
-/// Set to have deliveries judged by the whole history of a session as well: which subscription
-/// explains them, their order among others, identifiers kept over connections. The model of that
-/// still takes some of what a broker may do for a fault, so it is for reading, not for passing.
-static STRICT: LazyLock<bool> = LazyLock::new(|| std::env::var_os("HOOPOE_FUZZ_STRICT").is_some());
 
 /// What the client may do about a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +102,8 @@ impl Conversation {
         if hello.tracked {
             ledger.connected(&hello.client_id, true);
         }
+        self.resumed = connack.session_present;
+        self.tell(ledger, &format!("CONNACK {}", connack.code));
         if connack.code.is_error() {
             self.stage = Stage::Ending;
             ledger.refused += 1;
@@ -116,7 +113,6 @@ impl Conversation {
             return Ok(Request::Nothing);
         }
         self.stage = Stage::Open;
-        self.resumed = connack.session_present;
         let announced = connack.properties.topic_alias_maximum.unwrap_or(0);
         if hello.version == Version::V5 && announced != self.limits.topic_alias_max {
             return Err(format!("Topic Alias Maximum {announced}"));
@@ -158,9 +154,9 @@ impl Conversation {
         let early = std::mem::take(&mut *self.session.borrow_mut());
         {
             let mut session = session.borrow_mut();
-            session.subscriptions.extend(early.subscriptions);
-            session.unfinished.extend(early.unfinished);
-            self.inherited = session.in_flight.iter().map(|(id, f)| (*id, f.message)).collect();
+            session.take_up(early, &self.expected.pubcomps);
+            let own = session.in_flight.iter().filter(|(_, flight)| !flight.shared);
+            self.inherited = own.map(|(id, flight)| (*id, flight.message)).collect();
         }
         self.session = session;
         Ok(())
@@ -168,8 +164,15 @@ impl Conversation {
 
     /// Forgets which session this was: another connection has taken it over.
     pub fn detach(&mut self) {
-        let mut session = Session::default();
-        session.subscriptions.clone_from(&self.session.borrow().subscriptions);
+        let session = {
+            let session = self.session.borrow();
+            Session {
+                subscriptions: session.subscriptions.clone(),
+                strays: session.strays.clone(),
+                receipts: session.receipts.clone(),
+                ..Session::default()
+            }
+        };
         self.session = Rc::new(RefCell::new(session));
         self.inherited.clear();
     }
@@ -177,7 +180,13 @@ impl Conversation {
     fn delivery(&mut self, publish: &Publish<'_>, ledger: &mut Ledger) -> Verdict<Request> {
         let topic = self.delivered_topic(publish)?;
         let name = ledger::message(&topic, publish.payload);
-        let request = self.take_off(publish, name)?;
+        let shared = self
+            .session
+            .borrow()
+            .subscriptions
+            .iter()
+            .any(|subscribed| subscribed.is_shared() && subscribed.matches(&topic));
+        let request = self.take_off(publish, name, shared)?;
         ledger.deliveries += 1;
         if Limits::is_foreign(&topic) {
             return Ok(request);
@@ -187,29 +196,58 @@ impl Conversation {
             let found = session.subscriptions.iter().filter(|s| s.matches(&topic));
             (ledger.find(name), found.cloned().collect::<Vec<_>>())
         };
+        let publications = publications.to_vec();
+        let current = self.is_current(ledger);
+        let judged = self.judge(publish, &topic, name, &publications, &subscribed, current);
+        match judged {
+            Ok(()) => Ok(request),
+            Err(fault) => {
+                let mut text = format!("{fault}\n  on {topic:?} at {}", ledger.now());
+                for publication in publications.iter().rev().take(5) {
+                    let _ = write!(text, "\n  {publication:?}");
+                }
+                for subscribed in subscribed.iter().rev().take(40) {
+                    let _ = write!(text, "\n  {subscribed:?}");
+                }
+                let publisher = publications.last().and_then(|p| p.client.as_deref());
+                if let Some((_, client_id)) = publisher.and_then(|name| name.split_once('\0')) {
+                    let _ = write!(text, "\npublisher:\n{}", ledger.history(client_id));
+                }
+                Err(text)
+            }
+        }
+    }
+
+    /// One message, against what was published and what is subscribed.
+    fn judge(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &Rc<str>,
+        name: u64,
+        publications: &[Publication],
+        subscribed: &[Subscribed],
+        current: bool,
+    ) -> Verdict {
         let fits = |publication: &&Publication| self.is_from(publish, publication).is_ok();
         let Some(publication) = publications.iter().find(fits) else {
             let first = publications.first().ok_or("a message that nobody published")?;
             self.is_from(publish, first)?;
             return Err("a message that nobody published".to_owned());
         };
-        if !*STRICT {
-            return Ok(request);
-        }
         if self.known {
-            self.check_subscriptions(publish, publications, &subscribed)?;
+            self.check_subscriptions(publish, publications, subscribed)?;
         }
         let shared = !self.known || subscribed.iter().any(Subscribed::is_shared);
         if !shared && !publish.dup && !publish.retain && !publication.repeated {
-            self.check_order(&topic, publication)?;
-            if self.is_current(ledger) && !self.session.borrow_mut().delivered.insert(name) {
+            self.check_order(topic, publish.qos, publication)?;
+            if current && !self.session.borrow_mut().delivered.insert(name) {
                 return Err("the same publication for the second time, not DUP".to_owned());
             }
         }
         if publish.dup && self.known {
             self.session.borrow_mut().delivered.insert(name);
         }
-        Ok(request)
+        Ok(())
     }
 
     fn delivered_topic(&mut self, publish: &Publish<'_>) -> Verdict<Rc<str>> {
@@ -227,9 +265,10 @@ impl Conversation {
     }
 
     /// Identifier, window and DUP.
-    fn take_off(&mut self, publish: &Publish<'_>, message: u64) -> Verdict<Request> {
+    fn take_off(&mut self, publish: &Publish<'_>, message: u64, shared: bool) -> Verdict<Request> {
         let Some(id) = publish.id.map(|id| id.get()) else { return Ok(Request::Nothing) };
-        if self.in_flight.contains_key(&id) {
+        let stray = self.session.borrow().strays.contains(&id);
+        if self.in_flight.contains_key(&id) && !stray {
             return Err(format!("packet identifier {id} is in flight [MQTT-2.2.1-4]"));
         }
         if publish.dup {
@@ -242,23 +281,32 @@ impl Conversation {
             if self.inherited.get(&id).is_some_and(|before| *before != message) {
                 return Err(format!("another message under {id}, which is in flight"));
             }
-        } else if *STRICT && self.known && self.inherited.contains_key(&id) {
-            return Err(format!("{id} was in flight before and comes without DUP"));
+        } else if self.known && self.keeps_all() && self.inherited.contains_key(&id) {
+            let same = self.inherited.get(&id) == Some(&message);
+            let what = if same { "the same message" } else { "another message" };
+            return Err(format!("{id} was in flight before, {what} comes without DUP"));
         }
         self.inherited.remove(&id);
         self.came.insert(id);
-        let flight = Flight { qos: publish.qos, message, received: false };
+        let flight = Flight { qos: publish.qos, message, received: false, shared };
         self.in_flight.insert(id, flight);
         self.session.borrow_mut().in_flight.insert(id, flight);
         let (maximum, v311) = self.hello.as_ref().map_or((0, false), |hello| {
             (usize::from(hello.receive_maximum), hello.version == Version::V311)
         });
         let maximum = if v311 { usize::from(u16::MAX) } else { maximum };
-        let exact = !self.stray && (*STRICT || !self.resumed);
-        if self.in_flight.len() > maximum && exact {
+        let strays = self.session.borrow().strays.len();
+        if self.in_flight.len() > maximum + strays {
             return Err(format!("above the Receive Maximum of {maximum} [MQTT-3.3.4-9]"));
         }
         Ok(if publish.qos == QoS::AtLeastOnce { Request::PubAck(id) } else { Request::PubRec(id) })
+    }
+
+    /// Whether the broker has no reason to give up what is in flight: a message can be too large
+    /// for this connection ([MQTT-3.1.2-25]), or dropped from a full queue.
+    fn keeps_all(&self) -> bool {
+        let maximum = self.hello.as_ref().map_or(0, |hello| hello.maximum_packet);
+        maximum >= self.limits.max_packet_bytes && self.limits.queue_messages > 10_000
     }
 
     /// Whether the message is this publication, with nothing changed that may not change.
@@ -299,8 +347,9 @@ impl Conversation {
         publications: &[Publication],
         subscribed: &[Subscribed],
     ) -> Verdict {
-        let latest = publications.iter().map(|publication| publication.at).max().unwrap_or(0);
-        let explains = |s: &&Subscribed| s.until.is_none_or(|until| latest <= until);
+        // The same words may have been published several times: this may be the first of them.
+        let first = publications.iter().map(|publication| publication.at).min().unwrap_or(0);
+        let explains = |s: &&Subscribed| s.until.is_none_or(|until| first <= until);
         let explaining: Vec<&Subscribed> = subscribed.iter().filter(explains).collect();
         if explaining.is_empty() {
             return Err("no subscription explains the message".to_owned());
@@ -314,11 +363,8 @@ impl Conversation {
         if publish.retain && !explaining.iter().any(|s| kept(&s)) {
             return Err("RETAIN without a reason [MQTT-3.3.1-12]".to_owned());
         }
-        let own = self.hello.as_ref().map(|hello| hello.client_id.clone());
-        // Those without an identifier are given one each.
-        let from_others = |p: &Publication| {
-            p.client_id.is_empty() || Some(&p.client_id) != own.as_ref() || p.will
-        };
+        let own = self.hello.as_ref().and_then(|hello| hello.client.clone());
+        let from_others = |p: &Publication| p.client.is_none() || p.client != own || p.will;
         if !publish.retain
             && explaining.iter().all(|s| s.options.no_local)
             && !publications.iter().any(from_others)
@@ -334,11 +380,11 @@ impl Conversation {
     }
 
     /// [MQTT-4.6.0-5], [MQTT-4.6.0-6]
-    fn check_order(&mut self, topic: &Rc<str>, publication: &Publication) -> Verdict {
+    fn check_order(&mut self, topic: &Rc<str>, qos: QoS, publication: &Publication) -> Verdict {
         if publication.will {
             return Ok(());
         }
-        let stream = (topic.clone(), publication.connection, publication.qos);
+        let stream = (topic.clone(), publication.connection, publication.qos, qos);
         let last = self.order.insert(stream, publication.at);
         if last.is_some_and(|last| last > publication.at) {
             return Err("overtaken by a later publication of its publisher".to_owned());
@@ -371,7 +417,7 @@ impl Conversation {
             return Ok(Request::Nothing);
         }
         let mut session = self.session.borrow_mut();
-        if let Some(packet) = session.unfinished.get_mut(&id) {
+        if let Some(packet) = session.unfinished(id) {
             *packet = vec![0x62, 2, (id >> 8) as u8, id as u8];
         }
         Ok(Request::PubRel(id))
@@ -381,17 +427,14 @@ impl Conversation {
         if self.exchanges.remove(&id) {
             self.unfinished -= 1;
         }
-        self.session.borrow_mut().unfinished.remove(&id);
+        self.session.borrow_mut().finish(id);
     }
 
     fn pubrel_came(&mut self, ack: &Ack<'_>) -> Verdict<Request> {
         let id = ack.id.get();
         if let Some(at) = self.expected.pubrels.iter().position(|expected| *expected == id) {
             self.expected.pubrels.remove(at);
-        } else if !*STRICT
-            || !self.known
-            || (self.resumed && self.session.borrow().receipts.contains(&id))
-        {
+        } else if !self.known || (self.resumed && self.session.borrow().receipts.contains(&id)) {
             self.repeated_pubrels.insert(id);
         } else {
             return Err(format!("PUBREL {id} without PUBREC"));
@@ -490,11 +533,11 @@ impl Conversation {
 
     /// The broker has closed.
     pub fn closed(&mut self, ledger: &mut Ledger) -> Verdict {
-        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked) {
-            if self.stage == Stage::Greeting {
-                ledger.connected(&hello.client_id, false);
-            }
-            ledger.left(&hello.client_id, self.number);
+        self.tell(ledger, "closed");
+        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked)
+            && self.stage == Stage::Greeting
+        {
+            ledger.connected(&hello.client_id, false);
         }
         let reason = self.doom.is_some()
             || self.excuse.is_some()

@@ -25,6 +25,8 @@ pub struct Hello {
     pub version: Version,
     /// Client identifier as it was sent.
     pub client_id: Rc<str>,
+    /// Whose session it is: user and client identifier; none when the broker gives the latter.
+    pub client: Option<Rc<str>>,
     /// Whether a model of the session is kept.
     pub tracked: bool,
     /// Clean Start.
@@ -118,8 +120,6 @@ pub struct Conversation {
     pub session: Rc<RefCell<Session>>,
     /// Everything that was ever subscribed in the session is in `session`.
     pub known: bool,
-    /// See `strayed`.
-    pub stray: bool,
     /// Session Present of the CONNACK.
     pub resumed: bool,
     /// In flight when the connection began: message by identifier.
@@ -138,8 +138,8 @@ pub struct Conversation {
     pub exchanges: HashSet<u16>,
     /// Own publications that are not complete.
     pub unfinished: usize,
-    /// The last publication by topic, publisher and QoS.
-    pub order: HashMap<(Rc<str>, u64, QoS), u64>,
+    /// The last publication by topic, publisher, and QoS in and out.
+    pub order: HashMap<(Rc<str>, u64, QoS, QoS), u64>,
     /// Bytes written that are no whole packet yet.
     tail: Vec<u8>,
 }
@@ -158,7 +158,6 @@ impl Conversation {
             expected: Expected::default(),
             session: Rc::default(),
             known: true,
-            stray: false,
             resumed: false,
             inherited: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -191,6 +190,18 @@ impl Conversation {
         }
     }
 
+    /// Notes an event for the report of a failure.
+    pub fn tell(&self, ledger: &mut Ledger, event: &str) {
+        if let Some(hello) = self.hello.as_ref().filter(|hello| hello.tracked) {
+            let (number, at) = (self.number, ledger.now());
+            let text = format!(
+                "{at}: connection {number} {event}: clean {}, expiry {}, resumed {}, {:?} {:?}",
+                hello.clean, hello.expiry_secs, self.resumed, self.doom, self.excuse
+            );
+            ledger.note(&hello.client_id, text);
+        }
+    }
+
     /// The broker has to close, for a reason.
     fn doomed(&mut self, why: impl Into<String>) {
         self.doom.get_or_insert_with(|| (why.into(), Instant::now()));
@@ -202,10 +213,13 @@ impl Conversation {
     }
 
     /// The client has answered what it was not asked: the broker may have taken that for the answer
-    /// to something that was on its way, and so count otherwise.
-    fn strayed(&mut self, why: String) {
-        self.stray = true;
-        self.excused(why);
+    /// to something that was on its way, and count otherwise from then on.
+    fn strayed(&mut self, id: u16, why: &str) {
+        self.excused(format!("{why} {id}"));
+        self.inherited.remove(&id);
+        let mut session = self.session.borrow_mut();
+        session.in_flight.remove(&id);
+        session.strays.insert(id);
     }
 
     /// Notes bytes that were written.
@@ -248,12 +262,15 @@ impl Conversation {
             Packet::Publish(publish) => self.publish(&publish, frame, ledger),
             Packet::PubAck(ack) => self.puback(&ack),
             Packet::PubRec(ack) => self.pubrec(&ack),
-            Packet::PubRel(ack) => self.expected.pubcomps.push_back(ack.id.get()),
+            Packet::PubRel(ack) => self.pubrel(&ack, ledger),
             Packet::PubComp(ack) => self.pubcomp(&ack),
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
             Packet::PingReq => self.expected.pings += 1,
-            Packet::Disconnect(disconnect) => self.disconnect(&disconnect),
+            Packet::Disconnect(disconnect) => {
+                self.tell(ledger, &format!("DISCONNECT {:?}", disconnect.session_expiry_secs));
+                self.disconnect(&disconnect);
+            }
             other => self.doomed(format!("a client may not send this now: {other:?}")),
         }
         Ok(())
@@ -267,10 +284,14 @@ impl Conversation {
             Version::V5 => properties.session_expiry_secs.unwrap_or(0),
         };
         let client_id: Rc<str> = connect.client_id.into();
+        let user = connect.username.unwrap_or("");
+        let named = !client_id.is_empty();
+        let client: Option<Rc<str>> = named.then(|| format!("{user}\0{client_id}").into());
         let hello = Hello {
             version: connect.version,
             tracked: TRACKED.contains(&connect.client_id),
             client_id: client_id.clone(),
+            client: client.clone(),
             clean: connect.clean_start,
             expiry_secs: asked,
             receive_maximum: properties.receive_maximum.map_or(u16::MAX, Into::into),
@@ -296,7 +317,7 @@ impl Conversation {
             }
             ledger.published(
                 self.number,
-                &client_id,
+                client.as_ref(),
                 will.topic,
                 will.payload,
                 (will.qos, will.retain),
@@ -306,6 +327,7 @@ impl Conversation {
         }
         self.stage = Stage::Greeting;
         self.hello = Some(hello);
+        self.tell(ledger, "CONNECT");
     }
 
     fn publish(&mut self, publish: &Publish<'_>, frame: &[u8], ledger: &mut Ledger) {
@@ -330,16 +352,16 @@ impl Conversation {
         }
         let again = publish.dup
             && publish.id.is_some_and(|id| {
-                let session = self.session.borrow();
-                session.unfinished.get(&id.get()).is_some_and(|packet| packet == frame)
+                let mut session = self.session.borrow_mut();
+                session.unfinished(id.get()).is_some_and(|packet| packet == frame)
             });
-        let client_id = self.hello.as_ref().map_or_else(|| "".into(), |h| h.client_id.clone());
+        let client = self.hello.as_ref().and_then(|hello| hello.client.clone());
         // Resent over a connection of the other version, the same bytes are another message.
         let name = crate::fuzz::ledger::message(&topic, publish.payload);
         if !again || ledger.find(name).is_empty() {
             ledger.published(
                 self.number,
-                &client_id,
+                client.as_ref(),
                 &topic,
                 publish.payload,
                 (publish.qos, publish.retain),
@@ -356,7 +378,7 @@ impl Conversation {
             if !again && publish.properties.topic_alias.is_none() {
                 let mut packet = frame.to_vec();
                 packet[0] |= 0x08;
-                self.session.borrow_mut().unfinished.insert(id, packet);
+                self.session.borrow_mut().begin(id, packet);
             }
             self.expected.pubrecs.push_back(Owed { id, optional });
             self.unfinished += usize::from(self.exchanges.insert(id));
@@ -372,7 +394,7 @@ impl Conversation {
         let id = ack.id.get();
         match self.in_flight.get(&id) {
             Some(flight) if flight.qos == QoS::AtLeastOnce => self.forget(id),
-            _ => self.strayed(format!("PUBACK for {id}, which is not in flight")),
+            _ => self.strayed(id, "not in flight, and yet PUBACK"),
         }
     }
 
@@ -382,8 +404,13 @@ impl Conversation {
         match known {
             Some(flight) if ack.code.is_error() => {
                 if flight.received {
-                    self.strayed(format!("PUBREC with an error for {id} after PUBREC"));
+                    self.strayed(id, "PUBREC with an error after PUBREC");
                 } else {
+                    if flight.shared {
+                        // Until its group has written that it is over, the exchange is not
+                        // forgotten: over the next connection a PUBREL may come.
+                        self.session.borrow_mut().receipts.insert(id);
+                    }
                     self.forget(id);
                 }
                 return;
@@ -396,10 +423,22 @@ impl Conversation {
                     flight.received = true;
                 }
             }
-            None => self.excused(format!("PUBREC for {id}, which is not in flight")),
+            None => {
+                self.strayed(id, "not in flight, and yet PUBREC");
+                self.session.borrow_mut().receipts.insert(id);
+            }
         }
         if !ack.code.is_error() {
             self.expected.pubrels.push_back(id);
+        }
+    }
+
+    fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
+        let id = ack.id.get();
+        self.expected.pubcomps.push_back(id);
+        let early = self.session.borrow_mut().release(id);
+        if early {
+            self.tell(ledger, &format!("PUBREL {id} before PUBREC"));
         }
     }
 
@@ -416,7 +455,7 @@ impl Conversation {
                 // PUBCOMP ahead of PUBREL: the broker may take it for the end of the exchange.
                 self.forget(id);
             }
-            self.strayed(format!("PUBCOMP for {id}, for which no PUBREL came"));
+            self.strayed(id, "no PUBREL, and yet PUBCOMP");
         }
     }
 

@@ -5,12 +5,17 @@
 //! the UNSUBACK was read" is a comparison of two numbers.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
 use hoopoe_codec::{PublishProperties, QoS, SubscribeOptions, topic_matches};
+
+/// Events kept of one tracked client.
+const HISTORY_EVENTS: usize = 20;
+/// A Session Expiry Interval that does not end within a run.
+const LONG_EXPIRY_SECS: u32 = 3600;
 
 /// One publication as its publisher wrote it.
 #[derive(Clone, Debug)]
@@ -29,8 +34,8 @@ pub struct Publication {
     pub written: Instant,
     /// The connection it was sent on.
     pub connection: u64,
-    /// The client it was sent by.
-    pub client_id: Rc<str>,
+    /// The client it was sent by: user and identifier, where there is one.
+    pub client: Option<Rc<str>>,
     /// It is a will: when it is published, if ever, is for the broker to say.
     pub will: bool,
     /// It was sent more than once.
@@ -75,6 +80,8 @@ pub struct Flight {
     pub message: u64,
     /// PUBREC was written.
     pub received: bool,
+    /// A shared subscription may have brought it: what is not acknowledged may go to another.
+    pub shared: bool,
 }
 
 /// What a client knows of its session, over all connections of the session.
@@ -88,10 +95,56 @@ pub struct Session {
     pub in_flight: BTreeMap<u16, Flight>,
     /// Identifiers for which a PUBREC was ever written.
     pub receipts: HashSet<u16>,
-    /// Own QoS 2 publications that are not complete, with the packet that repeats them.
-    pub unfinished: BTreeMap<u16, Vec<u8>>,
+    /// Identifiers that were acknowledged out of turn: what the broker made of that is not known.
+    pub strays: HashSet<u16>,
+    /// Own QoS 2 publications that are not complete, with the packet that repeats them, in the
+    /// order in which they were first sent [MQTT-4.6.0-1].
+    pub unfinished: Vec<(u16, Vec<u8>)>,
     /// How long the session outlives its connection.
     pub expiry_secs: u32,
+}
+
+impl Session {
+    /// The packet that repeats an own publication.
+    pub fn unfinished(&mut self, id: u16) -> Option<&mut Vec<u8>> {
+        self.unfinished.iter_mut().find(|(of, _)| *of == id).map(|(_, packet)| packet)
+    }
+
+    /// What was written before CONNACK told that it was to this session; `released` are the
+    /// identifiers of PUBRELs.
+    pub fn take_up(&mut self, early: Session, released: &VecDeque<u16>) {
+        for id in released {
+            self.release(*id);
+        }
+        self.subscriptions.extend(early.subscriptions);
+        self.in_flight.retain(|id, _| !early.strays.contains(id));
+        self.strays.extend(early.strays);
+        self.receipts.extend(early.receipts);
+        for (id, packet) in early.unfinished {
+            self.begin(id, packet);
+        }
+    }
+
+    /// PUBREL was written. Before PUBREC has come it ends the exchange for the broker, and the
+    /// PUBLISH, if it were repeated, would be another one: true when that is so.
+    pub fn release(&mut self, id: u16) -> bool {
+        let early = self.unfinished(id).is_some_and(|packet| packet[0] >> 4 == 3);
+        if early {
+            self.finish(id);
+        }
+        early
+    }
+
+    /// An own publication is begun; one that had the identifier before is given up.
+    pub fn begin(&mut self, id: u16, packet: Vec<u8>) {
+        self.finish(id);
+        self.unfinished.push((id, packet));
+    }
+
+    /// An own publication is complete.
+    pub fn finish(&mut self, id: u16) {
+        self.unfinished.retain(|(of, _)| *of != id);
+    }
 }
 
 /// A session of which a model is kept.
@@ -104,8 +157,8 @@ struct Tracked {
     connecting: bool,
     /// A CONNECT was sent of which nobody knows what became.
     blurred: bool,
-    /// When the last connection was known to have ended.
-    ended: Option<Instant>,
+    /// What has happened, for the report of a failure.
+    history: VecDeque<String>,
 }
 
 /// What the whole run knows.
@@ -140,6 +193,11 @@ impl Ledger {
         self.now
     }
 
+    /// The counter.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// A number no publication had before.
     pub fn number_publication(&mut self) -> u64 {
         self.next_publication += 1;
@@ -151,7 +209,7 @@ impl Ledger {
     pub fn published(
         &mut self,
         connection: u64,
-        client_id: &Rc<str>,
+        client: Option<&Rc<str>>,
         topic: &str,
         payload: &[u8],
         (qos, retain): (QoS, bool),
@@ -172,7 +230,7 @@ impl Ledger {
             at,
             written: Instant::now(),
             connection,
-            client_id: client_id.clone(),
+            client: client.cloned(),
             will,
             repeated,
         });
@@ -181,6 +239,21 @@ impl Ledger {
     /// Every publication of this topic and payload.
     pub fn find(&self, message: u64) -> &[Publication] {
         self.publications.get(&message).map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes what has happened to a tracked client.
+    pub fn note(&mut self, client_id: &str, event: String) {
+        let history = &mut self.tracked.entry(client_id.to_owned()).or_default().history;
+        if history.len() == HISTORY_EVENTS {
+            history.pop_front();
+        }
+        history.push_back(event);
+    }
+
+    /// What has happened to a tracked client.
+    pub fn history(&self, client_id: &str) -> String {
+        let history = self.tracked.get(client_id).map(|tracked| &tracked.history);
+        history.into_iter().flatten().fold(String::new(), |text, event| text + event + "\n")
     }
 
     /// Whether a CONNECT with this tracked identifier may be sent now.
@@ -201,15 +274,6 @@ impl Ledger {
         tracked.blurred |= !answered;
     }
 
-    /// The connection of a tracked session has ended on this side.
-    pub fn left(&mut self, client_id: &str, connection: u64) {
-        if let Some(tracked) = self.tracked.get_mut(client_id)
-            && tracked.connection == connection
-        {
-            tracked.ended.get_or_insert_with(Instant::now);
-        }
-    }
-
     /// Whether this is the connection of the tracked session that was accepted last.
     pub fn is_current(&self, client_id: &str, connection: u64) -> bool {
         self.tracked.get(client_id).is_some_and(|tracked| tracked.connection == connection)
@@ -226,7 +290,6 @@ impl Ledger {
         tracked.session = session;
         tracked.connection = connection;
         tracked.blurred = false;
-        tracked.ended = None;
     }
 
     /// A tracked session goes on over another connection; `None` when nothing is known of it.
@@ -238,16 +301,15 @@ impl Ledger {
         let tracked = self.tracked.entry(client_id.to_owned()).or_default();
         let known = tracked.connection != 0 && !tracked.blurred;
         tracked.connection = connection;
-        tracked.ended = None;
         known.then(|| tracked.session.clone())
     }
 
     /// Whether the broker must still have the session of a tracked client.
     pub fn must_be_present(&self, client_id: &str) -> bool {
         self.tracked.get(client_id).is_some_and(|tracked| {
-            let expiry = u64::from(tracked.session.borrow().expiry_secs);
-            let age = tracked.ended.map_or(0, |ended| ended.elapsed().as_secs());
-            tracked.connection != 0 && !tracked.blurred && expiry > 0 && age + 2 < expiry
+            // When the broker took a connection for ended is its own affair; no run is that long.
+            let long = tracked.session.borrow().expiry_secs >= LONG_EXPIRY_SECS;
+            tracked.connection != 0 && !tracked.blurred && long
         })
     }
 

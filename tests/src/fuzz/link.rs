@@ -144,13 +144,13 @@ impl Link {
 
     /// Gives the connection up without a word.
     pub fn cut(&mut self, ledger: &mut Ledger) {
+        self.conversation.tell(ledger, "cut");
         // The broker may have closed already.
         let _ = self.socket.shutdown(Shutdown::Both);
-        if let Some(hello) = self.conversation.hello.as_ref().filter(|hello| hello.tracked) {
-            if self.conversation.stage == Stage::Greeting {
-                ledger.connected(&hello.client_id, false);
-            }
-            ledger.left(&hello.client_id, self.conversation.number);
+        if let Some(hello) = self.conversation.hello.as_ref().filter(|hello| hello.tracked)
+            && self.conversation.stage == Stage::Greeting
+        {
+            ledger.connected(&hello.client_id, false);
         }
     }
 
@@ -163,7 +163,7 @@ impl Link {
     }
 
     /// The last packets both ways, the terms, and what is owed.
-    pub fn report(&self) -> String {
+    pub fn report(&self, ledger: &Ledger) -> String {
         use std::fmt::Write as _;
         let mut text = String::new();
         let conversation = &self.conversation;
@@ -178,11 +178,11 @@ impl Link {
             conversation.ended,
             self.out.len()
         );
+        if let Some(hello) = &conversation.hello {
+            text += &ledger.history(&hello.client_id);
+        }
         let _ = writeln!(text, "owed: {:?}", conversation.expected);
         let _ = writeln!(text, "in flight: {:?}", conversation.in_flight);
-        for subscribed in &conversation.session.borrow().subscriptions {
-            let _ = writeln!(text, "  {subscribed:?}");
-        }
         for (direction, length, bytes) in &self.transcript {
             let _ = writeln!(text, "{direction} {}", self.describe(*direction, *length, bytes));
         }

@@ -204,7 +204,7 @@ impl Swarm {
         }
         let again: Vec<Vec<u8>> = {
             let session = link.conversation.session.borrow();
-            session.unfinished.values().cloned().collect()
+            session.unfinished.iter().map(|(_, packet)| packet.clone()).collect()
         };
         for packet in again {
             self.packets += 1;
@@ -251,11 +251,11 @@ impl Swarm {
             self.take_over(&link);
         }
         match result {
-            Err(fault) => Err(format!("{fault}\n{}", link.report())),
+            Err(fault) => Err(format!("{fault}\n{}", link.report(&self.ledger))),
             Ok(Socket::Closed) => Ok(None),
             Ok(Socket::Open) => match must_close {
                 Some((why, since)) if since.elapsed() > CLOSING_TIME => {
-                    Err(format!("still open after a fault: {why}\n{}", link.report()))
+                    Err(format!("still open after a fault: {why}\n{}", link.report(&self.ledger)))
                 }
                 _ => Ok(Some(link)),
             },
@@ -321,7 +321,10 @@ impl Swarm {
             }
             let Some(at) = waits else { return Ok(()) };
             if started.elapsed() > DEADLINE {
-                let link = self.links[at].as_ref().map(Link::report).unwrap_or_default();
+                let link = self.links[at]
+                    .as_ref()
+                    .map(|link| link.report(&self.ledger))
+                    .unwrap_or_default();
                 return Err(format!("answers are owed and do not come\n{link}"));
             }
             std::thread::yield_now();

@@ -232,3 +232,19 @@ fn unacknowledged_qos_1_of_a_member_that_ends_goes_to_another() {
     members.remove(index).cut();
     members[0].expect_message(&topic, "again");
 }
+
+#[test]
+fn unacknowledged_qos_1_of_the_only_member_comes_back_once() {
+    let (topic, filter) = group();
+    let connect = Connect::persistent(Version::V5, &unique_id("m"));
+    let mut member = shared_broker().connect(&connect);
+    member.subscribe(&filter, 1);
+    let mut publisher = shared_broker().v5();
+    publisher.publish(Publish::new(&topic, "again").qos(1));
+    member.expect_publish();
+    member.cut();
+    let mut back = shared_broker().connect(&connect);
+    back.expect_message(&topic, "again");
+    publisher.publish(Publish::new(&topic, "next").qos(1));
+    back.expect_message(&topic, "next");
+}

@@ -216,3 +216,27 @@ fn will_a_disconnect_discarded_stays_discarded() {
     let mut watching = broker.connect(&watcher);
     watching.expect_nothing_from(&mut broker.v5(), 1);
 }
+
+#[test]
+fn the_end_of_the_connection_says_that_the_will_is_discarded_on_disk() {
+    let mut broker = impatient();
+    let topic = unique_topic("will");
+    let watcher = Connect::persistent(Version::V5, &unique_id("watch"));
+    let mut watching = broker.connect(&watcher);
+    watching.subscribe(&topic, 1);
+    watching.disconnect();
+    let clients: Vec<_> = (0..40)
+        .map(|number| {
+            let version = Version::BOTH[number % 2];
+            let connect = Connect::persistent(version, &unique_id("will"));
+            broker.connect(&connect.will(Will::new(&topic, "never").qos(1)))
+        })
+        .collect();
+    for client in clients {
+        client.disconnect();
+    }
+    broker.kill_and_restart();
+    ring_after(&broker, 2);
+    let mut watching = broker.connect(&watcher);
+    watching.expect_nothing_from(&mut broker.v5(), 1);
+}

@@ -181,3 +181,30 @@ fn features_that_are_off_are_announced_and_refused() {
     client.send(&Connect::v5(&unique_id("will")).will(will).encode());
     client.expect_refused(&[0x9A]);
 }
+
+#[test]
+fn one_retained_message_too_many_is_delivered_and_not_retained() {
+    let broker = with("[mqtt]\nmax_retained = 1\n", "");
+    let (kept, more) = (unique_topic("kept"), unique_topic("more"));
+    let stored = Connect::persistent(Version::V5, &unique_id("stored"));
+    let mut receivers = [broker.v5(), broker.v311(), broker.connect(&stored)];
+    for receiver in &mut receivers {
+        receiver.subscribe(&more, 1);
+    }
+    broker.v5().publish(Publish::new(&kept, "kept").qos(1).retain());
+    for qos in [1, 2] {
+        let text = format!("of QoS {qos}");
+        let publish = || Publish::new(&more, &text).qos(qos).retain();
+        assert_eq!(broker.v5().try_publish(publish()), code::QUOTA_EXCEEDED);
+        broker.v311().publish(publish());
+        for receiver in &mut receivers {
+            for _ in 0..2 {
+                receiver.expect_message(&more, &text);
+            }
+        }
+    }
+    let mut late = broker.v5();
+    late.subscribe("#", 1);
+    late.expect_message(&kept, "kept");
+    late.expect_nothing_from(&mut broker.v5(), 1);
+}

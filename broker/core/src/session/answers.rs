@@ -47,8 +47,9 @@ impl<W> Answers<W> {
         self.first + self.owed.len() as u64 - 1
     }
 
-    /// One commit for `token` is done. The first refusal is the one that counts. False when
-    /// nothing is owed under that token.
+    /// One commit for `token` is done. The first refusal is the one that counts, but for
+    /// `RetainNotSupported`: whoever refuses only to retain refuses less. False when nothing is owed
+    /// under that token.
     pub fn settle(&mut self, token: u64, code: ReasonCode) -> bool {
         let Some(owed) = token
             .checked_sub(self.first)
@@ -59,10 +60,17 @@ impl<W> Answers<W> {
             return false;
         };
         owed.commits -= 1;
-        if code.is_error() && !owed.code.is_error() {
+        if code.is_error() && (!owed.code.is_error() || owed.code == ReasonCode::RetainNotSupported)
+        {
             owed.code = code;
         }
         true
+    }
+
+    /// What is owed under a token that has not been answered.
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut W> {
+        let at = usize::try_from(token.checked_sub(self.first)?).ok()?;
+        self.owed.get_mut(at).map(|owed| &mut owed.work)
     }
 
     /// The next answer whose turn has come.

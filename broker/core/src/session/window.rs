@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 
 use hoopoe_codec::{PacketId, QoS};
 
+#[cfg(feature = "planted")]
+use crate::planted;
+
 /// No message with that packet identifier awaits such an acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unknown;
@@ -19,6 +22,8 @@ pub struct Unknown;
 enum State {
     Published,
     Released,
+    /// The client is done with it; that has to be written before the identifier is free.
+    Concluded,
     Done,
 }
 
@@ -156,7 +161,26 @@ impl<S: Copy> Window<S> {
 
     /// PUBCOMP: the QoS 2 exchange is complete. Gives its source.
     pub fn complete(&mut self, id: PacketId) -> Result<S, Unknown> {
-        self.finish(id, |e| e.state == State::Released)
+        self.finish(id, |e| matches!(e.state, State::Released | State::Concluded))
+    }
+
+    /// PUBCOMP, or PUBREC with an error (`refused`), for a message whose end has to be written
+    /// first; [`complete`](Self::complete) follows then. Until then the exchange is in flight, and
+    /// PUBREL is what would be sent again.
+    pub fn conclude(&mut self, id: PacketId, refused: bool) -> Result<(), Unknown> {
+        let at = self.find(id.get()).ok_or(Unknown)?;
+        let entry = &mut self.entries[at];
+        let awaited = if refused { State::Published } else { State::Released };
+        if entry.qos != QoS::ExactlyOnce || entry.state != awaited {
+            return Err(Unknown);
+        }
+        entry.state = State::Concluded;
+        Ok(())
+    }
+
+    /// Where the message in flight under this identifier came from.
+    pub fn source(&self, id: PacketId) -> Option<S> {
+        Some(self.entries[self.find(id.get())?].source)
     }
 
     /// PUBREC: PUBREL is to be sent. Gives the source, and true when this is the first PUBREC.
@@ -168,7 +192,7 @@ impl<S: Copy> Window<S> {
                 entry.state = State::Released;
                 Ok((entry.source, true))
             }
-            (QoS::ExactlyOnce, State::Released) => Ok((entry.source, false)),
+            (QoS::ExactlyOnce, State::Released | State::Concluded) => Ok((entry.source, false)),
             _ => Err(Unknown),
         }
     }
@@ -193,7 +217,7 @@ impl<S: Copy> Window<S> {
             Some(InFlight {
                 id: PacketId::new(e.id)?,
                 qos: e.qos,
-                released: e.state == State::Released,
+                released: matches!(e.state, State::Released | State::Concluded),
                 source: e.source,
             })
         })
@@ -225,6 +249,11 @@ impl<S: Copy> Window<S> {
     /// The next identifier that is not in flight. There is one: `open < maximum <= 65,535`, and
     /// 65,535 identifiers.
     fn free_id(&mut self) -> PacketId {
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ReuseIdentifier) {
+            self.last_id = self.last_id % 3 + 1;
+            return PacketId::new(self.last_id).unwrap_or(PacketId::MIN);
+        }
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if let Some(id) = PacketId::new(self.last_id)
@@ -284,6 +313,23 @@ mod tests {
         window.acknowledge(oldest).unwrap();
         while window.pop_done().is_some() {}
         assert_eq!((window.room(), window.any_complete_before_turn()), (10, false));
+    }
+
+    #[test]
+    fn an_exchange_that_is_concluded_is_in_flight_until_that_is_written() {
+        let mut window = Window::new(2);
+        let [first, second] = [0, 1].map(|s| window.push(QoS::ExactlyOnce, s).unwrap());
+        assert_eq!(window.conclude(first, false), Err(Unknown), "PUBCOMP before PUBREC");
+        window.receive(first).unwrap();
+        window.conclude(first, false).unwrap();
+        assert_eq!(window.conclude(first, false), Err(Unknown), "once");
+        window.conclude(second, true).unwrap();
+        assert_eq!((window.source(first), window.room()), (Some(0), 0));
+        assert!(window.iter().all(|message| message.released));
+        assert_eq!(window.receive(first), Ok((0, false)));
+        assert_eq!([first, second].map(|id| window.complete(id)), [Ok(0), Ok(1)]);
+        assert_eq!(window.complete(first), Err(Unknown));
+        assert_eq!((window.source(first), window.room()), (None, 2));
     }
 
     #[test]

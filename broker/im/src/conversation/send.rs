@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hoopoe_store::kv::Family;
 
 use super::NewEntry;
-use crate::command::{Forward, Listed, Send, User};
-use crate::effect::Answer;
+use crate::command::{Forward, Listed, Send, SendSignal, User};
+use crate::effect::{Answer, Effect};
 use crate::entry::EntryKind;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
@@ -136,6 +136,25 @@ impl Work<'_> {
                 self.may_post_to_channel(&send.conv, &send.from.id, send.privileged)
             }
         }
+    }
+
+    /// A signal: whoever may write may signal.
+    pub(crate) fn signal(&mut self, signal: Box<SendSignal>) -> Result<Answer, Fault> {
+        let most = self.settings.signal_max_bytes;
+        if signal.payload.len() > most {
+            return Err(Refusal::limit(format!("signal larger than {most} bytes")).into());
+        }
+        match signal.conv.kind() {
+            ConvKind::User => self.may_write_to(&signal.conv, &signal.from.id)?,
+            ConvKind::Group => {
+                self.may_write_to_group(&signal.conv, &signal.from.id, false, false)?;
+            }
+            ConvKind::Channel => {
+                return Err(Refusal::not_allowed("channels hear no signals").into());
+            }
+        }
+        self.txn.effect(Effect::Signal(signal));
+        Ok(Answer::Done)
     }
 
     /// Contact policy and blocks of a pair.

@@ -7,12 +7,17 @@
 //!
 //! Deliberately not here: sockets, packet identifiers, encoding.
 
+mod attention;
+mod background;
+
 use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
 use crate::id::ConvKey;
 use crate::rows::Interval;
+
+pub use attention::{Arrival, Attention, Verdict};
 
 /// A conversation as a device follows it.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ struct Stream {
     next: u64,
     /// The last entry there is, as far as known.
     head: u64,
+    /// The last entry that may be sent: in the background, groups wait behind it.
+    allowed: u64,
     /// When the user may see what.
     intervals: Vec<Interval>,
     /// It stands in the queue of streams that are behind, or is being read.
@@ -99,6 +106,8 @@ pub struct Device {
     reading: Option<u32>,
     /// Streams with acknowledgements to report.
     moved: Vec<u32>,
+    /// Whether the app is looked at.
+    attention: Attention,
 }
 
 impl Device {
@@ -138,6 +147,7 @@ impl Device {
             gap = Some(Gap { conv: conv.clone(), from: next, to });
             next = to + 1;
         }
+        let allowed = self.allowed_at_first(&conv);
         let at = self.streams.len() as u32;
         self.by_conv.insert(conv.clone(), at);
         self.streams.push(Stream {
@@ -146,6 +156,7 @@ impl Device {
             recv: 0,
             next,
             head: head.max(cursor),
+            allowed,
             intervals,
             queued: false,
             moved: false,
@@ -250,7 +261,7 @@ impl Device {
                     }
                     stream.next = from;
                 }
-                let until = interval_end(&stream.intervals, from).min(stream.head);
+                let until = interval_end(&stream.intervals, from).min(stream.last_to_send());
                 if from <= until {
                     self.reading = Some(at);
                     let to = until.min(from + most - 1);
@@ -306,6 +317,11 @@ impl Device {
         moves.collect()
     }
 
+    /// The conversation of a stream.
+    pub fn conversation(&self, stream: u32) -> Option<&ConvKey> {
+        self.streams.get(stream as usize).map(|stream| &stream.conv)
+    }
+
     /// Groups and channels it follows: their topics in the index.
     pub fn conversations(&self) -> impl Iterator<Item = &ConvKey> {
         self.streams.iter().map(|stream| &stream.conv)
@@ -324,7 +340,7 @@ impl Device {
 
     fn queue_if_behind(&mut self, at: u32) {
         let stream = &mut self.streams[at as usize];
-        if !stream.queued && stream.next <= stream.head {
+        if !stream.queued && stream.next <= stream.last_to_send() {
             stream.queued = true;
             self.behind.push_back(at);
         }

@@ -99,6 +99,11 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
     let caller = &call.caller;
     match &call.op {
         Op::UserSet(set) => work.user_set(caller, set),
+        Op::TokensCreate(create) => work.tokens_create(caller, create),
+        Op::TokensRevoke(revoke) => work.tokens_revoke(caller, revoke),
+        Op::DeviceList(_) => work.device_list(caller),
+        Op::DeviceKick(of) => work.device_kick(caller, &of.device),
+        Op::DevicePushToken(push) => work.device_push_token(caller, push),
         Op::ConvPin(switch) => work.conv_pin(caller, switch),
         Op::ConvMute(mute) => work.conv_mute(caller, mute),
         Op::ConvHide(switch) => work.conv_hide(caller, switch),
@@ -129,6 +134,9 @@ pub(crate) fn perform(work: &mut Work<'_>, call: &Call) -> Result<Value, Fault> 
         | Op::RosterUnblock(_)
         | Op::RosterTag(_)
         | Op::RosterNote(_) => work.roster_call(caller, &call.op),
+        Op::PresenceWatch(_) | Op::PresenceUnwatch(_) | Op::PresenceGet(_) => {
+            work.presence_call(caller, &call.op)
+        }
         _ => Err(Refusal::not_found("this operation is not offered here").into()),
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::user::token::Minted;
+
 /// One operation with its request.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each is an operation of the table in the manual")]
@@ -533,6 +535,9 @@ request! {
         /// Only for this client id.
         #[serde(default, deserialize_with = "some")]
         device: Option<String>,
+        /// The token that was drawn for it; never part of a request.
+        #[serde(skip)]
+        minted: Option<Minted>,
     }
 }
 request! {

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let cases: [(&str, &str, &[u8], &str); 5] = [
-            ("sync", "pull", b"[]", "invalid type"),
+            ("sync", "pull", b"7", "invalid type"),
             ("sync", "pull", br#"{"conv":"u/bob","from":-1}"#, "-1"),
             ("sync", "pull", br#"{"conv":"u/bob","direction":"left"}"#, "left"),
             ("group", "create", br#"{"name":7}"#, "expected a string"),

@@ -92,6 +92,7 @@ impl Query {
             Op::GroupMembers(page) => self.group_members(&call.caller, page).map(Found::from),
             Op::ChannelInfo(of) => self.channel_info(user, &of.channel).map(Found::from),
             Op::ReceiptList(of) => self.receipt_list(&call.caller, of).map(Found::from),
+            Op::TokensList(_) => self.tokens_list(user).map(Found::from),
             Op::ReceiptCount(of) => self.receipt_count(&call.caller, of).map(Found::from),
             _ => Err(Refusal::not_found("this operation is not offered here").into()),
         }
@@ -99,6 +100,15 @@ impl Query {
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.kv.get(family, key)
+    }
+
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        span: Span<'_>,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.kv.scan(family, span, each)
     }
 
     /// A row of JSON.

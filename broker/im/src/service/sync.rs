@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use hoopoe_store::StoreError;
 use serde_json::{Value, json};
 
 use super::Caller;
@@ -10,10 +11,11 @@ use super::query::{Found, Query, page_size};
 use crate::command::User;
 use crate::device::Start;
 use crate::entry::Entry;
-use crate::id::ConvKey;
-use crate::keys::{self, user_kind};
+use crate::group::MemberRow;
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, UserConv};
+use crate::rows::{Head, Interval, UserConv};
 use crate::user::services::{Profile, conv_of};
 
 /// Bytes of entries in one pull.
@@ -204,6 +206,36 @@ impl Query {
         }))
     }
 
+    /// When the user may see what: of a group, what the group says itself, so that a removal
+    /// counts from its commit on.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    fn intervals(
+        &self,
+        conv: &ConvKey,
+        user: &str,
+        row: &UserConv,
+    ) -> Result<Vec<Interval>, Fault> {
+        Ok(self.membership(conv, user)?.unwrap_or_else(|| row.intervals.clone()))
+    }
+
+    /// When a member of a group or channel may see what; `None` for pairs.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn membership(
+        &self,
+        conv: &ConvKey,
+        user: &str,
+    ) -> Result<Option<Vec<Interval>>, StoreError> {
+        if conv.kind() == ConvKind::User {
+            return Ok(None);
+        }
+        let key = keys::conv_name(conv, conv_kind::MEMBER, user);
+        Ok(self.json::<MemberRow>(&key)?.map(|member| member.intervals))
+    }
+
     pub(super) fn pull(&self, caller: &Caller, pull: &SyncPull) -> Result<Found, Fault> {
         let conv = conv_of(caller, &pull.conv)?;
         let size = page_size(pull.limit)?;
@@ -218,7 +250,7 @@ impl Query {
         let mut entries = Vec::new();
         let (low, high) = bounds(pull, down);
         let mut next = None;
-        let mut intervals = row.intervals.clone();
+        let mut intervals = self.intervals(&conv, &user.id, &row)?;
         if down {
             intervals.reverse();
         }

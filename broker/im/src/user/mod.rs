@@ -1,7 +1,10 @@
 //! A user's own state: the conversation list with its cursors, and the user's devices. Owned by
 //! the user's shard.
 
+pub mod account;
 pub mod device;
 pub mod lazy;
 pub mod list;
+pub(crate) mod seats;
 pub mod services;
+pub mod token;

@@ -3,7 +3,14 @@
 //! Owns the database of a data folder, the choice of its options, and what happens when the disk
 //! fails: a write with an unknown outcome closes it to writes until it was reopened; a full disk
 //! frees the reserve file and refuses writes until the reserve can be made again (ruling 12).
+//! Reads go on meanwhile, from the database as it was or from one opened for reading only.
+//!
+//! Not here: what is looked at before the opening (`inspect.rs`), and repair (`salvage.rs`).
 
+mod inspect;
+mod log_file;
+mod mend;
+mod salvage;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -29,12 +36,19 @@ use crate::error::{StoreError, WriteError};
 use crate::kv::{Batch, Change, Family, Found, Kv, RowJudge, Span, Visit};
 use crate::settings::StoreSettings;
 
+pub use inspect::{StoredFormat, stored_format};
+pub use salvage::{Lost, Salvage, repair};
+
 type Db = DBWithThreadMode<SingleThreaded>;
 
 /// Folder of the database inside the data folder.
 const FOLDER: &str = "db";
 /// The file that is given up when the disk is full.
 const RESERVE: &str = "reserve";
+/// The file whose writing shows whether the disk takes anything at all.
+const TRIAL: &str = "trial";
+/// Its bytes: a block of most file systems.
+const TRIAL_BYTES: usize = 4096;
 /// The write-ahead log may grow to this many times the write buffers before the family that holds
 /// it back is flushed.
 const WAL_FACTOR: u64 = 1;
@@ -53,6 +67,18 @@ pub struct RocksKv {
     poisoned: AtomicBool,
     /// The reserve has been given up.
     full: AtomicBool,
+    /// What the system said when a write failed, until writes succeed again.
+    fault: Mutex<Option<Fault>>,
+    /// Held by who makes the reserve.
+    reserving: Mutex<()>,
+}
+
+/// Why the store takes no writes.
+#[derive(Clone, Debug)]
+struct Fault {
+    reason: String,
+    /// A file does not hold what was written: reopening would find the same.
+    damaged: bool,
 }
 
 impl std::fmt::Debug for RocksKv {
@@ -68,7 +94,20 @@ impl RocksKv {
         settings: &StoreSettings,
         judge: Option<Arc<dyn RowJudge>>,
     ) -> Result<RocksKv, StoreError> {
-        let kv = RocksKv {
+        let kv = RocksKv::closed(settings, judge);
+        fs::create_dir_all(&settings.folder).map_err(|error| kv.not_writable(&error))?;
+        inspect::before_open(&settings.folder)?;
+        let db = kv.open_db()?;
+        *kv.db.write() = Some(db);
+        if let Err(error) = kv.make_reserve() {
+            tracing::warn!(%error, "no reserve file: the disk is (nearly) full");
+            kv.set_full(&error.to_string());
+        }
+        Ok(kv)
+    }
+
+    fn closed(settings: &StoreSettings, judge: Option<Arc<dyn RowJudge>>) -> RocksKv {
+        RocksKv {
             db: RwLock::new(None),
             cache: Cache::new_lru_cache(settings.block_cache_bytes),
             // Not stalling: a shard that waits would keep its mailbox waiting; RocksDB's own
@@ -81,15 +120,22 @@ impl RocksKv {
             judge,
             poisoned: AtomicBool::new(false),
             full: AtomicBool::new(false),
-        };
-        fs::create_dir_all(&settings.folder).map_err(|error| kv.not_writable(&error))?;
-        let db = kv.open_db()?;
-        *kv.db.write() = Some(db);
-        if let Err(error) = kv.make_reserve() {
-            tracing::warn!(%error, "no reserve file: the disk is (nearly) full");
-            kv.full.store(true, Ordering::Release);
+            fault: Mutex::new(None),
+            reserving: Mutex::new(()),
         }
+    }
+
+    /// Opens what is there for reading only.
+    fn open_for_reading(settings: &StoreSettings) -> Result<RocksKv, StoreError> {
+        let kv = RocksKv::closed(settings, None);
+        let db = kv.open_to_read()?;
+        *kv.db.write() = Some(db);
         Ok(kv)
+    }
+
+    fn set_full(&self, reason: &str) {
+        self.full.store(true, Ordering::Release);
+        *self.fault.lock() = Some(Fault { reason: reason.to_owned(), damaged: false });
     }
 
     fn not_writable(&self, reason: &dyn std::fmt::Display) -> StoreError {
@@ -100,17 +146,39 @@ impl RocksKv {
         let families = Family::ALL
             .map(|family| ColumnFamilyDescriptor::new(family.name(), self.family_options(family)));
         let path = self.settings.folder.join(FOLDER);
-        Db::open_cf_descriptors(&self.db_options(), path, families).map_err(|error| {
-            let text = error.to_string();
-            // RocksDB has no kind of its own for its lock.
-            if text.contains("lock file") || text.contains("lock hold") || text.contains("LOCK") {
-                return StoreError::Locked { path: self.settings.folder.clone() };
-            }
-            match error.kind() {
-                rocksdb::ErrorKind::Corruption => StoreError::Read(text),
-                _ => self.not_writable(&text),
-            }
-        })
+        Db::open_cf_descriptors(&self.db_options(), path, families)
+            .map_err(|error| self.open_error(&error))
+    }
+
+    /// The same rows for reading only, the log's included. Writes no file.
+    fn open_to_read(&self) -> Result<Db, StoreError> {
+        let path = self.settings.folder.join(FOLDER);
+        let options = self.db_options();
+        // What an older version never made is not there to be opened.
+        let there = Db::list_cf(&options, &path).map_err(|error| self.open_error(&error))?;
+        let families =
+            Family::ALL.into_iter().filter(|family| there.iter().any(|name| name == family.name()));
+        let families = families
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), self.family_options(family)));
+        Db::open_cf_descriptors_read_only(&options, path, families, false)
+            .map_err(|error| self.open_error(&error))
+    }
+
+    fn open_error(&self, error: &rocksdb::Error) -> StoreError {
+        let text = error.to_string();
+        // RocksDB has no kind of its own for its lock.
+        let busy = text.contains("lock file") && text.contains("temporarily unavailable");
+        if busy || text.contains("lock hold by current process") {
+            return StoreError::Locked { path: self.settings.folder.clone() };
+        }
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => self.corrupt(text),
+            _ => self.not_writable(&text),
+        }
+    }
+
+    fn corrupt(&self, what: String) -> StoreError {
+        StoreError::Corrupt { folder: self.settings.folder.clone(), what }
     }
 
     fn db_options(&self) -> Options {
@@ -218,10 +286,26 @@ impl RocksKv {
     /// A write failed. Whatever RocksDB says, the log may hold the batch: an error is never taken
     /// for "not written".
     pub(crate) fn poison(&self, error: &str) {
+        let damaged = error.starts_with("Corruption");
+        *self.fault.lock() = Some(Fault { reason: error.to_owned(), damaged });
         self.poisoned.store(true, Ordering::Release);
-        if error.contains("No space left") {
+        if is_lack_of_room(error) {
             self.full.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether the disk takes a block and its sync. A database that can still be read is not
+    /// closed for one that could not be opened.
+    fn try_disk(&self) -> io::Result<()> {
+        let path = self.settings.folder.join(TRIAL);
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(&[0; TRIAL_BYTES])?;
+            file.sync_all()
+        };
+        let tried = write();
+        let _ = fs::remove_file(&path);
+        tried
     }
 
     fn db(&self) -> Result<OpenDb<'_>, StoreError> {
@@ -256,8 +340,21 @@ impl OpenDb<'_> {
     }
 }
 
+/// True when the system has no room for the file: the disk is full, or the user's share of it, or
+/// the file as large as it may get.
+fn is_lack_of_room(error: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "File too large"]
+        .iter()
+        .any(|words| error.contains(words))
+}
+
+/// RocksDB names the file in which a block is damaged.
 fn read_error(error: rocksdb::Error) -> StoreError {
-    StoreError::Read(error.into_string())
+    let hint = match error.kind() {
+        rocksdb::ErrorKind::Corruption => " (`hoopoe repair` keeps what can be read)",
+        _ => "",
+    };
+    StoreError::Read(error.into_string() + hint)
 }
 
 fn read_options(family: Family, span: Span<'_>) -> ReadOptions {
@@ -352,7 +449,7 @@ impl Kv for RocksKv {
             return refused("the store waits to be reopened");
         }
         if self.full.load(Ordering::Acquire) {
-            return refused("the disk is full");
+            return refused("the disk is full; waiting for room");
         }
         let closed = |error: StoreError| WriteError::Refused(error.to_string());
         let open = self.db().map_err(closed)?;
@@ -390,14 +487,31 @@ impl Kv for RocksKv {
         if db.is_some() && !self.poisoned.load(Ordering::Acquire) {
             return Ok(());
         }
-        // Closed before it is opened: the lock on the folder is one of files, not of this value.
-        drop(db.take());
+        let fault = self.fault.lock().clone();
+        if let Some(Fault { reason, damaged: true }) = fault {
+            return Err(self.corrupt(reason));
+        }
         if self.full.load(Ordering::Acquire) {
             // Opening writes files: the reserve is what is left to write them with.
             let _ = fs::remove_file(self.reserve());
         }
-        *db = Some(self.open_db()?);
+        self.try_disk().map_err(|error| self.not_writable(&error))?;
+        // Closed before it is opened: the lock on the folder is one of files, not of this value.
+        drop(db.take());
+        match self.open_db() {
+            Ok(open) => *db = Some(open),
+            Err(error) => {
+                match self.open_to_read() {
+                    Ok(open) => *db = Some(open),
+                    Err(error) => tracing::error!(%error, "the store cannot even be read"),
+                }
+                return Err(error);
+            }
+        }
         self.poisoned.store(false, Ordering::Release);
+        if !self.full.load(Ordering::Acquire) {
+            *self.fault.lock() = None;
+        }
         tracing::info!("the store was reopened");
         Ok(())
     }
@@ -407,10 +521,23 @@ impl Kv for RocksKv {
             return Err(WriteError::Refused("the store waits to be reopened".into()));
         }
         if self.full.load(Ordering::Acquire) {
+            // Each shard asks; one of them at a time fills the disk to see whether there is room.
+            let Some(_reserving) = self.reserving.try_lock() else {
+                return Err(WriteError::Refused("the disk is full".into()));
+            };
             self.make_reserve().map_err(|error| WriteError::Refused(error.to_string()))?;
             self.full.store(false, Ordering::Release);
+            *self.fault.lock() = None;
         }
         Ok(())
+    }
+
+    fn takes_writes(&self) -> bool {
+        !self.poisoned.load(Ordering::Relaxed) && !self.full.load(Ordering::Relaxed)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault.lock().as_ref().map(|fault| fault.reason.clone())
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -3,6 +3,8 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use hoopoe_codec::QoS;
+use hoopoe_core::{PublicationParts, SessionId, Slot};
 use proptest::prelude::*;
 
 use crate::error::StoreError;
@@ -10,6 +12,7 @@ use crate::keys;
 use crate::kv::{Batch, Family, Kv, Span};
 use crate::memory::MemoryKv;
 use crate::rocks::RocksKv;
+use crate::rows;
 use crate::settings::{ShardSettings, StoreSettings};
 use crate::store::Store;
 use crate::view::ShardView;
@@ -179,5 +182,149 @@ fn a_store_is_reopened_under_its_users() {
     kv.probe().expect("there is room");
     assert_eq!(std::fs::metadata(folder.path().join("reserve")).expect("is back").len(), 1 << 20);
     kv.write(&batch, true).expect("writes again");
+    assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
+}
+
+/// Queue rows that a table cannot make smaller.
+fn put_entries(kv: &dyn Kv, entries: u64) {
+    let mut seed = 1_u64;
+    let mut batch = Batch::default();
+    for seq in 1..=entries {
+        let payload: Vec<u8> = (0..400)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .collect();
+        let message = PublicationParts {
+            topic: "t",
+            properties: &[],
+            payload: &payload,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expires_at_ms: None,
+        };
+        let head = rows::EntryHead {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            weight: seq * 400,
+            identifiers: &[],
+        };
+        let session = SessionId::new(Slot::of(&(seq % 7).to_be_bytes()), seq % 7 + 1);
+        batch.put_with(Family::Queue, &keys::queue(session, seq), |out| {
+            rows::put_entry(out, &head, &message.to_publication());
+        });
+    }
+    kv.write(&batch, true).expect("writes");
+}
+
+#[test]
+fn a_damaged_block_costs_its_rows_and_no_others() {
+    for place in [0.01, 0.3, 0.6, 0.9] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&settings(&folder)).expect("opens");
+        put_entries(store.kv().as_ref(), 2_000);
+        store.flush().expect("flushes");
+        drop(store);
+        let database = folder.path().join("db");
+        let size = |path: &std::path::PathBuf| std::fs::metadata(path).expect("a file").len();
+        let files = std::fs::read_dir(&database).expect("a folder");
+        let table = files
+            .map(|file| file.expect("a file").path())
+            .filter(|path| path.extension().is_some_and(|end| end == "sst"))
+            .max_by_key(size)
+            .expect("a table");
+        let mut bytes = std::fs::read(&table).expect("reads");
+        let at = (bytes.len() as f64 * place) as usize;
+        bytes[at] ^= 1;
+        std::fs::write(&table, bytes).expect("writes");
+        let salvage = super::repair(folder.path(), None).expect("repairs");
+        let (_, kept) = salvage.kept.iter().find(|(name, _)| *name == "queue").expect("a family");
+        // A block holds some twenty of these rows.
+        assert!((1_950..2_000).contains(kept), "{kept} kept; {:?}", salvage.lost);
+        // The rows were put there without their shard, whose counters are missing too.
+        assert_eq!(salvage.lost.len(), 2, "{:?}", salvage.lost);
+        let name = table.file_name().and_then(|name| name.to_str()).expect("a name");
+        assert!(salvage.lost[0].place.ends_with(name), "{:?}", salvage.lost);
+        Store::open(&settings(&folder)).expect("opens");
+    }
+}
+
+#[test]
+fn families_are_numbered_in_the_order_of_their_list() {
+    // What a repair rests on that has a log and no manifest.
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    let mut batch = Batch::default();
+    for (number, family) in Family::ALL.into_iter().enumerate() {
+        assert_eq!(family as usize, number, "{}", family.name());
+        batch.put(family, &[number as u8], b"");
+    }
+    kv.write(&batch, true).expect("writes");
+    let database = folder.path().join("db");
+    let log = super::inspect::names_in(&database).into_iter().find(|name| name.ends_with(".log"));
+    let mut numbers = Numbers::default();
+    let log = database.join(log.expect("a log"));
+    let scanned = super::log_file::scan_file(&log, &mut |record| {
+        rocksdb::WriteBatch::from_data(record).iterate_cf(&mut numbers);
+    });
+    assert_eq!(scanned.expect("reads").fault, None);
+    let expected: Vec<(u32, Vec<u8>)> =
+        (0..Family::ALL.len()).map(|number| (number as u32, vec![number as u8])).collect();
+    assert_eq!(numbers.0, expected);
+}
+
+/// Numbers of families with the keys written to them.
+#[derive(Default)]
+struct Numbers(Vec<(u32, Vec<u8>)>);
+
+impl rocksdb::WriteBatchIteratorCf for Numbers {
+    fn put_cf(&mut self, number: u32, key: &[u8], _: &[u8]) {
+        self.0.push((number, key.to_vec()));
+    }
+
+    fn delete_cf(&mut self, _: u32, _: &[u8]) {}
+
+    fn merge_cf(&mut self, _: u32, _: &[u8], _: &[u8]) {}
+}
+
+#[test]
+fn an_older_store_gets_the_families_it_lacks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let path = folder.path().join("db");
+    let families = ["default", "shard", "session"];
+    let old = super::Db::open_cf(&options, &path, families).expect("opens");
+    old.put_cf(old.cf_handle("session").expect("is there"), b"k", b"v").expect("writes");
+    drop(old);
+    // For reading only, what is not there cannot be made.
+    let kv = RocksKv::open_for_reading(&settings(&folder)).expect("opens");
+    assert_eq!(kv.get(Family::Session, b"k").expect("reads"), Some(b"v".to_vec()));
+    drop(kv);
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    assert_eq!(kv.get(Family::Session, b"k").expect("reads"), Some(b"v".to_vec()));
+    for family in Family::ALL {
+        let mut batch = Batch::default();
+        batch.put(family, b"new", b"row");
+        kv.write(&batch, true).expect("writes");
+        assert!(kv.get(family, b"new").expect("reads").is_some(), "{}", family.name());
+    }
+}
+
+#[test]
+fn what_cannot_be_reopened_is_still_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    let mut batch = Batch::default();
+    batch.put(Family::Retained, b"t", b"v");
+    kv.write(&batch, true).expect("writes");
+    kv.poison("Corruption: block checksum mismatch in 000012.sst");
+    let error = kv.reopen().expect_err("a damaged file is not mended by reopening");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("000012.sst"), "{error}");
+    assert!(!kv.takes_writes());
+    assert!(kv.fault().is_some_and(|fault| fault.contains("000012.sst")));
     assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
 }

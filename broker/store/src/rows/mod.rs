@@ -3,11 +3,15 @@
 //!
 //! The layouts and the measurements behind them are in `FORMAT.md`.
 
+#[cfg(feature = "rocksdb")]
+mod check;
 mod message;
 mod session;
 mod shard;
 pub mod wire;
 
+#[cfg(feature = "rocksdb")]
+pub(crate) use check::check;
 pub(crate) use message::{
     Body, EntryContent, EntryHead, body_fan_out, put_body, put_entry, put_reference, put_retained,
     read_body, read_entry, read_retained, read_weight,

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use foldhash::HashMap;
 use hoopoe_codec::ReasonCode;
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::{Location, SessionId, SessionKey};
 
 use super::{ShardView, TAKE_OVER_MS};
@@ -139,11 +141,20 @@ pub(super) fn refused(open: &Open, code: ReasonCode) -> Effect {
 }
 
 impl ShardView {
+    /// A CONNECT that another step of this shard does not let in.
+    pub fn turn_away(&self, open: &Open, code: ReasonCode, batch: &mut PendingBatch) {
+        batch.effect(refused(open, code));
+    }
+
     /// A CONNECT: at once when the seat is free, else when the connection in it has gone.
     pub(super) fn open_session(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
         let Some(live) = self.directory.live(&open.key) else {
             return self.admit(now_ms, open, batch);
         };
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::TwoDrivers) {
+            return self.admit(now_ms, open, batch);
+        }
         let key = open.key.clone();
         if let Some(pending) = self.directory.wait(&key, now_ms + TAKE_OVER_MS) {
             // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3]. That
@@ -197,7 +208,12 @@ impl ShardView {
         close: Box<Close>,
         batch: &mut PendingBatch,
     ) {
-        let Some(session) = self.directory.leave(&close) else { return };
+        let Some(session) = self.directory.leave(&close) else {
+            if let Some(reply) = close.told {
+                batch.committed(reply, ReasonCode::SessionTakenOver);
+            }
+            return;
+        };
         let key = close.key.clone();
         let pending = self.directory.stop_waiting(&key);
         if let Some(id) = session {

@@ -214,6 +214,10 @@ impl ShardView {
     /// Carries out a command as far as memory goes; rows and effects go into `batch`.
     pub fn apply(&mut self, now_ms: u64, command: Command, batch: &mut PendingBatch) {
         let now_ms = self.advance(now_ms);
+        if self.health == Health::Writing && !self.kv.takes_writes() {
+            // Another shard has met the fault: nobody is let in by this one either (ruling 12).
+            self.health = Health::Refusing { probe_at_ms: now_ms };
+        }
         if self.health != Health::Writing {
             return self.refuse(command, batch);
         }
@@ -313,6 +317,8 @@ impl ShardView {
         }
         for (id, seq) in std::mem::take(&mut self.finished) {
             batch.rows.delete(Family::Queue, &keys::queue(id, seq));
+            // Its row has said that the number was used.
+            self.groups.touch(id);
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
             self.leave_group(group, subscriber, batch);

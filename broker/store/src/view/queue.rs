@@ -44,12 +44,14 @@ impl ShardView {
         let weight = entry_weight(&publish.publication);
         let (mut code, mut position) = (ReasonCode::Success, 0);
         let mut live = Vec::new();
-        if !known && self.may_publish(publish, weight) {
-            let rows = batch.rows.len();
-            position = self.store_publication(publish, weight, &mut live, batch);
-            batch.durable |= batch.rows.len() > rows;
-        } else if !known {
-            code = ReasonCode::QuotaExceeded;
+        if !known {
+            let retains;
+            (code, retains) = self.judge(publish, weight);
+            if code != ReasonCode::QuotaExceeded {
+                let rows = batch.rows.len();
+                position = self.store_publication(publish, retains, weight, &mut live, batch);
+                batch.durable |= batch.rows.len() > rows;
+            }
         }
         if let Some(reply) = publish.reply {
             batch.effect(Effect::Committed { reply, code, position });
@@ -63,21 +65,37 @@ impl ShardView {
         }
     }
 
-    /// Decided for the whole publication before anything of it is written.
-    fn may_publish(&mut self, publish: &Publish, weight: u64) -> bool {
-        !self.is_full(publish, weight) && (!publish.retain || self.may_retain(&publish.publication))
+    /// Decided for the whole publication before anything of it is written: its code, and whether
+    /// it is retained. One retained message too many is no reason to keep a publication from its
+    /// receivers, many of which may have it from other shards already.
+    fn judge(&mut self, publish: &Publish, weight: u64) -> (ReasonCode, bool) {
+        if self.is_full(publish, weight) {
+            return (ReasonCode::QuotaExceeded, false);
+        }
+        if !publish.retain {
+            return (ReasonCode::Success, false);
+        }
+        match self.may_retain(&publish.publication) {
+            Ok(true) => (ReasonCode::Success, true),
+            Ok(false) => (ReasonCode::RetainNotSupported, false),
+            Err(error) => {
+                tracing::error!(shard = self.shard, %error, "publication refused");
+                (ReasonCode::QuotaExceeded, false)
+            }
+        }
     }
 
     /// Gives the position of the change of retained state, 0 when there is none.
     fn store_publication(
         &mut self,
         publish: &Publish,
+        retains: bool,
         weight: u64,
         live: &mut Vec<LiveReceiver>,
         batch: &mut PendingBatch,
     ) -> u64 {
         let publication = &publish.publication;
-        let position = if publish.retain { self.retain(publication, batch) } else { 0 };
+        let position = if retains { self.retain(publication, batch) } else { 0 };
         if let Some(marker) = publish.marker {
             self.mark(marker, batch);
         }

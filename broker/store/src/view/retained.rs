@@ -56,21 +56,15 @@ impl ShardView {
     }
 
     /// Whether one more retained message is allowed: a new topic needs room, a known one does not.
-    pub(super) fn may_retain(&mut self, publication: &Publication) -> bool {
+    pub(super) fn may_retain(&mut self, publication: &Publication) -> Result<bool, StoreError> {
         if publication.payload().is_empty() {
-            return true;
+            return Ok(true);
         }
-        match self.retained_position(publication.topic()) {
-            Ok(Some(_)) => true,
-            Ok(None) => {
-                let elsewhere = self.floors.retained_elsewhere(self.shard);
-                self.row.retained + elsewhere < self.settings.retained_max
-            }
-            Err(error) => {
-                tracing::error!(shard = self.shard, %error, "retained message refused");
-                false
-            }
+        if self.retained_position(publication.topic())?.is_some() {
+            return Ok(true);
         }
+        let elsewhere = self.floors.retained_elsewhere(self.shard);
+        Ok(self.row.retained + elsewhere < self.settings.retained_max)
     }
 
     /// Replaces a topic's message ([MQTT-3.3.1-5]); an empty payload removes it

@@ -17,6 +17,8 @@ pub(super) struct Delivery {
     pub(super) dup: bool,
     pub(super) attempt: Attempt,
     pub(super) filter: usize,
+    /// By way of a group, which judges what concerns its members together.
+    pub(super) shared: bool,
     /// Entry of the attempt.
     pub(super) sent: usize,
 }
@@ -106,7 +108,7 @@ impl Window {
     }
 
     /// Whether it may have been subscribed to between two entries.
-    fn may_match(&self, from: usize, to: usize) -> bool {
+    pub(super) fn may_match(&self, from: usize, to: usize) -> bool {
         self.possible.is_some_and(|begin| begin < to)
             || self.past.iter().rev().any(|(begin, end)| *begin < to && from < *end)
     }
@@ -144,12 +146,22 @@ impl Receiver {
         self.newest.clear();
     }
 
+    /// The session may be a new one: what the old one had may come, or not.
+    pub(super) fn may_start_anew(&mut self) {
+        let mut windows = std::mem::take(&mut self.windows);
+        windows.iter_mut().for_each(Window::may_end);
+        self.start_anew();
+        self.windows = windows;
+    }
+
     pub(super) fn has(&self, message: Message) -> bool {
         self.seen.contains_key(&message)
     }
 
     pub(super) fn watch_link(&mut self, at: usize, entry: &Entry) {
         match entry.event {
+            // The broker may read this one first: then it ends the other without having heard it.
+            Event::Connect { .. } => self.goodbye = None,
             Event::Connected { .. } => self.connected.push(at),
             Event::Left { link, how: Leaving::Disconnect, .. } => self.goodbye = Some((link, at)),
             Event::Closed { link, killed: false, .. } => {
@@ -209,7 +221,7 @@ impl Receiver {
             self.flying.clear();
         }
         let until = publication.acked.unwrap_or(usize::MAX);
-        if !self.windows[delivery.filter].may_match(delivery.sent, until) {
+        if !delivery.shared && !self.windows[delivery.filter].may_match(delivery.sent, until) {
             return Err("delivered, but not subscribed to when it was published".to_owned());
         }
         if self.flying.contains(&delivery.id) {
@@ -230,7 +242,9 @@ impl Receiver {
         if receive_maximum > 0 && in_flight > usize::from(receive_maximum) {
             return Err(format!("{in_flight} in flight, Receive Maximum {receive_maximum}"));
         }
-        if self.arrived.insert(delivery.attempt) { self.in_order(delivery) } else { Ok(()) }
+        // Shared subscriptions have no order (4.6).
+        let new = self.arrived.insert(delivery.attempt);
+        if new && !delivery.shared { self.in_order(delivery) } else { Ok(()) }
     }
 
     fn at_least_once(&mut self, delivery: &Delivery, crashes: &Crashes<'_>) -> Result<(), String> {
@@ -249,10 +263,27 @@ impl Receiver {
             return Err(format!("delivered again although acknowledged: {why}"));
         }
         let crashed = crashes.kills.last().is_some_and(|kill| kill.at > before.at);
-        if !crashed && !delivery.dup {
+        // From a group it may come back as a new message, by way of another member.
+        if !crashed && !delivery.dup && !delivery.shared {
             return Err("delivered again without DUP [MQTT-3.3.1-1]".to_owned());
         }
         Ok(())
+    }
+
+    /// Why nobody else may be sent a message once more that this receiver has answered, if so.
+    pub(super) fn settled_for_others(
+        &self,
+        attempt: Attempt,
+        crashes: &Crashes<'_>,
+    ) -> Option<String> {
+        let copy = self.copies.get(&attempt)?;
+        let answered = copy.answered?;
+        let heard = self.heard.get(&copy.link)?;
+        let heard = heard.get(heard.partition_point(|heard| heard.before < answered))?;
+        if crashes.kills.last().is_none_or(|kill| kill.at < heard.at) {
+            return Some(format!("heard at entry {}, no crash since", heard.at));
+        }
+        self.settled(copy.link, answered, crashes)
     }
 
     fn exactly_once(&mut self, delivery: &Delivery) -> Result<(), String> {

@@ -54,8 +54,11 @@ impl ShardView {
             GroupCommand::Offline { group, subscriber, location, keeps } => {
                 self.member_offline(group, subscriber, location, &keeps, batch);
             }
-            GroupCommand::Done { group, subscriber, seq } => {
+            GroupCommand::Done { group, subscriber, seq, reply } => {
                 self.member_done(group, subscriber, seq, batch);
+                if let Some(reply) = reply {
+                    batch.committed(reply, ReasonCode::Success);
+                }
             }
         }
     }
@@ -298,9 +301,12 @@ impl ShardView {
         }
         if self.deferred_groups.len() < super::DEFERRED_MAX {
             self.deferred_groups.push(command);
-        } else {
-            tracing::warn!(shard = self.shard, "a group misses what it was told");
+            return None;
         }
-        None
+        tracing::warn!(shard = self.shard, "a group misses what it was told");
+        match command {
+            GroupCommand::Done { reply, .. } => reply,
+            _ => None,
+        }
     }
 }

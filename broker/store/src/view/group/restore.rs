@@ -34,7 +34,7 @@ impl ShardView {
             match before {
                 Some(before) => self.settle_known(id, &mut group, before, entries, head, weight),
                 None => {
-                    self.hand_back(id, &mut group)?;
+                    self.hand_back(id, &mut group, &entries)?;
                     group.set_queue(&entries, head, weight);
                 }
             }
@@ -86,7 +86,15 @@ impl ShardView {
 
     /// After a start: members have what their sessions' exchanges name; members whose
     /// subscription is gone are no members any more.
-    fn hand_back(&mut self, id: SessionId, group: &mut Group) -> Result<(), StoreError> {
+    ///
+    /// An entry may be finished although its exchange is still there: that is removed lazily, in
+    /// another shard. Nobody has such an entry, or it would be finished twice.
+    fn hand_back(
+        &mut self,
+        id: SessionId,
+        group: &mut Group,
+        entries: &Entries,
+    ) -> Result<(), StoreError> {
         let share = format!("$share/{}/{}", group.share, group.filter);
         let members: Vec<(u64, SessionId)> = group
             .members()
@@ -98,7 +106,8 @@ impl ShardView {
                 self.orphans.push((id, subscriber));
             }
             for seq in self.exchanges_with(session, id)? {
-                let held = Held { qos: QoS::ExactlyOnce, bytes: 0 };
+                let Ok(at) = entries.binary_search_by_key(&seq, |(seq, _)| *seq) else { continue };
+                let held = Held { qos: QoS::ExactlyOnce, bytes: entries[at].1 };
                 group.with_member(subscriber, |member| member.held.insert(seq, held));
             }
         }

@@ -63,7 +63,7 @@ impl Worker {
 
     fn done(&self, rig: &mut Rig, seq: u64) -> Vec<Effect> {
         let (group, subscriber) = (group(rig), self.member.subscriber);
-        rig.run(vec![tell(GroupCommand::Done { group, subscriber, seq })])
+        rig.run(vec![tell(GroupCommand::Done { group, subscriber, seq, reply: None })])
     }
 
     /// What is offered to this member among effects.
@@ -251,6 +251,49 @@ over_both! {
         assert_eq!(rig.view.groups.get(group(rig)).expect("group").load.messages, 0);
     }
 
+    fn what_was_finished_before_a_crash_is_not_finished_again(rig) {
+        let (a, client) = stored_worker(rig, "a", 5);
+        a.join(rig);
+        send_at(rig, "1", QoS::ExactlyOnce, None);
+        send_at(rig, "22", QoS::ExactlyOnce, None);
+        let (session, epoch) = (client.id(), client.epoch);
+        for (id, seq) in [(1, 1), (2, 2)] {
+            let source = Source::Group(group(rig), seq);
+            let (qos, phase) = (QoS::ExactlyOnce, Phase::Released);
+            let changes = [ExchangeChange::Put(InFlight { id, source, phase, qos })];
+            let (changes, reply) = (changes.into_iter().collect(), Some(rig.reply()));
+            rig.run(vec![Command::Exchange { session, epoch, changes, reply }]);
+        }
+        // The entry's row is removed; that its exchange has ended is only in memory.
+        a.done(rig, 1);
+        rig.restart_in_place(0);
+        let counted = |rig: &Rig| (rig.view.queued.messages, rig.view.queued.bytes);
+        let one = counted(rig);
+        assert_eq!(one.0, 1);
+        let client = rig.connect_as("a");
+        let again = Worker { member: Member { location: client.location, ..a.member.clone() } };
+        again.join(rig);
+        again.done(rig, 1);
+        assert_eq!(counted(rig), one);
+        again.done(rig, 2);
+        assert_eq!(counted(rig), (0, 0));
+        assert_eq!(rig.view.groups.get(group(rig)).expect("group").load.messages, 0);
+    }
+
+    fn that_an_entry_is_done_is_answered_when_it_is_written(rig) {
+        let (a, _) = stored_worker(rig, "a", 5);
+        a.join(rig);
+        send(rig, "1");
+        let (group, subscriber) = (group(rig), a.member.subscriber);
+        // Also the second time: after a reconnect nobody knows whether the first came through.
+        for _ in 0..2 {
+            let reply = Some(rig.reply());
+            let done = tell(GroupCommand::Done { group, subscriber, seq: 1, reply });
+            assert_eq!(brief(&rig.run(vec![done])), ["committed 00"]);
+            assert!(rig.store.reader().read_entry(group, 1).expect("reads").is_none());
+        }
+    }
+
     fn a_member_without_subscription_is_none_after_a_restart(rig) {
         let (a, client) = stored_worker(rig, "a", 5);
         a.join(rig);
@@ -349,7 +392,7 @@ fn a_failed_commit_takes_offers_back() {
             send(&mut rig, "2");
             rig.memory.as_ref().expect("memory").fail_write(1, kind);
             let (group, subscriber) = (group(&rig), a.member.subscriber);
-            let done = tell(GroupCommand::Done { group, subscriber, seq: 1 });
+            let done = tell(GroupCommand::Done { group, subscriber, seq: 1, reply: None });
             rig.try_run(vec![done]).expect_err("fails");
             rig.view.recover(rig.now).expect("recovers");
             rig.pass(0);

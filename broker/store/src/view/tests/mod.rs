@@ -1,6 +1,8 @@
 //! The shard step, over the memory twin and over RocksDB alike.
 
 mod faults;
+#[cfg(feature = "rocksdb")]
+mod fixtures;
 mod groups;
 mod model;
 mod publications;

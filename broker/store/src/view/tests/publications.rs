@@ -39,7 +39,8 @@ fn topics(rig: &Rig, filters: &[&str]) -> Vec<String> {
     let reader = rig.store.reader();
     let (mut found, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page = reader.read_retained(rig.now, filters, after.as_deref(), 2).expect("reads");
+        let page =
+            reader.read_retained(rig.now, filters, after.as_deref(), 2, 1 << 20).expect("reads");
         let topic = |(_, message): &(u64, Publication)| message.topic().to_owned();
         found.extend(page.messages.iter().map(topic));
         after = page.next;
@@ -155,7 +156,7 @@ over_both! {
             let Effect::Committed { position, .. } = effects[0] else { panic!("committed") };
             assert!(position > last, "round {round}");
             last = position;
-            let page = rig.store.reader().read_retained(0, &["a"], None, 9).expect("reads");
+            let page = rig.store.reader().read_retained(0, &["a"], None, 9, 1 << 20).expect("reads");
             assert_eq!(page.messages[0].0, position);
         }
     }
@@ -164,7 +165,7 @@ over_both! {
         let at = Some(rig.now + 10);
         rig.run(vec![retained("a", "1", at), retained("b", "2", at), retained("c", "3", None)]);
         rig.now += 10;
-        let page = rig.store.reader().read_retained(rig.now, &["#"], None, 9).expect("reads");
+        let page = rig.store.reader().read_retained(rig.now, &["#"], None, 9, 1 << 20).expect("reads");
         assert_eq!((page.messages.len(), page.expired.len()), (1, 2));
         rig.run(vec![
             retained("b", "new", None),
@@ -245,7 +246,20 @@ fn the_number_of_retained_messages_is_limited() {
         retained("b", "", None),
         retained("c", "2", None),
     ]);
-    let expected = ["00", "00", "97", "00", "00", "00"].map(|code| format!("committed {code}"));
+    let expected = ["00", "00", "9a", "00", "00", "00"].map(|code| format!("committed {code}"));
     assert_eq!(brief(&effects), expected);
+    assert_eq!(topics(&rig, &["#"]), ["a", "c"]);
+    // Whoever is subscribed gets it all the same.
+    let alice = rig.connect_as("alice");
+    let Command::Publish(mut publish) = retained("d", "1", None) else { panic!("a publication") };
+    let (session, qos) = (alice.id(), QoS::AtLeastOnce);
+    publish.receivers.push(Receiver {
+        session,
+        qos,
+        retain: false,
+        identifiers: Default::default(),
+    });
+    let effects = rig.run(vec![Command::Publish(publish)]);
+    assert_eq!(brief(&effects), ["committed 9a", "live [1]"]);
     assert_eq!(topics(&rig, &["#"]), ["a", "c"]);
 }

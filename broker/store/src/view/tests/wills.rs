@@ -31,6 +31,15 @@ over_both! {
         assert_eq!(brief(&rig.pass(100_000)), ["ended []"]);
     }
 
+    fn whoever_waits_for_the_end_is_told_with_it(rig) {
+        let alice = rig.connect_with("alice", |open| Open { will: will(0), ..open });
+        let told = Some(rig.reply());
+        let close = Close { told, ..alice.close_with(CloseCause::Normal) };
+        let close = Command::Close(Box::new(close));
+        assert_eq!(brief(&rig.run(vec![close.clone()])), ["committed 00"]);
+        assert_eq!(brief(&rig.run(vec![close])), ["committed 8e"], "of no connection any more");
+    }
+
     fn a_delayed_will_waits(rig) {
         assert_eq!(brief(&connect_and_end(rig, 10, CloseCause::Abnormal)), [""; 0]);
         assert_eq!(brief(&rig.pass(9_999)), [""; 0]);

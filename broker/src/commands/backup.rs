@@ -1,0 +1,296 @@
+//! `hoopoe backup` and `hoopoe restore`: the store of a data folder copied to another folder, and
+//! back into an empty one.
+//!
+//! A backup is a folder with `backup.json`, which names every file with its length and checksum,
+//! and `db`, the files of a snapshot of the store. `backup.json` is written last: without it there
+//! is no backup. A running broker makes the snapshot itself (`admin/control.rs`); without one it is
+//! made here. Settings, users, rules and certificates are not in it.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use hoopoe_store::rocks::stored_format;
+use hoopoe_store::{Store, StoreSettings};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::admin::control;
+use crate::settings::{Durability, SettingsSource};
+
+/// Format of `backup.json`. Another one is refused.
+const FORMAT: u32 = 1;
+/// The file that makes a folder a backup.
+const LIST: &str = "backup.json";
+/// The folder of the store's files, in backups and in data folders.
+const DATABASE: &str = "db";
+/// Where a restore copies to before the store is there.
+const RESTORING: &str = "db.restoring";
+/// Bytes copied at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What `backup.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct List {
+    /// [`FORMAT`].
+    backup_format: u32,
+    /// Number of shards that wrote the store.
+    shards: u16,
+    /// Version of the program that made it.
+    version: String,
+    /// When, in seconds since the epoch.
+    made_at_secs: u64,
+    files: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    bytes: u64,
+    /// XXH3, 64 bits, as hexadecimal digits.
+    xxh3: String,
+}
+
+/// Makes a backup of the data folder of `source` in the folder `to`, which is made or empty.
+///
+/// # Errors
+/// When the store cannot be read, or the backup not written; what was written of it is no backup.
+pub fn backup(
+    source: &SettingsSource,
+    to: &Path,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let settings = source.load()?;
+    ensure!(
+        settings.broker.durability != Durability::Memory,
+        "the durability is memory: there is nothing on the disk"
+    );
+    let data = settings.broker.data_dir;
+    make_empty(to)?;
+    let snapshot = match control::connect(&data) {
+        Ok(stream) => Snapshot::of_a_running_broker(stream)?,
+        Err(error) if is_nobody(&error) => Snapshot::of_a_stopped_store(&data)?,
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!("the broker that runs on {} cannot be asked", data.display())
+            });
+        }
+    };
+    let database = to.join(DATABASE);
+    fs::create_dir(&database).with_context(|| format!("cannot make {}", database.display()))?;
+    let from = snapshot.folder.join(DATABASE);
+    let mut files = Vec::new();
+    for name in file_names(&from)? {
+        let entry = copy(&from.join(&name), &database.join(&name), name)?;
+        files.push(entry);
+    }
+    let made_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let list = List {
+        backup_format: FORMAT,
+        shards: snapshot.shards,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        made_at_secs: made_at.as_secs(),
+        files,
+    };
+    sync_folder(&database)?;
+    write_list(to, &list)?;
+    let bytes: u64 = list.files.iter().map(|file| file.bytes).sum();
+    let (data, to, files) = (data.display(), to.display(), list.files.len());
+    writeln!(out, "{to}: backup of {data}, {files} files, {bytes} bytes")?;
+    drop(snapshot);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts a backup into the data folder `data`, which is made or empty.
+///
+/// # Errors
+/// When the backup is not whole, the folder not empty, or the store cannot be opened afterwards.
+pub fn restore(from: &Path, data: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let list = read_list(from)?;
+    make_empty(data)?;
+    let restoring = data.join(RESTORING);
+    if let Err(error) = copy_back(from, &restoring, &list) {
+        // The folder is as empty as it was.
+        let _ = fs::remove_dir_all(&restoring);
+        return Err(error);
+    }
+    fs::rename(&restoring, data.join(DATABASE)).context("the store cannot be put in its place")?;
+    sync_folder(data)?;
+    let stored = stored_format(data)?.context("the backup holds no store")?;
+    let (from, data, shards) = (from.display(), data.display(), stored.shards);
+    writeln!(out, "{data}: restored from {from}, {} files; {shards} shards", list.files.len())?;
+    if shards != StoreSettings::default().shards {
+        writeln!(out, "start the broker with --shards {shards}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A snapshot that lasts as long as this value.
+struct Snapshot {
+    folder: PathBuf,
+    shards: u16,
+    _held: Held,
+}
+
+/// What keeps a snapshot there.
+enum Held {
+    /// The broker removes it when this connection ends.
+    Broker { _stream: UnixStream },
+    /// It was made here; the store is open, so that no broker starts meanwhile.
+    Here { folder: PathBuf, _store: Store },
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Held::Here { folder, .. } = self {
+            // The next backup or start removes what is left.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Snapshot {
+    fn of_a_running_broker(mut stream: UnixStream) -> anyhow::Result<Snapshot> {
+        writeln!(stream, "{}", control::BACKUP)?;
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer)?;
+        let answer = answer.trim_end();
+        let Some((shards, folder)) =
+            answer.strip_prefix("ok ").and_then(|answer| answer.split_once(' '))
+        else {
+            let said = answer.strip_prefix("error ").unwrap_or(answer);
+            bail!("the broker makes no snapshot: {said}");
+        };
+        let shards = shards.parse().context("the broker's answer makes no sense")?;
+        Ok(Snapshot { folder: folder.into(), shards, _held: Held::Broker { _stream: stream } })
+    }
+
+    fn of_a_stopped_store(data: &Path) -> anyhow::Result<Snapshot> {
+        let stored = stored_format(data)?;
+        let stored = stored.with_context(|| format!("there is no store in {}", data.display()))?;
+        let settings = StoreSettings {
+            folder: data.to_path_buf(),
+            shards: stored.shards,
+            reserve_bytes: 0,
+            ..StoreSettings::default()
+        };
+        let store = Store::open(&settings)?;
+        let folder = control::snapshot_folder(data);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        store.checkpoint(&folder)?;
+        let held = Held::Here { folder: folder.clone(), _store: store };
+        Ok(Snapshot { folder, shards: stored.shards, _held: held })
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// A folder that is new or was empty.
+fn make_empty(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    match fs::read_dir(folder) {
+        Ok(mut entries) => {
+            ensure!(entries.next().is_none(), "{shown} is not empty: nothing was written");
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {shown}"))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot use {shown}")),
+    }
+}
+
+/// Names of the files of a folder, sorted.
+fn file_names(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let name = entry?.file_name().into_string();
+        names.push(name.map_err(|name| anyhow::anyhow!("{} is no name", name.display()))?);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Copies a file and syncs the copy.
+fn copy(from: &Path, to: &Path, name: String) -> anyhow::Result<Entry> {
+    let copying = || -> io::Result<(u64, u64)> {
+        let (mut reading, mut writing) = (File::open(from)?, File::create_new(to)?);
+        let (mut hash, mut bytes) = (Xxh3::new(), 0);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let length = reading.read(&mut chunk)?;
+            if length == 0 {
+                break;
+            }
+            hash.update(&chunk[..length]);
+            writing.write_all(&chunk[..length])?;
+            bytes += length as u64;
+        }
+        writing.sync_all()?;
+        Ok((bytes, hash.digest()))
+    };
+    let copied = copying();
+    let (bytes, hash) =
+        copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(Entry { name, bytes, xxh3: format!("{hash:016x}") })
+}
+
+fn copy_back(from: &Path, restoring: &Path, list: &List) -> anyhow::Result<()> {
+    fs::create_dir(restoring).with_context(|| format!("cannot make {}", restoring.display()))?;
+    for wanted in &list.files {
+        let name = &wanted.name;
+        ensure!(!name.contains('/') && name != "..", "{LIST} names {name}, which is no file of it");
+        let file = from.join(DATABASE).join(name);
+        let copied = copy(&file, &restoring.join(name), name.clone())?;
+        ensure!(
+            (copied.bytes, &copied.xxh3) == (wanted.bytes, &wanted.xxh3),
+            "{} is damaged: it is not the file that the backup was made of",
+            file.display()
+        );
+    }
+    sync_folder(restoring)
+}
+
+fn write_list(to: &Path, list: &List) -> anyhow::Result<()> {
+    let write = || -> io::Result<()> {
+        let mut file = File::create_new(to.join(LIST))?;
+        serde_json::to_writer_pretty(&mut file, list)?;
+        writeln!(file)?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", to.join(LIST).display()))?;
+    sync_folder(to)
+}
+
+fn read_list(from: &Path) -> anyhow::Result<List> {
+    let path = from.join(LIST);
+    let shown = path.display();
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{} is no whole backup: {shown}", from.display()))?;
+    /// What every format has.
+    #[derive(Deserialize)]
+    struct Head {
+        backup_format: u32,
+    }
+    let head: Head = serde_json::from_str(&text).with_context(|| format!("cannot read {shown}"))?;
+    let found = head.backup_format;
+    ensure!(found == FORMAT, "{shown} is of format {found}; this program reads format {FORMAT}");
+    serde_json::from_str(&text).with_context(|| format!("cannot read {shown}"))
+}
+
+/// Has the names in a folder reach the disk.
+fn sync_folder(folder: &Path) -> anyhow::Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.with_context(|| format!("cannot sync {}", folder.display()))
+}

@@ -1,0 +1,105 @@
+//! The IM profile at run time: what all threads share of it, and how its effects are carried out.
+//!
+//! The rules are in the package `hoopoe-im`. Here: who is reachable under which internal topic
+//! ([`ImNode::reach`]), the HTTP calls that wait for an answer, and the carrying of a commit's
+//! effects to workers, readers and other shards.
+
+mod effects;
+mod mail;
+mod reader;
+
+pub use effects::{ImEffects, system_publication};
+pub use mail::{ImMail, ImRead};
+pub use reader::read;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use hoopoe_core::Location;
+use hoopoe_core::index::Index;
+use hoopoe_im::effect::Answer;
+use hoopoe_im::service::query::Found;
+use hoopoe_im::service::{Call, Op};
+use hoopoe_im::{Asker, Command, ImSettings};
+use tokio::sync::oneshot;
+
+use crate::fabric::Fabric;
+
+/// HTTP calls that may wait for an answer.
+const MOST_HTTP_CALLS: usize = 4_096;
+
+/// A call that makes a token gets one that was drawn for it. Without random numbers it stays
+/// without, and is refused.
+pub fn mint_if_asked(op: &mut Op) {
+    if let Op::TokensCreate(create) = op {
+        create.minted = crate::access::mint()
+            .inspect_err(|error| tracing::error!(%error, "no token could be drawn"))
+            .ok();
+    }
+}
+
+/// What an HTTP call gets.
+#[derive(Debug)]
+pub enum Reply {
+    /// From a shard.
+    Answer(Answer),
+    /// From a reader.
+    Found(Box<Found>),
+}
+
+/// What all threads share of the profile.
+pub struct ImNode {
+    /// Limits and choices.
+    pub settings: ImSettings,
+    /// Connected devices by internal topic: of a user, a group or channel, a room.
+    pub reach: Index<Location>,
+    http: DashMap<u64, oneshot::Sender<Reply>>,
+    next_http: AtomicU64,
+}
+
+impl ImNode {
+    /// Nobody is connected yet.
+    pub fn new(settings: ImSettings) -> ImNode {
+        ImNode { settings, reach: Index::new(), http: DashMap::new(), next_http: AtomicU64::new(1) }
+    }
+
+    /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
+    pub fn call(&self, fabric: &Fabric, mut call: Call) -> Option<oneshot::Receiver<Reply>> {
+        let (asker, receiver) = self.wait()?;
+        call.asker = asker;
+        mint_if_asked(&mut call.op);
+        let slot = call.slot();
+        let call = Box::new(call);
+        let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
+        fabric.shards[fabric.shard_of(slot)].put(command.into());
+        Some(receiver)
+    }
+
+    /// A place to wait for an answer; `None` when too many wait.
+    pub fn wait(&self) -> Option<(Asker, oneshot::Receiver<Reply>)> {
+        if self.http.len() >= MOST_HTTP_CALLS {
+            // Whoever has gone away makes room.
+            self.http.retain(|_, waiting| !waiting.is_closed());
+            if self.http.len() >= MOST_HTTP_CALLS {
+                return None;
+            }
+        }
+        let number = self.next_http.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.http.insert(number, sender);
+        Some((Asker::Http(number), receiver))
+    }
+
+    /// An HTTP call will not be answered.
+    pub fn forget_http(&self, number: u64) {
+        self.http.remove(&number);
+    }
+
+    /// Answers an HTTP call.
+    pub fn answer_http(&self, number: u64, reply: Reply) {
+        if let Some((_, waiting)) = self.http.remove(&number) {
+            // Nobody waits any more: nothing to be told.
+            let _ = waiting.send(reply);
+        }
+    }
+}
