@@ -113,10 +113,6 @@ impl Rig {
         Query::new(self.memory.clone(), self.now)
     }
 
-    pub(crate) fn memory(&self) -> &MemoryKv {
-        &self.memory
-    }
-
     pub(crate) fn step_of(&self, conv: &ConvKey) -> &ImShard {
         &self.places[usize::from(conv.slot().get()) % self.places.len()].step
     }

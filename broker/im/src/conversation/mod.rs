@@ -160,3 +160,6 @@ impl Work<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod model;

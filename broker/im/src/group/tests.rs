@@ -8,7 +8,6 @@ use crate::refusal::Word;
 use crate::rig::{Rig, TENANT, caller};
 use crate::settings::ImSettings;
 
-
 fn rig() -> Rig {
     Rig::new(ImSettings::default())
 }
@@ -104,7 +103,12 @@ fn a_group_may_show_its_history_to_who_comes_later() {
     let mut rig = rig();
     team(&mut rig, &[]);
     rig.send("alice", "g/team", "2").unwrap();
-    ok(&mut rig, "alice", "group/set", json!({ "group": "team", "history": "all", "join": "open" }));
+    ok(
+        &mut rig,
+        "alice",
+        "group/set",
+        json!({ "group": "team", "history": "all", "join": "open" }),
+    );
     let joined = rig.call("bob", "group/join", json!({ "group": "team" }));
     assert_eq!(joined, Ok(json!({ "state": "member" })));
     assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3, 4]);
