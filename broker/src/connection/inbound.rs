@@ -269,7 +269,6 @@ impl Worker {
             && let Ok(origin) = session.window.complete(id)
         {
             self.exchange_ended(location, id, origin);
-            self.settled(location);
         }
     }
 
