@@ -2,6 +2,7 @@
 //! returns how the program ends.
 
 mod backup;
+mod chat;
 mod check;
 mod passwd;
 mod repair;
@@ -14,6 +15,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 pub use backup::{backup, restore};
+pub use chat::chat;
 pub use check::check;
 pub use passwd::passwd;
 pub use repair::repair;
