@@ -2,6 +2,7 @@
 //! its topics.
 
 mod background;
+mod chat;
 mod entry;
 mod messages;
 mod presence;
