@@ -4,6 +4,7 @@
 mod background;
 mod chat;
 mod entry;
+mod groups;
 mod messages;
 mod presence;
 mod user;
