@@ -15,6 +15,7 @@ pub mod http;
 pub mod metrics;
 pub mod program;
 pub mod reaper;
+pub mod simulation;
 pub mod statement;
 pub mod stored;
 pub mod tls;

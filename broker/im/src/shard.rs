@@ -172,6 +172,12 @@ impl ImShard {
         }
     }
 
+    /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
+    /// (ruling 35).
+    pub fn is_attended(&self, user: &crate::command::User) -> bool {
+        self.memory.seats.is_attended(user)
+    }
+
     /// When [`on_tick`](Self::on_tick) has something to do, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
@@ -278,6 +284,10 @@ impl Work<'_> {
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
+            Command::Attention { user, location, background } => {
+                self.memory.seats.attend(&user, location, background);
+                Ok(None)
+            }
             Command::SetShow(set) => self.set_show(&set).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {

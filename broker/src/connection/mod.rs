@@ -25,7 +25,7 @@ mod worker;
 
 pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
-pub use worker::{WAKE, Worker, WorkerParts};
+pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
