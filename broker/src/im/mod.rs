@@ -7,10 +7,12 @@
 mod effects;
 mod mail;
 mod reader;
+mod space;
 
 pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
+pub use space::LogSpace;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,14 +55,22 @@ pub struct ImNode {
     pub settings: ImSettings,
     /// Connected devices by internal topic: of a user, a group or channel, a room.
     pub reach: Index<Location>,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings) -> ImNode {
-        ImNode { settings, reach: Index::new(), http: DashMap::new(), next_http: AtomicU64::new(1) }
+    pub fn new(settings: ImSettings, shards: u16) -> ImNode {
+        ImNode {
+            settings,
+            reach: Index::new(),
+            space: LogSpace::new(shards),
+            http: DashMap::new(),
+            next_http: AtomicU64::new(1),
+        }
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.

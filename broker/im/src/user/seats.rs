@@ -53,6 +53,11 @@ impl Seats {
         self.users.get(user).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a device of a user is connected.
+    pub(crate) fn has(&self, user: &User, client: &str) -> bool {
+        self.of(user).iter().any(|seat| *seat.client == *client)
+    }
+
     /// Whether a newcomer may be let in; a device that is connected already takes over its own
     /// session.
     pub(crate) fn admit(
