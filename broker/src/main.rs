@@ -1,5 +1,8 @@
 //! The program `hoopoe`.
 
+#[cfg(feature = "planted")]
+compile_error!("the program is never built with bugs planted on purpose");
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 

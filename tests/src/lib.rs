@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod metrics;
 pub mod program;
 pub mod reaper;
+pub mod simulation;
 pub mod statement;
 pub mod stored;
 pub mod tls;

@@ -21,6 +21,8 @@ pub mod id;
 pub mod keys;
 pub mod presence;
 pub mod refusal;
+#[cfg(test)]
+mod rig;
 pub mod roster;
 pub mod rows;
 pub mod service;

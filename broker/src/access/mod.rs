@@ -14,6 +14,7 @@ mod hash_pool;
 mod identity;
 mod login_cache;
 mod rules;
+pub mod tenant;
 mod tokens;
 mod users;
 

@@ -22,6 +22,7 @@ use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
+use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
 use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
@@ -115,6 +116,11 @@ impl Worker {
             self.refuse(location, version, ReasonCode::PacketTooLarge);
             return;
         }
+        if let (Some(space), Some(will)) = (space_of(&identity.tenant), &mut newcomer.will) {
+            let topic = [&*space, will.publication.topic()].concat();
+            let parts = PublicationParts { topic: &topic, ..will.publication.parts() };
+            will.publication = parts.to_publication();
+        }
         let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
         let key = SessionKey {
             tenant: identity.tenant.clone(),
@@ -132,6 +138,7 @@ impl Worker {
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
+        self.opening += 1;
         let open = Box::new(open);
         if is_user {
             self.command(slot, ShardMail::Enter(open));
@@ -142,6 +149,7 @@ impl Worker {
 
     /// The shard has found or made the session.
     pub(super) fn opened(&mut self, opened: Opened) {
+        self.opening -= 1;
         let location = opened.reply.location;
         let (now_ms, stopping) = (self.now_ms, self.stopping);
         let env = self.env.clone();
@@ -573,6 +581,7 @@ fn new_session(
     now_ms: u64,
 ) -> Session {
     let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
+    let identity_tenant = identity.tenant.clone();
     let aliases = newcomer.topic_alias_maximum;
     Session {
         key: SessionKey {
@@ -607,6 +616,7 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        space: space_of(&identity_tenant),
         im: None,
     }
 }

@@ -23,7 +23,7 @@ mod wheel;
 mod worker;
 
 pub use closing::group_slot;
-pub use worker::{WAKE, Worker, WorkerParts};
+pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -83,6 +83,10 @@ impl Worker {
             self.refuse_publish(location, answer, refusal);
             return Ok(());
         }
+        let session = self.connection(location).and_then(Connection::session);
+        let space = session.and_then(|session| session.space.clone());
+        let spaced = space.map(|space| [&*space, topic].concat());
+        let topic = spaced.as_deref().unwrap_or(topic);
         let properties = publish.properties.forwardable();
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {

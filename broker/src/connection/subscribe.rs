@@ -4,6 +4,7 @@
 //! waits for the commit, where there is one (ruling 3). Retained messages are scanned after that,
 //! page by page, as fast as the client takes them (ruling 8).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,7 @@ use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
+use crate::access::tenant::{is_in_a_space, spaced_filter};
 use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
@@ -54,16 +56,19 @@ impl Worker {
         // Announced before anything enters the index; what is not needed is given back below.
         let announced = subscribe.filters.len();
         self.env.retained.begin_scans(announced);
+        let space = self.space(location);
+        let kept: SmallVec<[Cow<'_, str>; 4]> =
+            subscribe.filters.iter().map(|(filter, _)| spaced(space.as_deref(), filter)).collect();
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
         let most = self.connection(location).map_or(0, |c| c.limits.max_subscriptions);
-        for (filter, options) in &subscribe.filters {
+        for ((filter, options), kept) in subscribe.filters.iter().zip(&kept) {
             if codes.len() >= most {
                 // More than a session may have: some of them are there twice.
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }
-            match self.grant(location, filter, *options) {
+            match self.grant(location, (filter, kept), *options) {
                 Ok(grant) => {
                     codes.push(granted(grant.options.qos));
                     self.route(location, &grant, identifier);
@@ -137,7 +142,7 @@ impl Worker {
     fn grant<'a>(
         &mut self,
         location: Location,
-        filter: &'a str,
+        (filter, kept): (&str, &'a str),
         options: SubscribeOptions,
     ) -> Result<Accepted<'a>, Refused> {
         let access = self.env.access.clone();
@@ -167,6 +172,9 @@ impl Worker {
             return refuse(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let bare = shared.as_ref().map_or(filter, |shared| shared.filter);
+        if is_in_a_space(bare) {
+            return refuse(ReasonCode::NotAuthorized);
+        }
         if !limits.wildcard_available && bare.contains(['+', '#']) {
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
         }
@@ -184,7 +192,7 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return refuse(ReasonCode::UnspecifiedError);
         };
-        let existed = session.subscriptions.has(filter);
+        let existed = session.subscriptions.has(kept);
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);
         }
@@ -193,7 +201,14 @@ impl Worker {
         {
             return refuse(ReasonCode::NotAuthorized);
         }
-        Ok(Accepted { filter, options, shared, existed })
+        // Below the tenant's space, where the client's filter is good so is this one.
+        let shared = SharedFilter::parse(kept).and_then(Result::ok);
+        Ok(Accepted { filter: kept, options, shared, existed })
+    }
+
+    fn space(&mut self, location: Location) -> Option<Arc<str>> {
+        let session = self.connection(location).and_then(Connection::session)?;
+        session.space.clone()
     }
 
     /// Puts a granted subscription into the session and, unless shared, into the index.
@@ -271,6 +286,7 @@ impl Worker {
         location: Location,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        let space = self.space(location);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
@@ -278,15 +294,16 @@ impl Worker {
         let mut ended: Vec<Arc<str>> = Vec::new();
         let mut dropped_scans = 0;
         for filter in &unsubscribe.filters {
+            let filter = &*spaced(space.as_deref(), filter);
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
             } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
                 let before = session.scans.len();
-                session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
+                session.scans.retain(|scan| scan.reading || *scan.filter != *filter);
                 dropped_scans += before - session.scans.len();
-                ended.push((*filter).into());
+                ended.push(filter.into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
             }
@@ -376,7 +393,7 @@ impl Worker {
             return None;
         }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
-        if filter.starts_with('$') {
+        if filter.starts_with("$SYS") {
             let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
             return Some(RetainedPage { messages, next: None });
@@ -477,6 +494,11 @@ impl Worker {
 enum Refused {
     Filter(ReasonCode),
     Connection(Fault),
+}
+
+/// A client's filter as it is kept: below the space of its tenant.
+fn spaced<'a>(space: Option<&str>, filter: &'a str) -> Cow<'a, str> {
+    space.map_or(Cow::Borrowed(filter), |space| Cow::Owned(spaced_filter(space, filter)))
 }
 
 fn granted(qos: QoS) -> ReasonCode {

@@ -1,6 +1,6 @@
 //! What a worker finds in its mailbox.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, ReasonCode};
@@ -14,13 +14,14 @@ use crate::access::Identity;
 use crate::connection::{Listener, Seats};
 use crate::im::ImMail;
 use crate::shard::{QueuePage, RetainedPage};
+use crate::transport::Stream;
 
 /// A letter to a worker.
 pub enum Mail {
     /// A new connection is this worker's from now on.
     Accepted {
         /// The socket, non-blocking.
-        stream: TcpStream,
+        stream: Stream,
         /// The other end.
         peer: SocketAddr,
         /// Where it came in.

@@ -62,7 +62,9 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
-    let (mut node, parts) = Node::prepare(&settings, access, store)?;
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
     let threads = Threads::start(parts, &node)?;
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
@@ -98,26 +100,36 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
 }
 
 /// What the node holds besides its threads.
-struct Node {
-    env: Arc<Env>,
-    store: Store,
-    seats: Arc<WorkerSeats>,
+pub struct Node {
+    /// What all threads share.
+    pub env: Arc<Env>,
+    /// The store.
+    pub store: Store,
+    /// Which worker gets the next connection.
+    pub seats: Arc<WorkerSeats>,
 }
 
 /// What the threads are made of.
-struct Parts {
-    workers: Vec<WorkerParts>,
-    shards: Vec<ShardParts>,
-    outbox: Vec<(usize, Restored)>,
+pub struct Parts {
+    /// One for each worker.
+    pub workers: Vec<WorkerParts>,
+    /// One for each shard.
+    pub shards: Vec<ShardParts>,
+    /// What an earlier run has left to be carried on, by shard.
+    pub outbox: Vec<(usize, Restored)>,
     stop: threads::StopFlags,
 }
 
 impl Node {
     /// Opens every shard and puts its routes into the index.
-    fn prepare(
+    ///
+    /// # Errors
+    /// When a shard cannot be read, or the system has no event queue for a worker.
+    pub fn prepare(
         settings: &Settings,
         access: Arc<Access>,
         store: Store,
+        now_ms: u64,
     ) -> anyhow::Result<(Node, Parts)> {
         let workers = worker_count(settings);
         let shards = usize::from(settings.broker.shards);
@@ -154,7 +166,7 @@ impl Node {
             subscribers: AtomicU64::new(1),
         });
         let stop = threads::StopFlags::default();
-        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop)?;
+        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
             number,
             poll,
@@ -301,6 +313,7 @@ fn open_shards(
     env: &Arc<Env>,
     store: &Store,
     stop: &threads::StopFlags,
+    now_ms: u64,
 ) -> anyhow::Result<OpenedShards> {
     let limits = ShardSettings {
         queue_max_messages: settings.queue.max_messages,
@@ -312,8 +325,6 @@ fn open_shards(
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {

@@ -236,6 +236,9 @@ pub struct AccessSettings {
     pub rules_file: Option<PathBuf>,
     /// Whether clients may connect without a user; none: on loopback while there are no users.
     pub anonymous: Option<bool>,
+    /// Whether a login may name a tenant, as `tenant/user`: a world of its own of users and
+    /// topics.
+    pub tenants: bool,
     /// Successful logins remembered, so that a reconnecting client costs no password hashing.
     pub login_cache: u32,
     /// Threads that check passwords.
@@ -250,6 +253,7 @@ impl Default for AccessSettings {
             users_file: None,
             rules_file: None,
             anonymous: None,
+            tenants: false,
             login_cache: 10_000,
             hash_threads: 2,
             hash_queue: 256,

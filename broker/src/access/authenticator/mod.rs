@@ -70,6 +70,8 @@ pub struct Authenticator {
 struct Shared {
     users: ArcSwapOption<Users>,
     cache: LoginCache,
+    /// A login may name a tenant.
+    tenants: bool,
     tokens: Tokens,
     accounts: Accounts,
     /// Checked for users who do not exist while there is no users file.
@@ -110,7 +112,8 @@ impl Shared {
     /// The user whose password was good.
     fn identity_of(&self, user: &str, hash: &str) -> Identity {
         let password_mark = self.cache.mark(user, hash);
-        Identity { password_mark, ..Identity::new(user, LoginMethod::Password) }
+        let named = Identity::named(user, LoginMethod::Password, self.tenants);
+        Identity { password_mark, ..named }
     }
 }
 
@@ -129,24 +132,30 @@ impl Authenticator {
         let threads = usize::from(settings.hash_threads);
         let pool =
             HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
-        Authenticator::with_pool(users, settings.login_cache as usize, pool)
+        Authenticator::with_pool(users, settings.login_cache as usize, settings.tenants, pool)
             .map_err(AccessError::Random)
     }
 
     fn with_pool(
         users: Option<Users>,
         cache: usize,
+        tenants: bool,
         pool: HashPool,
     ) -> Result<Authenticator, getrandom::Error> {
         let users = ArcSwapOption::from(users.map(Arc::new));
         let shared = Arc::new(Shared {
             users,
             cache: LoginCache::new(cache)?,
+            tenants,
             tokens: Tokens::default(),
             accounts: Accounts::default(),
             dummy: default_dummy().into(),
         });
         Ok(Authenticator { shared, pool: Arc::new(pool) })
+    }
+
+    fn named(&self, login: &str, method: LoginMethod) -> Identity {
+        Identity::named(login, method, self.shared.tenants)
     }
 
     /// The users from now on. Good logins of before are forgotten.
@@ -180,7 +189,7 @@ impl Authenticator {
             return if certified.is_empty() || user.is_some_and(|user| user != certified) {
                 Login::Refused(ReasonCode::BadUserNameOrPassword)
             } else {
-                self.unless_disabled(Identity::new(certified, LoginMethod::Certificate))
+                self.unless_disabled(self.named(certified, LoginMethod::Certificate))
             };
         }
         if let Some(token) = credentials.password.filter(|password| is_token(password)) {
@@ -195,7 +204,7 @@ impl Authenticator {
             (true, None) => Login::Refused(ReasonCode::BadUserNameOrPassword),
             (true, Some(password)) => self.check_password(user, password),
             (false, _) if door.development => {
-                Login::Accepted(Identity::new(user, LoginMethod::Development))
+                Login::Accepted(self.named(user, LoginMethod::Development))
             }
             // Nobody can tell whether the client is that user, so it is nobody.
             (false, _) => anonymous(door, ReasonCode::BadUserNameOrPassword),
@@ -203,7 +212,7 @@ impl Authenticator {
     }
 
     fn unless_disabled(&self, identity: Identity) -> Login {
-        if self.shared.is_disabled(&identity.user) {
+        if self.shared.is_disabled(&identity.login_name()) {
             Login::Refused(ReasonCode::NotAuthorized)
         } else {
             Login::Accepted(identity)
@@ -250,15 +259,16 @@ impl Authenticator {
         let shared = &self.shared;
         match identity.method {
             LoginMethod::Password => {
-                let mark = |hash: Arc<str>| shared.cache.mark(&identity.user, &hash);
-                shared.hash_of(&identity.user).map(mark) == Some(identity.password_mark)
+                let name = identity.login_name();
+                let mark = |hash: Arc<str>| shared.cache.mark(&name, &hash);
+                shared.hash_of(&name).map(mark) == Some(identity.password_mark)
             }
             LoginMethod::Token => {
                 let owner = identity.token.as_ref();
                 let owner = owner.and_then(|hash| shared.tokens.owner(hash, now_ms()));
                 owner.is_some_and(|owner| !shared.accounts.is_disabled(&owner.user))
             }
-            LoginMethod::Certificate => !shared.is_disabled(&identity.user),
+            LoginMethod::Certificate => !shared.is_disabled(&identity.login_name()),
             LoginMethod::Development => !shared.has_users() && door.development,
             LoginMethod::Anonymous => door.anonymous,
         }

@@ -24,7 +24,7 @@ fn users(pairs: &[(&str, &str)]) -> Option<Users> {
 }
 
 fn authenticator(users: Option<Users>) -> Authenticator {
-    Authenticator::with_pool(users, 10, HashPool::new(1, 10).unwrap()).unwrap()
+    Authenticator::with_pool(users, 10, false, HashPool::new(1, 10).unwrap()).unwrap()
 }
 
 fn says<'a>(user: &'a str, password: &'a str) -> Credentials<'a> {
@@ -178,7 +178,7 @@ fn who_came_without_a_password_stays_as_long_as_the_door_is_open() {
 fn a_full_queue_says_come_again() {
     let users = users(&[("alice", "secret")]);
     let pool = HashPool::new(0, 1).unwrap();
-    let authenticator = Authenticator::with_pool(users, 10, pool).unwrap();
+    let authenticator = Authenticator::with_pool(users, 10, false, pool).unwrap();
     let submit = || match authenticator.check(says("alice", "secret"), SHUT) {
         Login::Pending(job) => job.submit(Box::new(|_| ())),
         other => panic!("{other:?}"),

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let rates = RequestRates::new(RequestRate { per_sec: 10, burst: 3 });
-        let at = |ms| Duration::from_millis(1_000_000 + ms);
+        let at = |ms| Duration::from_millis(1_000_000_u64 + ms);
         let admitted = |ms| rates.admit(at(ms), &"alice");
         assert_eq!([0, 0, 0, 0].map(admitted), [true, true, true, false]);
         assert!(rates.admit(at(0), &"bob"));

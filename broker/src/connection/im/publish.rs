@@ -59,17 +59,17 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        let Some(im) = &session.im else {
-            let refusal = Refusal::not_allowed("the im/ tree is for users, this client is none");
-            return self.im_refuse(location, answer, None, refusal);
-        };
-        let (user, device) = (im.user.clone(), session.key.client.clone());
         if publish.retain && session.version == Version::V5 {
             // Ruling 16; 3.1.1: the flag is ignored.
             let mut refusal = Refusal::conflict("nothing below im/ can be retained");
             refusal.code = ReasonCode::ImplementationSpecificError;
             return self.im_refuse(location, answer, None, refusal);
         }
+        let Some(im) = &session.im else {
+            let refusal = Refusal::not_allowed("the im/ tree is for users, this client is none");
+            return self.im_refuse(location, answer, None, refusal);
+        };
+        let (user, device) = (im.user.clone(), session.key.client.clone());
         let marker = match (&answer, session.route.session) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
@@ -146,8 +146,12 @@ impl Worker {
                 let Incoming { publish, answer, user, .. } = incoming;
                 self.im_set_show(location, user, show, publish.payload, answer)
             }
-            Published::Background => self.im_attention(location, true, incoming.answer),
-            Published::Foreground => self.im_attention(location, false, incoming.answer),
+            Published::Background => {
+                self.im_attention(location, incoming.user, true, incoming.answer)
+            }
+            Published::Foreground => {
+                self.im_attention(location, incoming.user, false, incoming.answer)
+            }
             Published::RoomMessage { .. } => {
                 let refusal = Refusal::not_found("not offered by this broker");
                 self.im_refuse(location, incoming.answer, None, refusal)
