@@ -2,10 +2,14 @@
 //!
 //! Only definitions: what the commands do is in [`crate::commands`] and [`crate::node`].
 
+mod ctl;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use ctl::{ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which};
 
 use crate::settings::{Durability, Flags, HttpAddress, ListenerUrl, SettingsSource};
 
@@ -77,6 +81,9 @@ pub enum Command {
     /// Add or remove a user, or change a password
     #[command(after_help = PASSWD_EXAMPLES)]
     Passwd(PasswdArgs),
+    /// Ask a running broker: users, clients, sessions, retained messages
+    #[command(after_help = ctl::CTL_EXAMPLES)]
+    Ctl(CtlArgs),
     /// Copy the store to another folder, of a running broker too
     #[command(after_help = BACKUP_EXAMPLES)]
     Backup(BackupArgs),

@@ -104,7 +104,7 @@ pub mod user_kind {
 }
 
 /// Kind of a room's row.
-const ROOM: u8 = 0x20;
+pub const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.
 const EVERYONE: u8 = 0x51;
 /// Kind of outbox entries, behind a slot that does not exist.

@@ -23,6 +23,7 @@ pub mod presence;
 pub mod refusal;
 #[cfg(test)]
 mod rig;
+pub mod room;
 pub mod roster;
 pub mod rows;
 pub mod service;

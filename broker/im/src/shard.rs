@@ -299,6 +299,7 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
+        Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
         _ => None,
     }
@@ -340,6 +341,7 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
             Command::Audit(record) => self.audit(&record).map(|()| None),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),

@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod ctl;
 mod passwd;
 mod repair;
 
@@ -15,14 +16,15 @@ use clap_complete::Shell;
 
 pub use backup::{backup, restore};
 pub use check::check;
+pub use ctl::ctl;
 pub use passwd::passwd;
 pub use repair::repair;
 
 use crate::cli::Cli;
 use crate::settings::SettingsSource;
 
-/// Prints every setting in effect, as a settings file that would give the same. No secret is among
-/// them: settings name keys, users and rules by their files.
+/// Prints every setting in effect, as a settings file that would give the same. Secrets are not
+/// shown; keys, users and rules are named by their files.
 ///
 /// # Errors
 /// When the settings are wrong, or the output cannot be written.

@@ -27,6 +27,8 @@ use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
+use crate::im::hook::Hook;
+use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -70,7 +72,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let api = Api::new(node.env.clone(), &settings)?;
+    let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
         http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
@@ -151,6 +153,7 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
+        let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let env = Arc::new(Env {
             fabric,
             access,
@@ -162,9 +165,12 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile(), settings.broker.shards),
+            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
             subscribers: AtomicU64::new(1),
         });
+        if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
+            env.im.set_hook(hook);
+        }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
@@ -326,6 +332,10 @@ fn open_shards(
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
+    hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
+        env.im.rooms.restore(now_ms, tenant, room, row);
+    })
+    .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
         let (view, restored) =

@@ -198,7 +198,12 @@ impl Worker {
     }
 
     /// A QoS 0 publication of the profile to one device.
-    pub(super) fn im_notice(&mut self, location: Location, topic: &str, payload: &[u8]) {
+    pub(in crate::connection) fn im_notice(
+        &mut self,
+        location: Location,
+        topic: &str,
+        payload: &[u8],
+    ) {
         let publication = Arc::new(system_publication(topic, payload));
         let outgoing = Outgoing {
             publication,

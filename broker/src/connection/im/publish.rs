@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
+use crate::im::hook::{is_asked_about, overrun};
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -152,9 +153,11 @@ impl Worker {
             Published::Foreground => {
                 self.im_attention(location, incoming.user, false, incoming.answer)
             }
-            Published::RoomMessage { .. } => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                self.im_refuse(location, incoming.answer, None, refusal)
+            Published::RoomMessage { room, lane } => {
+                let Incoming { publish, properties, answer, expires_at_ms, .. } = incoming;
+                let said = (lane, publish.payload, expires_at_ms);
+                let done = self.publish_to_room(location, room, said, &properties.without_ours);
+                self.im_judged(location, answer, properties.cid, done)
             }
         }
     }
@@ -198,7 +201,7 @@ impl Worker {
             privileged: false,
             asker,
         };
-        self.command(slot, Command::Send(Box::new(send)));
+        self.im_judge(slot, Command::Send(Box::new(send)), asker);
         Ok(())
     }
 
@@ -231,7 +234,7 @@ impl Worker {
             marker,
             asker,
         };
-        self.command(slot, Command::Operate(Box::new(operate)));
+        self.im_judge(slot, Command::Operate(Box::new(operate)), asker);
         Ok(())
     }
 
@@ -246,9 +249,11 @@ impl Worker {
         let conv = match to {
             SignalTarget::User(peer) => ConvKey::pair(&user.tenant, &user.id, peer),
             SignalTarget::Group(group) => ConvKey::group(&user.tenant, group),
-            SignalTarget::Room(_) => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                return self.im_refuse(location, answer, None, refusal);
+            SignalTarget::Room(room) => {
+                let payload = publish.payload;
+                let done =
+                    self.signal_to_room(location, room, kind, payload, &properties.without_ours);
+                return self.im_judged(location, answer, properties.cid, done);
             }
         };
         let owed = ImOwed { conv: conv.wire(&user.id), ..ImOwed::default() };
@@ -267,6 +272,17 @@ impl Worker {
         Ok(())
     }
 
+    /// Content goes to its shard, by way of the content hook where there is one.
+    fn im_judge(&mut self, slot: hoopoe_core::Slot, command: Command, asker: Asker) {
+        let hook = self.env.im.hook().filter(|_| is_asked_about(&command));
+        let Some(hook) = hook else { return self.command(slot, command) };
+        if hook.ask(command).is_err()
+            && let Asker::Connection(reply) = asker
+        {
+            self.im_answered(reply, Outcome::Refused(overrun()));
+        }
+    }
+
     /// Owes an acknowledgement that waits for an answer.
     pub(super) fn im_owe(
         &mut self,
@@ -278,6 +294,23 @@ impl Worker {
         let owed = Owed { im: Some(Box::new(im)), bytes, ..Owed::from(answer) };
         let token = self.owe_with(location, 1, 0, owed);
         Asker::Connection(ReplyTo { location, token })
+    }
+
+    /// Acknowledges a publication that was judged here.
+    fn im_judged(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        cid: Option<&str>,
+        judged: Result<(), Refusal>,
+    ) -> Result<(), Fault> {
+        match judged {
+            Ok(()) => {
+                self.owe(location, 0, 0, answer);
+                Ok(())
+            }
+            Err(refusal) => self.im_refuse(location, answer, cid, refusal),
+        }
     }
 
     /// Refuses a publication without asking anybody.
