@@ -32,6 +32,9 @@ use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
 
+/// How long presence waits under load before it is asked again.
+const SHED_MS: u64 = 1_000;
+
 /// Something that is due at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Due {
@@ -214,6 +217,16 @@ impl ImShard {
         [due, lazy, receipts, people, sweep].into_iter().flatten().min()
     }
 
+    /// Whether presence wants to tell watchers something.
+    pub fn wants_to_tell(&self, now_ms: u64) -> bool {
+        self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    pub fn shed(&mut self, now_ms: u64) {
+        self.memory.desk.people.defer(now_ms + SHED_MS);
+    }
+
     /// Does what is due.
     pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
         if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
@@ -286,6 +299,7 @@ impl ImShard {
         for number in std::mem::take(&mut self.memory.waiting_new) {
             self.memory.waiting.remove(&number);
         }
+        self.memory.desk.people.lost();
         self.rows.forget();
     }
 }
