@@ -29,6 +29,7 @@ pub mod rows;
 pub mod service;
 pub mod settings;
 pub mod shard;
+mod sweep;
 pub mod topic;
 pub mod txn;
 pub mod user;

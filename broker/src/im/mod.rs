@@ -9,10 +9,12 @@ pub mod hook;
 mod mail;
 mod reader;
 pub mod rooms;
+mod space;
 
 pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
+pub use space::LogSpace;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +75,8 @@ pub struct ImNode {
     pub reach: Index<Location>,
     /// Live rooms.
     pub rooms: Rooms,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
@@ -80,11 +84,12 @@ pub struct ImNode {
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings, rooms: Rooms) -> ImNode {
+    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
         ImNode {
             settings,
             reach: Index::new(),
             rooms,
+            space: LogSpace::new(shards),
             http: DashMap::new(),
             next_http: AtomicU64::new(1),
             hook: OnceLock::new(),

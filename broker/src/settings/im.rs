@@ -175,6 +175,13 @@ pub struct ImSection {
     pub pending_requests: u32,
     /// How long a client message id is remembered.
     pub dedup_window_secs: u64,
+    /// Client message ids remembered per sender and conversation; 0 is no limit.
+    pub dedup_window_entries: u32,
+    /// How long a device that does not connect is remembered, with its cursors and its push
+    /// token; 0 is for ever.
+    pub device_keep_secs: u64,
+    /// How often everything is looked through for what has to go.
+    pub sweep_interval_secs: u64,
     /// Entries replayed per conversation at a login.
     pub replay_per_conversation: u64,
     /// Users whose presence a user may watch.
@@ -220,6 +227,9 @@ impl Default for ImSection {
             mentions_per_message: profile.mentions_max as u32,
             pending_requests: profile.requests_max as u32,
             dedup_window_secs: profile.dedup_secs,
+            dedup_window_entries: profile.dedup_entries as u32,
+            device_keep_secs: profile.device_keep_secs,
+            sweep_interval_secs: profile.sweep_secs,
             replay_per_conversation: profile.replay_max,
             presence_watches: profile.watches_max as u32,
             presence_grace_secs: profile.presence_grace_secs,
@@ -280,6 +290,9 @@ impl ImSection {
             mentions_max: self.mentions_per_message as usize,
             requests_max: self.pending_requests as usize,
             dedup_secs: self.dedup_window_secs,
+            dedup_entries: self.dedup_window_entries as usize,
+            device_keep_secs: self.device_keep_secs,
+            sweep_secs: self.sweep_interval_secs,
             replay_max: self.replay_per_conversation,
             retention: self.retention.kept(),
             retention_big: self.retention_big.kept(),
