@@ -5,4 +5,5 @@ mod background;
 mod entry;
 mod messages;
 mod presence;
+mod rooms;
 mod user;
