@@ -5,6 +5,8 @@
 
 pub mod id;
 pub mod index;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod publication;
 pub mod route;
 pub mod session;

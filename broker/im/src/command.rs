@@ -63,6 +63,15 @@ pub enum Command {
     Connected(Box<Device>),
     /// A user's device is gone.
     Disconnected(Box<Device>),
+    /// A device went to the background, or is looked at again (ruling 35).
+    Attention {
+        /// Whose.
+        user: User,
+        /// Where it is connected.
+        location: hoopoe_core::Location,
+        /// Not looked at.
+        background: bool,
+    },
     /// What a user shows from now on.
     SetShow(Box<crate::presence::SetShow>),
     /// A service call that writes.
@@ -108,6 +117,7 @@ impl Command {
             Command::MoveCursor(cursor) => Some(cursor.user.slot()),
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
+            Command::Attention { user, .. } => Some(user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
             Command::KeepRoom(keep) => Some(keep.slot()),
@@ -280,6 +290,9 @@ pub struct Listed {
     pub start_count: u64,
     /// Since when, ms since the epoch.
     pub since_ms: u64,
+    /// Which change of the membership it is: news that come late change nothing.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// What one shard owes another. Applying it twice is applying it once.
@@ -330,7 +343,7 @@ pub enum Forward {
         user: Arc<str>,
         /// That user has blocked the other.
         blocks: bool,
-        /// Both are friends; `None`: unchanged.
+        /// That user has asked, or agreed, to be friends; `None`: unchanged.
         friends: Option<bool>,
     },
     /// A step of the roster that concerns the other user.

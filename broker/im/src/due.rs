@@ -31,9 +31,11 @@ pub(crate) fn load(
         })?;
         scan(kv, slot, conv_kind::GROUP, |name, key, row| {
             let group: GroupRow = crate::txn::read_json(key, row)?;
-            if let (Some(at), Some(conv)) = (group.until_ms, conv_of(Some(name)))
-                && !group.dissolved
-            {
+            let at = match group.dissolved {
+                true => group.untold.map(|_| 0),
+                false => group.until_ms,
+            };
+            if let (Some(at), Some(conv)) = (at, conv_of(Some(name))) {
                 due.insert((at, Due::GroupEnd(conv)));
             }
             Ok(())

@@ -133,6 +133,8 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub struct Pending {
     effects: Vec<Effect>,
+    /// Who is answered later, if the batch is committed.
+    waiting: Vec<Asker>,
 }
 
 impl Pending {
@@ -153,9 +155,15 @@ impl Pending {
         self.effects.push(effect);
     }
 
+    /// Somebody is answered by another batch that rests on this one.
+    pub(crate) fn wait(&mut self, asker: Asker) {
+        self.waiting.push(asker);
+    }
+
     /// The batch is committed: the effects, what goes to other shards first, so that whoever is
     /// answered finds it done (each shard keeps the order of what it is told).
     pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
+        self.waiting.clear();
         let mut effects = std::mem::take(&mut self.effects);
         effects.sort_by_key(|effect| !matches!(effect, Effect::Forward { .. }));
         effects
@@ -166,7 +174,9 @@ impl Pending {
     pub fn fail(&mut self, error: &CommitError) -> (Vec<Effect>, Vec<Asker>) {
         let (mut refused, mut lost) = (Vec::new(), Vec::new());
         let unknown = matches!(error.fault, WriteError::Unknown(_));
-        for effect in std::mem::take(&mut self.effects) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
+        for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {
             let asker = match effect {
                 Effect::Answer { asker, answer: Answer::Refused(refusal) } => {
                     let answer = Answer::Refused(refusal);

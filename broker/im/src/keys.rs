@@ -29,6 +29,8 @@
 //! | im  | `36` | user, token id | token |
 //! | im  | `37` | user | presence |
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
+//! | im  | `39` | user | numbers of groups and channels |
+//! | im  | `ff fe 51` | tenant, channel | channel for everyone |
 //! | im  | `3c` | user | account: password hash, roles |
 //! | im  | `ff fd`, `51`, number | a call of an operator |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
@@ -97,10 +99,14 @@ pub mod user_kind {
     pub const FIRST: u8 = ACCOUNT;
     /// The last kind there can be.
     pub const LAST: u8 = 0x3f;
+    /// Numbers of groups and channels.
+    pub const JOINED: u8 = 0x39;
 }
 
 /// Kind of a room's row.
 pub const ROOM: u8 = 0x20;
+/// Kind of the entries of the channels for everyone, behind another slot that does not exist.
+const EVERYONE: u8 = 0x51;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
 /// Kind of an operator's calls, behind another one.
@@ -230,6 +236,15 @@ pub fn room(tenant: &str, room: &str) -> Key {
     key.extend_from_slice(tenant.as_bytes());
     key.push(0);
     key.extend_from_slice(room.as_bytes());
+    key
+}
+
+/// A channel for everyone; with an empty name, what all of a tenant begin with.
+pub fn everyone(tenant: &str, channel: &str) -> Key {
+    let mut key = vec![0xff, 0xfe, EVERYONE];
+    key.extend_from_slice(tenant.as_bytes());
+    key.push(0);
+    key.extend_from_slice(channel.as_bytes());
     key
 }
 

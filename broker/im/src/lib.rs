@@ -21,6 +21,8 @@ pub mod id;
 pub mod keys;
 pub mod presence;
 pub mod refusal;
+#[cfg(test)]
+mod rig;
 pub mod room;
 pub mod roster;
 pub mod rows;

@@ -7,7 +7,7 @@ use hoopoe_store::wire::{Cursor, put_number};
 use hoopoe_store::{Damaged, StoreError, kv::Family};
 use serde::{Deserialize, Serialize};
 
-use crate::id::MessageId;
+use crate::id::{ConvKey, MessageId};
 
 /// Version of every row's format, its first byte.
 pub const VERSION: u8 = 1;
@@ -156,6 +156,9 @@ pub struct UserConv {
     /// Since when it is in the list, ms since the epoch.
     #[serde(default)]
     pub since_ms: u64,
+    /// The change of the membership it knows of; older news are out of date.
+    #[serde(default)]
+    pub version: u64,
 }
 
 impl UserConv {
@@ -180,9 +183,34 @@ pub struct PairRow {
     /// The higher user has blocked the lower.
     #[serde(default)]
     pub high_blocks: bool,
-    /// Both are friends.
+    /// Both are friends: each agrees.
     #[serde(default)]
     pub friends: bool,
+    /// The lower user has asked, or agreed, to be friends.
+    #[serde(default)]
+    pub low_agrees: bool,
+    /// The higher user has asked, or agreed, to be friends.
+    #[serde(default)]
+    pub high_agrees: bool,
+}
+
+impl PairRow {
+    /// Whether one of the two has blocked the other.
+    pub fn blocks(&self, pair: &ConvKey, user: &str) -> bool {
+        match pair.pair_users() {
+            Some((low, _)) if low == user => self.low_blocks,
+            _ => self.high_blocks,
+        }
+    }
+}
+
+/// How many groups and channels a user belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Joined {
+    /// Groups.
+    pub groups: u64,
+    /// Channels.
+    pub channels: u64,
 }
 
 /// A member's cursors as the conversation knows them.

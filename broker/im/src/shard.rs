@@ -12,23 +12,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use hoopoe_codec::ReasonCode;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
-use crate::command::{Command, Forward, User};
+use crate::command::{Asker, Command, Forward, User};
 use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
-use crate::id::{ConvKey, MessageIds};
+use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
 use crate::presence::work::Desk;
-use crate::refusal::{Fault, Refusal};
+use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
+
+/// How long presence waits under load before it is asked again.
+const SHED_MS: u64 = 1_000;
 
 /// Something that is due at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -60,7 +64,16 @@ pub(crate) struct Memory {
     pub(crate) due: BTreeSet<(u64, Due)>,
     /// Number of the next record of an operator's call; `None` before the first.
     pub(crate) audit_next: Option<u64>,
+    /// Groups used lately that are big.
+    pub(crate) big: HashSet<ConvKey>,
+    /// Who is answered once an outbox entry has been applied (ruling 26).
+    pub(crate) waiting: HashMap<u64, (Asker, Answer)>,
+    /// Those of them that the present batch has added.
+    pub(crate) waiting_new: Vec<u64>,
 }
+
+/// Answers that wait for another shard.
+const MOST_WAITING: usize = 65_536;
 
 /// One command while it is applied: its view of the rows, and what the rules need besides.
 pub(crate) struct Work<'a> {
@@ -69,6 +82,8 @@ pub(crate) struct Work<'a> {
     pub(crate) settings: &'a ImSettings,
     pub(crate) memory: &'a mut Memory,
     shard: u16,
+    /// The answer waits until this outbox entry has been applied.
+    wait: Option<u64>,
 }
 
 impl ImShard {
@@ -101,6 +116,9 @@ impl ImShard {
                 desk,
                 due,
                 audit_next: None,
+                big: HashSet::default(),
+                waiting: HashMap::default(),
+                waiting_new: Vec::new(),
             },
         };
         let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
@@ -125,6 +143,14 @@ impl ImShard {
             _ => None,
         };
         let answer = match work.command(command, is_new) {
+            Ok(Some(answer)) if let Some(number) = work.wait => {
+                let asker = asker.unwrap_or(Asker::Nobody);
+                work.memory.waiting.insert(number, (asker, answer));
+                work.memory.waiting_new.push(number);
+                work.txn.finish(pending);
+                pending.wait(asker);
+                None
+            }
             Ok(answer) => {
                 if let Some((shard, outbox)) = forwarded {
                     work.txn.effect(Effect::ForwardDone { shard, outbox });
@@ -172,12 +198,28 @@ impl ImShard {
         }
     }
 
+    /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
+    /// (ruling 35).
+    pub fn is_attended(&self, user: &crate::command::User) -> bool {
+        self.memory.seats.is_attended(user)
+    }
+
     /// When [`on_tick`](Self::on_tick) has something to do, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         [due, lazy, receipts, memory.desk.people.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Whether presence wants to tell watchers something.
+    pub fn wants_to_tell(&self, now_ms: u64) -> bool {
+        self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    pub fn shed(&mut self, now_ms: u64) {
+        self.memory.desk.people.defer(now_ms + SHED_MS);
     }
 
     /// Does what is due.
@@ -225,22 +267,37 @@ impl ImShard {
 
     fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
         let ImShard { shard, settings, rows, memory } = self;
-        Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard }
+        Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard, wait: None }
+    }
+
+    /// Whether the conversation of an entry that was just stored is a big one, whose deliveries
+    /// may be merged (the profile, section 7).
+    pub fn is_big(&self, conv: &ConvKey) -> bool {
+        match conv.kind() {
+            ConvKind::User => false,
+            ConvKind::Group => self.memory.big.contains(conv),
+            ConvKind::Channel => true,
+        }
     }
 
     /// The batch is committed.
     pub fn committed(&mut self) {
+        self.memory.waiting_new.clear();
         self.rows.committed();
     }
 
     /// The batch is lost: everything is read again.
     pub fn forget(&mut self) {
+        for number in std::mem::take(&mut self.memory.waiting_new) {
+            self.memory.waiting.remove(&number);
+        }
+        self.memory.desk.people.lost();
         self.rows.forget();
     }
 }
 
 /// Who waits for the answer that applying a command gives; calls that read are answered later.
-fn asker_of(command: &Command) -> Option<crate::command::Asker> {
+fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),
@@ -279,6 +336,10 @@ impl Work<'_> {
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
+            Command::Attention { user, location, background } => {
+                self.memory.seats.attend(&user, location, background);
+                Ok(None)
+            }
             Command::SetShow(set) => self.set_show(&set).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
@@ -293,6 +354,9 @@ impl Work<'_> {
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);
                 self.txn.delete(Family::Im, &key);
+                if let Some((asker, answer)) = self.memory.waiting.remove(&outbox) {
+                    self.txn.effect(Effect::Answer { asker, answer });
+                }
                 Ok(None)
             }
         }
@@ -342,6 +406,18 @@ impl Work<'_> {
         self.txn.put_json(&keys::outbox(self.shard, number), &forward);
         let forward = Box::new(forward);
         self.txn.effect(Effect::Forward { outbox: Some(number), forward });
+    }
+
+    /// Owes another shard something, and answers the present call only when that shard has
+    /// applied it (ruling 26).
+    pub(crate) fn forward_and_wait(&mut self, forward: Forward) -> Result<(), Fault> {
+        if self.memory.waiting.len() >= MOST_WAITING {
+            let text = "too many calls wait for other shards";
+            return Err(Refusal::new(Word::Unavailable, text).into());
+        }
+        self.wait = Some(self.memory.outbox_next);
+        self.forward(forward);
+        Ok(())
     }
 
     /// Tells another shard something that may be lost in a crash.

@@ -284,7 +284,7 @@ mod tests {
     use std::sync::Arc;
 
     use hoopoe_store::MemoryKv;
-    use hoopoe_store::kv::{Batch, Kv};
+    use hoopoe_store::kv::Batch;
 
     use super::*;
 

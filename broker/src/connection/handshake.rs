@@ -138,6 +138,7 @@ impl Worker {
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
+        self.opening += 1;
         let open = Box::new(open);
         if is_user {
             self.command(slot, ShardMail::Enter(open));
@@ -148,6 +149,7 @@ impl Worker {
 
     /// The shard has found or made the session.
     pub(super) fn opened(&mut self, opened: Opened) {
+        self.opening -= 1;
         let location = opened.reply.location;
         let (now_ms, stopping) = (self.now_ms, self.stopping);
         let env = self.env.clone();

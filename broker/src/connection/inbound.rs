@@ -269,7 +269,6 @@ impl Worker {
             && let Ok(origin) = session.window.complete(id)
         {
             self.exchange_ended(location, id, origin);
-            self.settled(location);
         }
     }
 
@@ -450,8 +449,10 @@ impl Worker {
                 self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {
-                // Not removed from disk: no PUBCOMP, the client asks again ([MQTT-4.3.3-12]).
+                // Not removed from disk: no PUBCOMP, and no code that would say why. The client asks
+                // again over its next connection ([MQTT-4.4.0-1]).
                 if code.is_error() {
+                    self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
                     return;
                 }
                 session.incoming.end_qos2(id);

@@ -5,6 +5,7 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
+mod census;
 mod closing;
 mod deliver;
 mod handshake;
@@ -23,8 +24,9 @@ mod subscribe;
 mod wheel;
 mod worker;
 
+pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
-pub use worker::{WAKE, Worker, WorkerParts};
+pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

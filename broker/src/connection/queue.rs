@@ -52,6 +52,7 @@ impl Worker {
             }
             Mail::Im(mail) => self.im_letter(mail),
             Mail::System(publication) => self.publish_system(&publication),
+            Mail::Census(census) => self.census(*census),
             Mail::Stop { hurry } => self.stop(hurry),
         }
     }

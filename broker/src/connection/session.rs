@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
@@ -84,6 +86,8 @@ pub struct Outgoing {
 impl Outgoing {
     /// A stored entry on its way out.
     pub fn from_entry(entry: QueueEntry, origin: Origin, dup: bool) -> Outgoing {
+        #[cfg(feature = "planted")]
+        let dup = dup && !planted::has(planted::Bug::ForgetDup);
         Outgoing {
             publication: entry.publication,
             qos: entry.qos,

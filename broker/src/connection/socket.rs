@@ -3,14 +3,13 @@
 use std::io::{self, Read};
 
 use hoopoe_codec::Fault;
-use mio::net::TcpStream;
 
 use super::output::{Flush, Output};
-use crate::transport::{Flow, LayerFault, Layers};
+use crate::transport::{Flow, LayerFault, Layers, Stream};
 
 /// A socket and what stands between its bytes and MQTT's.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     layers: Option<Box<Layered>>,
 }
 
@@ -51,14 +50,14 @@ pub enum SocketFault {
 
 impl Socket {
     /// A socket with its layers.
-    pub fn new(stream: TcpStream, layers: Layers) -> Socket {
+    pub fn new(stream: Stream, layers: Layers) -> Socket {
         let layers = (!layers.is_transparent())
             .then(|| Box::new(Layered { layers, raw: Output::default() }));
         Socket { stream, layers }
     }
 
     /// The stream, to register it.
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
@@ -143,7 +142,6 @@ impl Socket {
 
     /// No more bytes will be sent.
     pub fn shutdown_write(&mut self) {
-        // The other end may be gone already: nothing to do about it then.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.stream.shutdown_write();
     }
 }

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::message::Frames;
@@ -27,7 +27,7 @@ use super::{Connection, Env, Listener, Phase, Seats};
 use crate::fabric::{Mail, Mailbox, ShardMail};
 use crate::shard::ReadJob;
 use crate::telemetry::WorkerCounters;
-use crate::transport::{Flow, Layers};
+use crate::transport::{Flow, Layers, Stream};
 
 /// Bytes read from one socket at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -54,6 +54,43 @@ pub struct WorkerParts {
     pub env: Arc<Env>,
     /// Its counters.
     pub counters: Arc<WorkerCounters>,
+}
+
+/// The time of a turn, read once at its beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Milliseconds since the epoch.
+    pub wall_ms: u64,
+    /// Since the worker started: goes on whatever is done to the clock.
+    pub up: Duration,
+}
+
+impl Moment {
+    fn now(started: Instant) -> Moment {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment { wall_ms: wall.as_millis() as u64, up: started.elapsed() }
+    }
+}
+
+/// A socket that may be read or written again.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// What it was registered under.
+    pub token: Token,
+    /// There are bytes, or the end of them.
+    pub readable: bool,
+    /// It takes bytes again.
+    pub writable: bool,
+}
+
+impl From<&mio::event::Event> for Ready {
+    fn from(event: &mio::event::Event) -> Ready {
+        Ready {
+            token: event.token(),
+            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+            writable: event.is_writable(),
+        }
+    }
 }
 
 /// What this turn has to send when it ends.
@@ -89,9 +126,12 @@ pub struct Worker {
     pub(super) now_secs: u64,
     pub(super) wheel: Wheel,
     pub(super) stopping: bool,
+    /// Sessions that shards were asked for: each comes, and one that is not wanted goes back.
+    pub(super) opening: usize,
     pub(super) access_generation: u64,
     poll: Poll,
     mailbox: Arc<Mailbox<Mail>>,
+    letters: Vec<Mail>,
     started: Instant,
     generation: u32,
     pub(super) pool: Pool,
@@ -124,8 +164,10 @@ impl Worker {
             now_secs: 0,
             wheel: Wheel::new(0),
             stopping: false,
+            opening: 0,
             poll,
             mailbox,
+            letters: Vec::new(),
             started: Instant::now(),
             generation: 0,
             pool: Vec::new(),
@@ -137,36 +179,60 @@ impl Worker {
     /// Runs until the node stops and every session has gone back to its shard.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        let mut letters = Vec::new();
-        let mut ready = Vec::new();
-        self.tick();
+        self.tick(Moment::now(self.started));
         loop {
             let pressed = self.env.fabric.under_pressure();
             self.wait(&mut events, pressed)?;
-            self.tick();
-            for event in &events {
-                if event.token() != WAKE {
-                    self.noted(event.token().0, event);
-                }
-            }
-            if self.mailbox.take(&mut letters) {
-                for letter in letters.drain(..) {
-                    self.open_letter(letter);
-                }
-            }
-            if !pressed {
-                std::mem::swap(&mut ready, &mut self.turn.again);
-                for location in ready.drain(..) {
-                    self.read_guarded(location);
-                }
-            }
-            self.look_at_rooms();
-            self.flush();
-            if self.stopping && self.connections.is_empty() && self.internal.is_empty() {
-                self.flush();
+            let now = Moment::now(self.started);
+            let ready = events.iter().filter(|event| event.token() != WAKE).map(Ready::from);
+            if self.step(now, ready, pressed) {
                 return Ok(());
             }
         }
+    }
+
+    /// One turn: what has become ready is noted, letters are opened, sockets read unless some
+    /// other thread is behind, and everything that came of it is sent. True when the worker has
+    /// ended.
+    pub fn step(&mut self, now: Moment, ready: impl Iterator<Item = Ready>, pressed: bool) -> bool {
+        self.tick(now);
+        for socket in ready {
+            self.noted(socket);
+        }
+        let mut letters = std::mem::take(&mut self.letters);
+        if self.mailbox.take(&mut letters) {
+            for letter in letters.drain(..) {
+                self.open_letter(letter);
+            }
+        }
+        self.letters = letters;
+        if !pressed {
+            let mut again = std::mem::take(&mut self.turn.again);
+            for location in again.drain(..) {
+                self.read_guarded(location);
+            }
+            // What has to be read once more came meanwhile; the longer memory is kept.
+            again.append(&mut self.turn.again);
+            self.turn.again = again;
+        }
+        self.look_at_rooms();
+        self.flush();
+        let done = self.connections.is_empty() && self.internal.is_empty() && self.opening == 0;
+        let ended = self.stopping && done;
+        if ended {
+            self.flush();
+        }
+        ended
+    }
+
+    /// The second of its life in which the last turn was: timers have a resolution of one.
+    pub fn second(&self) -> u64 {
+        self.now_secs
+    }
+
+    /// Whether a turn has something to do that no event and no letter will announce.
+    pub fn is_restless(&self) -> bool {
+        !self.turn.again.is_empty()
     }
 
     fn wait(&mut self, events: &mut Events, pressed: bool) -> io::Result<()> {
@@ -190,11 +256,10 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self) {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn tick(&mut self, now: Moment) {
         // Wall time never runs backwards within a worker: expiries do not come back to life.
-        self.now_ms = self.now_ms.max(wall.as_millis() as u64);
-        let now_secs = self.started.elapsed().as_secs();
+        self.now_ms = self.now_ms.max(now.wall_ms);
+        let now_secs = now.up.as_secs();
         if now_secs == self.now_secs {
             return;
         }
@@ -210,13 +275,14 @@ impl Worker {
         self.check_logins();
     }
 
-    fn noted(&mut self, place: usize, event: &mio::event::Event) {
+    fn noted(&mut self, ready: Ready) {
+        let place = ready.token.0;
         let Some(connection) = self.connections.get_mut(place) else { return };
-        if event.is_writable() && connection.blocked {
+        if ready.writable && connection.blocked {
             connection.blocked = false;
             mark_dirty(&mut self.turn, connection, place);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if ready.readable {
             connection.readable = true;
             self.turn.again.push(connection.location);
         }
@@ -232,7 +298,7 @@ impl Worker {
     /// Takes over a socket.
     pub(super) fn accepted(
         &mut self,
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         listener: Arc<Listener>,
         seats: Seats,
@@ -241,14 +307,13 @@ impl Worker {
             return;
         }
         let layers = Layers::new(&listener.transport, peer);
-        let mut socket = Socket::new(mio::net::TcpStream::from_std(stream), layers);
+        let mut socket = Socket::new(stream, layers);
         self.generation = (self.generation + 1) & 0xff_ffff;
         self.generation = self.generation.max(1);
         let entry = self.connections.vacant_entry();
         let place = entry.key();
         let location = Location::new(self.number as u8, self.generation, place as u32);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(socket.stream(), Token(place), interest) {
+        if let Err(error) = socket.stream().register(self.poll.registry(), Token(place)) {
             tracing::warn!(%error, "socket not registered");
             return;
         }
@@ -493,8 +558,7 @@ impl Worker {
         let connection = self.connections.get_mut(location.place());
         if let Some(connection) = connection.filter(|c| c.location == location) {
             if let Some(mut socket) = connection.socket.take() {
-                // Deregistration fails only for sockets the system has dropped already.
-                let _ = registry.deregister(socket.stream());
+                socket.stream().deregister(registry);
             }
             connection.partial = Vec::new();
             connection.output = None;

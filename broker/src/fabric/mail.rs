@@ -1,6 +1,6 @@
 //! What a worker finds in its mailbox.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, ReasonCode};
@@ -11,17 +11,18 @@ use smallvec::SmallVec;
 
 use super::Weigh;
 use crate::access::Identity;
-use crate::connection::{Listener, Seats};
+use crate::connection::{Census, Listener, Seats};
 use crate::im::ImMail;
 use crate::im::rooms::RoomLetter;
 use crate::shard::{QueuePage, RetainedPage};
+use crate::transport::Stream;
 
 /// A letter to a worker.
 pub enum Mail {
     /// A new connection is this worker's from now on.
     Accepted {
         /// The socket, non-blocking.
-        stream: TcpStream,
+        stream: Stream,
         /// The other end.
         peer: SocketAddr,
         /// Where it came in.
@@ -112,6 +113,8 @@ pub enum Mail {
     Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
+    /// An operator asks who is connected here.
+    Census(Box<Census>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.
     Stop {
         /// True at the second signal.

@@ -5,6 +5,7 @@
 //! effects to workers, readers and other shards.
 
 mod effects;
+pub mod hook;
 mod mail;
 mod reader;
 pub mod rooms;
@@ -13,6 +14,7 @@ pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +29,7 @@ use hoopoe_im::{Asker, Command, ImSettings};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
+use hook::Hook;
 use rooms::{Rooms, Served};
 
 /// HTTP calls that may wait for an answer.
@@ -72,13 +75,20 @@ pub struct ImNode {
     pub rooms: Rooms,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
+    hook: OnceLock<Hook>,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
     pub fn new(settings: ImSettings, rooms: Rooms) -> ImNode {
-        let (http, next_http) = (DashMap::new(), AtomicU64::new(1));
-        ImNode { settings, reach: Index::new(), rooms, http, next_http }
+        ImNode {
+            settings,
+            reach: Index::new(),
+            rooms,
+            http: DashMap::new(),
+            next_http: AtomicU64::new(1),
+            hook: OnceLock::new(),
+        }
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -119,6 +129,17 @@ impl ImNode {
         let keep = KeepRoom { tenant, room, row, answer, asker: call.asker };
         fabric.shards[fabric.shard_of(keep.slot())].put(Command::KeepRoom(Box::new(keep)).into());
         Some(None)
+    }
+
+    /// Content is judged by this from now on.
+    pub fn set_hook(&self, hook: Hook) {
+        // Set once, at the start.
+        let _ = self.hook.set(hook);
+    }
+
+    /// Who judges content, if somebody does.
+    pub fn hook(&self) -> Option<&Hook> {
+        self.hook.get()
     }
 
     /// A place to wait for an answer; `None` when too many wait.

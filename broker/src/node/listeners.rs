@@ -100,7 +100,7 @@ impl OpenListener {
                 }
                 let seat = seats.take();
                 env.fabric.workers[seat.worker()].put(Mail::Accepted {
-                    stream: accepted.stream,
+                    stream: accepted.stream.into(),
                     peer: accepted.peer,
                     listener: listener.clone(),
                     seats: Seats { permit: accepted.permit, seat },

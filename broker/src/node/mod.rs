@@ -27,6 +27,7 @@ use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
+use crate::im::hook::Hook;
 use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -63,13 +64,15 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
-    let (mut node, parts) = Node::prepare(&settings, access, store)?;
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
     let threads = Threads::start(parts, &node)?;
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let api = Api::new(node.env.clone(), &settings)?;
+    let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
         http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
@@ -99,26 +102,36 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
 }
 
 /// What the node holds besides its threads.
-struct Node {
-    env: Arc<Env>,
-    store: Store,
-    seats: Arc<WorkerSeats>,
+pub struct Node {
+    /// What all threads share.
+    pub env: Arc<Env>,
+    /// The store.
+    pub store: Store,
+    /// Which worker gets the next connection.
+    pub seats: Arc<WorkerSeats>,
 }
 
 /// What the threads are made of.
-struct Parts {
-    workers: Vec<WorkerParts>,
-    shards: Vec<ShardParts>,
-    outbox: Vec<(usize, Restored)>,
+pub struct Parts {
+    /// One for each worker.
+    pub workers: Vec<WorkerParts>,
+    /// One for each shard.
+    pub shards: Vec<ShardParts>,
+    /// What an earlier run has left to be carried on, by shard.
+    pub outbox: Vec<(usize, Restored)>,
     stop: threads::StopFlags,
 }
 
 impl Node {
     /// Opens every shard and puts its routes into the index.
-    fn prepare(
+    ///
+    /// # Errors
+    /// When a shard cannot be read, or the system has no event queue for a worker.
+    pub fn prepare(
         settings: &Settings,
         access: Arc<Access>,
         store: Store,
+        now_ms: u64,
     ) -> anyhow::Result<(Node, Parts)> {
         let workers = worker_count(settings);
         let shards = usize::from(settings.broker.shards);
@@ -155,8 +168,11 @@ impl Node {
             im: ImNode::new(settings.im.profile(), rooms),
             subscribers: AtomicU64::new(1),
         });
+        if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
+            env.im.set_hook(hook);
+        }
         let stop = threads::StopFlags::default();
-        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop)?;
+        let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
             number,
             poll,
@@ -298,6 +314,7 @@ fn open_shards(
     env: &Arc<Env>,
     store: &Store,
     stop: &threads::StopFlags,
+    now_ms: u64,
 ) -> anyhow::Result<OpenedShards> {
     let limits = ShardSettings {
         queue_max_messages: settings.queue.max_messages,
@@ -309,8 +326,6 @@ fn open_shards(
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
         env.im.rooms.restore(now_ms, tenant, room, row);

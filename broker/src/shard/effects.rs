@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hoopoe_codec::{QoS, RetainHandling, SharedFilter, SubscribeOptions};
-use hoopoe_core::{Location, Publication, Route, SessionId, Subscription};
+use hoopoe_codec::{QoS, ReasonCode, RetainHandling, SharedFilter, SubscribeOptions};
+use hoopoe_core::{Publication, Route, SessionId, Subscription};
 use hoopoe_store::Restored;
-use hoopoe_store::command::{Command, GroupCommand, StoredSubscription};
+use hoopoe_store::command::{Command, GroupCommand, ReplyTo, StoredSubscription};
 use hoopoe_store::effect::{Effect, LiveReceiver};
 
 use crate::connection::{Env, group_slot};
@@ -157,10 +157,14 @@ impl Effects {
         }
     }
 
-    /// Nobody at that connection must wait for what may or may not have happened.
-    pub(super) fn lose(&mut self, location: Location) {
-        let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+    /// What was asked for may have happened or not: the connection is closed (ruling 12). It waits
+    /// for no answer any more, else it would keep the session from the client's next connection.
+    pub(super) fn lose(&mut self, reply: ReplyTo) {
+        let location = reply.location;
+        let reason = ReasonCode::ServerUnavailable;
         self.first[location.worker()].push(Mail::TakenOver { location, reason });
+        let code = ReasonCode::UnspecifiedError;
+        self.then[location.worker()].push(Mail::Committed { reply, code });
     }
 }
 

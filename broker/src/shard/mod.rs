@@ -8,5 +8,5 @@ mod reader;
 mod task;
 
 pub use effects::{route_restored, start_outbox};
-pub use reader::{QueuePage, ReadJob, RetainedPage, run_reader};
-pub use task::{ShardParts, run_shard};
+pub use reader::{QueuePage, ReadJob, RetainedPage, carry_out, run_reader};
+pub use task::{Shard, ShardParts, run_shard};

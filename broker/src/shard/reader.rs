@@ -91,14 +91,14 @@ pub struct RetainedPage {
 pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         if let Some(job) = env.fabric.readers.take(NAP) {
-            work(env, reader, job);
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            carry_out(env, reader, job, wall.as_millis() as u64);
         }
     }
 }
 
-fn work(env: &Env, reader: &Reader, job: ReadJob) {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = wall.as_millis() as u64;
+/// Reads what a job asks for and tells its worker.
+pub fn carry_out(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) {
     let (location, letter) = match job {
         ReadJob::Im(job) => return crate::im::read(env, &reader.kv(), now_ms, job),
         ReadJob::Queue { location, session, from, expired_too, max_entries, max_bytes } => {

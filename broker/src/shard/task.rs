@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Longest sleep without letters: how soon a stop is noticed.
 const NAP: Duration = Duration::from_millis(500);
 /// Pause between attempts to bring a failed store back.
-const RECOVER_PAUSE: Duration = Duration::from_secs(1);
+const RECOVER_PAUSE_MS: u64 = 1_000;
 
 /// What a shard's thread is made of.
 pub struct ShardParts {
@@ -42,59 +42,87 @@ pub struct ShardParts {
     pub stop: Arc<AtomicBool>,
 }
 
-struct Shard {
+/// One shard's whole state.
+pub struct Shard {
     view: ShardView,
     im: ImShard,
     im_pending: Pending,
     im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
+    env: Arc<Env>,
     number: usize,
-    recover_at: Option<Instant>,
+    mailbox: Arc<Mailbox<ShardMail>>,
+    commands: Vec<ShardMail>,
+    /// When the store is to be read again, after it could not be.
+    recover_at_ms: u64,
     /// What kept the store from coming back the last time: told once, not every second.
     recover_fault: String,
 }
 
 /// Runs until told to stop, then commits what is left.
 pub fn run_shard(parts: ShardParts) {
-    let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop } = parts;
-    let mut im_effects = ImEffects::new(number, env.clone());
-    im_effects.release(im_outbox);
-    let effects = Effects::new(number, env, counters.clone());
-    let mut shard = Shard {
-        view,
-        im,
-        im_pending: Pending::default(),
-        im_effects,
-        effects,
-        counters,
-        number,
-        recover_at: None,
-        recover_fault: String::new(),
-    };
-    let mut commands = Vec::new();
+    let stop = parts.stop.clone();
+    let mut shard = Shard::new(parts);
     loop {
         let stopping = stop.load(Ordering::Acquire);
-        mailbox.wait(if stopping { Duration::ZERO } else { shard.nap() });
-        let any = mailbox.take(&mut commands);
-        shard.turn(&mut commands);
+        shard.mailbox.wait(if stopping { Duration::ZERO } else { shard.nap() });
+        let any = shard.step(now_ms());
         if stopping && !any {
-            shard.finish();
+            shard.finish(now_ms());
             return;
         }
     }
 }
 
 impl Shard {
+    /// A shard ready to run.
+    pub fn new(parts: ShardParts) -> Shard {
+        let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop: _ } = parts;
+        let mut im_effects = ImEffects::new(number, env.clone());
+        im_effects.release(im_outbox);
+        Shard {
+            view,
+            im,
+            im_pending: Pending::default(),
+            im_effects,
+            effects: Effects::new(number, env.clone(), counters.clone()),
+            counters,
+            env,
+            number,
+            mailbox,
+            commands: Vec::new(),
+            recover_at_ms: 0,
+            recover_fault: String::new(),
+        }
+    }
+
     fn nap(&self) -> Duration {
-        let due = [self.view.next_timeout(), self.im.next_timeout()].into_iter().flatten().min();
-        let due = due.map(|at| at.saturating_sub(now_ms()));
+        let due = self.due().map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
 
-    fn turn(&mut self, commands: &mut Vec<ShardMail>) {
+    /// When a turn has something to do although no command came, in ms since the epoch.
+    pub fn next_timeout(&self) -> Option<u64> {
+        if self.view.is_stale() { Some(self.recover_at_ms) } else { self.due() }
+    }
+
+    fn due(&self) -> Option<u64> {
+        let im = self.im.next_timeout().filter(|_| self.view.is_writing());
+        [self.view.next_timeout(), im].into_iter().flatten().min()
+    }
+
+    /// One turn: everything in the mailbox is applied and committed. True when there was something.
+    pub fn step(&mut self, now_ms: u64) -> bool {
+        let mut commands = std::mem::take(&mut self.commands);
+        let any = self.mailbox.take(&mut commands);
+        self.turn(now_ms, &mut commands);
+        self.commands = commands;
+        any
+    }
+
+    fn turn(&mut self, now: u64, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
-        let now = now_ms();
         let mut batch = PendingBatch::new();
         let mut count = 0;
         let mut retained = 0;
@@ -123,13 +151,16 @@ impl Shard {
         }
         self.view.on_tick(now, &mut batch);
         if self.view.is_writing() {
+            if self.im.wants_to_tell(now) && self.env.fabric.under_pressure() {
+                self.im.shed(now);
+            }
             self.im.on_tick(now, &mut batch, &mut self.im_pending);
         }
         if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, count, started);
         }
         self.effects.retained_settled(retained);
-        self.recover_if_due();
+        self.recover_if_due(now);
     }
 
     /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
@@ -157,11 +188,11 @@ impl Shard {
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
-                for reply in &error.lost {
-                    self.effects.lose(reply.location);
+                let (refused, lost) = self.im_pending.fail(&error);
+                for reply in error.lost {
+                    self.effects.lose(reply);
                 }
                 self.im.forget();
-                let (refused, lost) = self.im_pending.fail(&error);
                 self.im_effects.lose(lost);
                 self.im_effects.release(refused);
                 self.effects.release(error.effects);
@@ -170,12 +201,12 @@ impl Shard {
     }
 
     /// After a failed commit: drop what was never written, read again what is there (ruling 12).
-    fn recover_if_due(&mut self) {
-        if self.view.is_stale() && self.recover_at.is_none_or(|at| at <= Instant::now()) {
+    fn recover_if_due(&mut self, now: u64) {
+        if self.view.is_stale() && self.recover_at_ms <= now {
             self.counters.writable.store(false, Ordering::Release);
-            match self.view.recover(now_ms()) {
+            match self.view.recover(now) {
                 Ok(restored) => {
-                    self.recover_at = None;
+                    self.recover_at_ms = 0;
                     self.recover_fault.clear();
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
@@ -188,7 +219,7 @@ impl Shard {
                         tracing::error!(shard, %error, "the store cannot be brought back yet");
                         self.recover_fault = fault;
                     }
-                    self.recover_at = Some(Instant::now() + RECOVER_PAUSE);
+                    self.recover_at_ms = now + RECOVER_PAUSE_MS;
                 }
             }
         }
@@ -196,11 +227,11 @@ impl Shard {
     }
 
     /// Writes what is lazy, so that a clean stop loses no progress.
-    fn finish(&mut self) {
+    pub fn finish(&mut self, now_ms: u64) {
         let mut batch = PendingBatch::new();
-        self.view.on_tick(now_ms() + LAZY_MS, &mut batch);
+        self.view.on_tick(now_ms + LAZY_MS, &mut batch);
         if self.view.is_writing() {
-            self.im.finish(now_ms(), &mut batch, &mut self.im_pending);
+            self.im.finish(now_ms, &mut batch, &mut self.im_pending);
         }
         if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, 0, Instant::now());

@@ -21,6 +21,7 @@ mod listener;
 mod peer;
 mod proxy;
 mod seats;
+mod stream;
 mod tls;
 mod websocket;
 
@@ -42,4 +43,7 @@ pub use listener::{Carrier, ListenerTransport, Networks};
 pub use peer::{Peer, TransportKind};
 pub use proxy::ProxyFault;
 pub use seats::{WorkerSeat, WorkerSeats};
+#[cfg(feature = "simulation")]
+pub use stream::Pipe;
+pub use stream::Stream;
 pub use websocket::{FrameFault, UpgradeFault, WebSocketSettings};

@@ -9,6 +9,8 @@
 //! implementation replicates the batch first.
 
 use hoopoe_codec::ReasonCode;
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::{Location, SessionId};
 
 use crate::command::{Close, ReplyTo};
@@ -173,6 +175,8 @@ impl ShardLog for LocalLog {
     fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError> {
         if !batch.rows.is_empty() {
             let sync = batch.is_synced(self.durability);
+            #[cfg(feature = "planted")]
+            let sync = sync && !planted::has(planted::Bug::AcknowledgeBeforeCommit);
             if let Err(fault) = self.kv.write(&batch.rows, sync) {
                 return Err(failed(fault, batch.effects));
             }

@@ -70,6 +70,11 @@ impl Reader {
         self.kv.clone()
     }
 
+    /// The number up to which a queue is done with; `None` when it has ended.
+    pub(crate) fn floor(&self, session: SessionId) -> Option<u64> {
+        self.floors.floor(session)
+    }
+
     /// Sums of what is stored.
     pub fn counts(&self) -> Counts {
         self.floors.counts()

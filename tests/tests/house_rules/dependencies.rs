@@ -40,6 +40,14 @@ pub(crate) const RULES: &[Rule] = &[
         )],
     },
     Rule {
+        demand: "bugs are planted by the simulation's own test: no default, no dependency has them",
+        faults: planted_bugs,
+        breach: &[(
+            "broker/Cargo.toml",
+            "[dependencies]\nhoopoe-core = { workspace = true, features = [\"planted\"] }\n",
+        )],
+    },
+    Rule {
         demand: "outside packages come from the standard registry",
         faults: other_sources,
         breach: &[(
@@ -115,6 +123,32 @@ fn other_sources(tree: &Tree) -> Vec<String> {
     for (file, package) in locked(tree) {
         if let Some(source) = package.source.filter(|source| source != REGISTRY) {
             faults.push(format!("{}:{}: {} from {source}", file.path, package.line, package.name));
+        }
+    }
+    faults
+}
+
+/// Where a manifest would bring planted bugs into a build that nobody asked them for.
+fn planted_bugs(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    let asks = |features: Option<&Value>| {
+        let mut features = features.and_then(Value::as_array).into_iter().flatten();
+        features.any(|name| name.as_str().is_some_and(|name| name.ends_with("planted")))
+    };
+    for (file, manifest) in tree.manifests() {
+        let features = manifest.get("features").and_then(Value::as_table);
+        for (name, list) in features.into_iter().flatten() {
+            if name != "planted" && asks(Some(list)) {
+                faults.push(format!("{}:1: feature {name} brings planted bugs", file.path));
+            }
+        }
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let table = manifest.get(section).and_then(Value::as_table);
+            for (name, value) in table.into_iter().flatten() {
+                if asks(value.get("features")) {
+                    faults.push(format!("{}:1: {name} with planted bugs", file.path));
+                }
+            }
         }
     }
     faults

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("hoopoe-bench", &["hoopoe-store", "hoopoe-core", "hoopoe-codec"]),
     (
         "hoopoe-tests",
-        &["hoopoe-im", "hoopoe-bridge", "hoopoe-store", "hoopoe-core", "hoopoe-codec"],
+        &["hoopoe", "hoopoe-im", "hoopoe-bridge", "hoopoe-store", "hoopoe-core", "hoopoe-codec"],
     ),
 ];
 

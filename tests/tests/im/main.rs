@@ -2,7 +2,9 @@
 //! its topics.
 
 mod background;
+mod chat;
 mod entry;
+mod groups;
 mod messages;
 mod presence;
 mod rooms;

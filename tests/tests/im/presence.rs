@@ -6,7 +6,7 @@ use hoopoe_tests::wire::code;
 use hoopoe_tests::{Broker, Connect, Property, Publish, RawClient, Version, unique_id};
 use serde_json::{Value, json};
 
-use crate::user::{await_topic, call, call_ok, device, device_with};
+use crate::user::{await_topic, call, call_ok, device, device_with, post};
 
 /// Watches users; what the answer shows of each: word and text.
 fn watch(device: &mut RawClient, users: &[&str]) -> Vec<(String, String)> {
@@ -297,4 +297,62 @@ fn who_is_no_user_has_no_presence() {
         let code = client.try_publish(publish);
         assert_eq!(code, if version == Version::V5 { code::NOT_AUTHORIZED } else { 0 });
     }
+}
+
+#[test]
+fn who_stays_away_is_offline_after_the_grace_time() {
+    let broker = Options::new().configuration("[im]\npresence_grace_secs = 1\n").start();
+    for version in Version::BOTH {
+        let [alice, bob] = &names();
+        let mut watcher = device(&broker, version, alice);
+        let mut watched = device(&broker, version, bob);
+        set(&mut watched, "dnd", "shh");
+        watch(&mut watcher, &[bob]);
+        watched.cut();
+        let offline = expect_notice(&mut watcher, bob, "offline", "");
+        // What was set is shown again.
+        let _watched = device(&broker, version, bob);
+        let back = expect_notice(&mut watcher, bob, "dnd", "shh");
+        assert!(back > offline);
+    }
+}
+
+#[test]
+fn where_only_friends_are_seen_strangers_look_offline() {
+    let broker = Options::new().configuration("[im]\ncontact_policy = \"roster\"\n").start();
+    for version in Version::BOTH {
+        let [alice, bob] = &names();
+        let mut watcher = device(&broker, version, alice);
+        let mut watched = device(&broker, version, bob);
+        assert_eq!(watch(&mut watcher, &[bob, alice]), [pair("offline", ""), pair("online", "")]);
+        watch(&mut watched, &[bob]);
+        set(&mut watched, "busy", "");
+        expect_notice(&mut watched, bob, "busy", "");
+        assert_eq!(get(&mut watcher, bob), pair("offline", ""));
+        watcher.ping();
+    }
+}
+
+#[test]
+fn http_sees_what_devices_see() {
+    let broker = Broker::start();
+    let [alice, bob] = &names();
+    let mut watched = device(&broker, Version::V5, bob);
+    set(&mut watched, "away", "brb");
+    let (status, token) = post(&broker, "/v1/tokens", None, &json!({ "user": alice }));
+    assert_eq!(status, 200, "{token}");
+    let token = token["token"].as_str();
+    let body = json!({ "users": [bob] });
+    let (status, answer) = post(&broker, "/v1/presence/get", token, &body);
+    assert_eq!((status, shown(&answer)), (200, vec![pair("away", "brb")]));
+    // Without a device there is nobody to tell of changes.
+    let (status, answer) = post(&broker, "/v1/presence/watch", token, &body);
+    assert_eq!((status, &answer["error"]), (409, &json!("conflict")), "{answer}");
+    let mut device = device(&broker, Version::V311, alice);
+    let (status, _) = post(&broker, "/v1/presence/watch", token, &body);
+    assert_eq!(status, 200);
+    set(&mut watched, "dnd", "");
+    expect_notice(&mut device, bob, "dnd", "");
+    let (status, answer) = post(&broker, "/v1/presence/get", token, &json!({ "users": "bob" }));
+    assert_eq!((status, &answer["error"]), (400, &json!("bad_request")), "{answer}");
 }

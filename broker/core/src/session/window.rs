@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 
 use hoopoe_codec::{PacketId, QoS};
 
+#[cfg(feature = "planted")]
+use crate::planted;
+
 /// No message with that packet identifier awaits such an acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unknown;
@@ -246,6 +249,11 @@ impl<S: Copy> Window<S> {
     /// The next identifier that is not in flight. There is one: `open < maximum <= 65,535`, and
     /// 65,535 identifiers.
     fn free_id(&mut self) -> PacketId {
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ReuseIdentifier) {
+            self.last_id = self.last_id % 3 + 1;
+            return PacketId::new(self.last_id).unwrap_or(PacketId::MIN);
+        }
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if let Some(id) = PacketId::new(self.last_id)

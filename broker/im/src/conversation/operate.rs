@@ -84,7 +84,11 @@ impl Work<'_> {
             ConvKind::User => {
                 conv.pair_users().is_some_and(|(low, high)| user == low || user == high)
             }
-            _ => self.is_member(conv, user)?,
+            ConvKind::Group => {
+                self.group(conv)?;
+                self.is_member(conv, user)?
+            }
+            ConvKind::Channel => self.is_member(conv, user)?,
         };
         if belongs { Ok(()) } else { Err(Refusal::not_allowed("not a member").into()) }
     }

@@ -17,12 +17,15 @@ impl Work<'_> {
     ) -> Result<(), Fault> {
         let key = keys::conv(conv, conv_kind::PAIR);
         let mut pair: PairRow = self.txn.json(&key)?.unwrap_or_default();
+        // Each side says only what its own roster says; news of one side come in order.
         if conv.pair_users().is_some_and(|(low, _)| low == user) {
             pair.low_blocks = blocks;
+            pair.low_agrees = friends.unwrap_or(pair.low_agrees);
         } else {
             pair.high_blocks = blocks;
+            pair.high_agrees = friends.unwrap_or(pair.high_agrees);
         }
-        pair.friends = friends.unwrap_or(pair.friends);
+        pair.friends = pair.low_agrees && pair.high_agrees;
         self.txn.put_json(&key, &pair);
         self.tell_rights(conv);
         Ok(())

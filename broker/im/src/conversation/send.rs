@@ -209,6 +209,7 @@ impl Work<'_> {
                 start: 0,
                 start_count: 0,
                 since_ms: self.now_ms,
+                version: 0,
             }));
         }
     }

@@ -2,7 +2,11 @@
 //!
 //! The group's conversation shard owns settings and members; membership is the permission. A
 //! change is one command: member rows, a `member` event in the log, and what the users' shards
-//! are owed.
+//! are owed. The operations are in `services`, how members come and go is in `change`.
+
+mod change;
+pub mod event;
+pub(crate) mod services;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,8 +16,12 @@ use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
 use crate::rows::Interval;
 use crate::service::ops::{History, Join};
-use crate::service::{Caller, Op};
 use crate::shard::Work;
+
+/// Admins of a group.
+const ADMINS_MAX: usize = 100;
+/// Big groups remembered as such; beyond it all are forgotten and noted again when they are used.
+const MOST_BIG: usize = 65_536;
 
 /// What a group is.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -22,6 +30,9 @@ pub struct GroupRow {
     pub name: String,
     /// The owner.
     pub owner: String,
+    /// The admins, besides the owner.
+    #[serde(default)]
+    pub admins: Vec<String>,
     /// Who may join.
     pub join: Join,
     /// What new members see.
@@ -37,9 +48,18 @@ pub struct GroupRow {
     pub muted_until_ms: u64,
     /// Members.
     pub members: u64,
+    /// There are so many that receipts are not kept.
+    #[serde(default)]
+    pub big: bool,
     /// It has ended.
     #[serde(default)]
     pub dissolved: bool,
+    /// It has ended with this entry.
+    #[serde(default)]
+    pub ended_seq: u64,
+    /// It has ended, and members behind this name have not been told; none when all have.
+    #[serde(default)]
+    pub untold: Option<String>,
     /// When it was made, ms since the epoch.
     pub created_ms: u64,
 }
@@ -74,11 +94,14 @@ pub struct MemberRow {
     pub role: Role,
     /// When it belonged to the group.
     pub intervals: Vec<Interval>,
-    /// Mute until then, ms since the epoch; 0: not.
+    /// Mute until then, ms since the epoch; 0: not. Outlives the membership.
     #[serde(default)]
     pub muted_until_ms: u64,
     /// Since when, ms since the epoch.
     pub since_ms: u64,
+    /// How often the membership has changed: a user's list takes news in this order.
+    #[serde(default)]
+    pub version: u64,
 }
 
 impl MemberRow {
@@ -88,12 +111,51 @@ impl MemberRow {
     }
 }
 
+/// Somebody who asked to join, or was asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AskedRow {
+    /// The member who asked the user; none when the user asked.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// A word with it.
+    #[serde(default)]
+    pub message: String,
+    /// When, ms since the epoch.
+    pub since_ms: u64,
+}
+
 impl Work<'_> {
     /// A group that exists and has not ended.
     pub(crate) fn group(&mut self, conv: &ConvKey) -> Result<GroupRow, Fault> {
         let missing = || Refusal::not_found(format!("no group {}", conv.id()));
         let row = self.txn.json::<GroupRow>(&keys::conv(conv, conv_kind::GROUP))?;
-        row.filter(|group| !group.dissolved).ok_or_else(|| missing().into())
+        let group = row.filter(|group| !group.dissolved).ok_or_else(missing)?;
+        self.note_size(conv, &group);
+        Ok(group)
+    }
+
+    pub(crate) fn put_group(&mut self, conv: &ConvKey, group: &GroupRow) {
+        self.note_size(conv, group);
+        self.txn.put_json(&keys::conv(conv, conv_kind::GROUP), group);
+    }
+
+    /// Whether a group of so many members is big: only some events are stored (ruling 27), and
+    /// who received what is not known.
+    pub(crate) fn is_big(&self, members: u64) -> bool {
+        members > self.settings.small_group_members
+    }
+
+    fn note_size(&mut self, conv: &ConvKey, group: &GroupRow) {
+        let is_big = self.is_big(group.members);
+        let big = &mut self.memory.big;
+        if !is_big {
+            big.remove(conv);
+        } else if !big.contains(conv) {
+            if big.len() >= MOST_BIG {
+                big.clear();
+            }
+            big.insert(conv.clone());
+        }
     }
 
     /// A member, present or past.
@@ -105,14 +167,28 @@ impl Work<'_> {
         Ok(self.txn.json(&keys::conv_name(conv, conv_kind::MEMBER, user))?)
     }
 
+    /// A member of now.
+    pub(crate) fn current_member(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+    ) -> Result<Option<MemberRow>, Fault> {
+        Ok(self.member(conv, user)?.filter(MemberRow::is_current))
+    }
+
+    pub(crate) fn put_member(&mut self, conv: &ConvKey, user: &str, member: &MemberRow) {
+        self.txn.put_json(&keys::conv_name(conv, conv_kind::MEMBER, user), member);
+    }
+
     /// Whether the user belongs to the group or channel now.
     pub(crate) fn is_member(&mut self, conv: &ConvKey, user: &str) -> Result<bool, Fault> {
-        Ok(self.member(conv, user)?.is_some_and(|member| member.is_current()))
+        Ok(self.current_member(conv, user)?.is_some())
     }
 
     /// Whether the group is small: who received what is known.
     pub(crate) fn is_small_group(&mut self, conv: &ConvKey) -> Result<bool, Fault> {
-        Ok(self.group(conv)?.members <= self.settings.small_group_members)
+        let members = self.group(conv)?.members;
+        Ok(!self.is_big(members))
     }
 
     /// Whether the user may recall the messages of others.
@@ -120,7 +196,7 @@ impl Work<'_> {
         if conv.kind() == ConvKind::User {
             return Ok(false);
         }
-        let member = self.member(conv, user)?.filter(MemberRow::is_current);
+        let member = self.current_member(conv, user)?;
         Ok(member.is_some_and(|member| member.role >= Role::Admin))
     }
 
@@ -136,8 +212,7 @@ impl Work<'_> {
         if privileged {
             return Ok(());
         }
-        let member = self.member(conv, user)?.filter(MemberRow::is_current);
-        let Some(member) = member else {
+        let Some(member) = self.current_member(conv, user)? else {
             return Err(Refusal::not_allowed(format!("not a member of {}", conv.id())).into());
         };
         if member.role >= Role::Admin {
@@ -153,14 +228,5 @@ impl Work<'_> {
     }
 }
 
-impl Work<'_> {
-    /// Operations of the service `group`.
-    pub(crate) fn group_call(&mut self, _caller: &Caller, _op: &Op) -> Result<Value, Fault> {
-        Err(Refusal::not_found("group").into())
-    }
-
-    /// The time of a temporary group is over.
-    pub(crate) fn group_ended(&mut self, _conv: &ConvKey) -> Result<(), Fault> {
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

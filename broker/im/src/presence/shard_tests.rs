@@ -88,6 +88,7 @@ impl Node {
                     let show = body["show"].as_str().unwrap_or("-");
                     self.heard.push(format!("{} < {topic} {show}", user.id));
                 }
+                Effect::Login(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -124,6 +125,7 @@ impl Node {
             address_class: "loopback",
             stored: false,
             kept: false,
+            heads_only: false,
         })
     }
 
@@ -268,6 +270,7 @@ fn only_friends_are_seen_where_the_policy_says_so() {
     node.show("bob", "away");
     assert_eq!(node.heard(), Vec::<String>::new());
     node.pair("bob", "alice", false, true);
+    node.pair("alice", "bob", false, true);
     assert_eq!(node.heard(), ["alice < im/me/pr/bob away"]);
     node.later(5_000);
     node.pair("bob", "alice", false, false);

@@ -170,31 +170,29 @@ const SETTINGS: PresenceSettings = PresenceSettings {
     notices_per_tick: 100,
 };
 
-#[test]
-fn states_are_told_as_the_scripts_say() {
-    let cases = [
-        (
-            "a watch gives the present state, changes follow",
-            "1000 watch alice bob | = offline
+const SCRIPTS: &[(&str, &str)] = &[
+    (
+        "a watch gives the present state, changes follow",
+        "1000 watch alice bob | = offline
              2000 connect bob     | alice: bob online
              5000 set bob away back at five | alice: bob away back at five
              9000 set bob in-a-meeting | alice: bob in-a-meeting
              9100 unwatch alice bob
              9200 set bob dnd
              9300 watch alice bob | = dnd",
-        ),
-        (
-            "the same again is no change",
-            "0 connect bob
+    ),
+    (
+        "the same again is no change",
+        "0 connect bob
              0 watch alice bob | = online
              10 set bob online
              20 set bob dnd x | alice: bob dnd x
              5000 set bob dnd x
              9000 connect bob",
-        ),
-        (
-            "reconnecting within the grace time changes nothing",
-            "0 connect bob
+    ),
+    (
+        "reconnecting within the grace time changes nothing",
+        "0 connect bob
              0 watch alice bob | = online
              1000 gone bob
              30999 connect bob
@@ -202,10 +200,10 @@ fn states_are_told_as_the_scripts_say() {
              69999 get alice bob | = online
              70000 nothing | alice: bob offline
              80000 connect bob | alice: bob online",
-        ),
-        (
-            "the last of several devices counts",
-            "0 connect bob 1
+    ),
+    (
+        "the last of several devices counts",
+        "0 connect bob 1
              1 connect bob 2
              2 watch alice bob | = online
              3 gone bob 1
@@ -213,10 +211,10 @@ fn states_are_told_as_the_scripts_say() {
              90000 get alice bob | = online
              90001 gone bob 2
              120001 nothing | alice: bob offline",
-        ),
-        (
-            "one change per interval, the last state wins",
-            "0 connect bob
+    ),
+    (
+        "one change per interval, the last state wins",
+        "0 connect bob
              0 watch alice bob | = online
              1000 set bob away | alice: bob away
              1100 set bob busy
@@ -227,26 +225,26 @@ fn states_are_told_as_the_scripts_say() {
              2600 set bob lunch
              3000 nothing | alice: bob lunch
              9000 set bob away | alice: bob away",
-        ),
-        (
-            "what was set is shown again after an absence",
-            "0 connect bob
+    ),
+    (
+        "what was set is shown again after an absence",
+        "0 connect bob
              0 watch alice bob | = online
              1000 set bob dnd shh | alice: bob dnd shh
              2000 gone bob
              40000 nothing | alice: bob offline
              50000 connect bob | alice: bob dnd shh",
-        ),
-        (
-            "what is set while absent waits for the next device",
-            "0 watch alice bob | = offline
+    ),
+    (
+        "what is set while absent waits for the next device",
+        "0 watch alice bob | = offline
              1000 set bob busy
              2000 get alice bob | = offline
              3000 connect bob | alice: bob busy",
-        ),
-        (
-            "invisible looks like offline, to others only",
-            "0 connect bob
+    ),
+    (
+        "invisible looks like offline, to others only",
+        "0 connect bob
              0 watch alice bob | = online
              0 watch bob bob | = online
              1000 set bob invisible hm | alice: bob offline, bob: bob invisible hm
@@ -257,10 +255,10 @@ fn states_are_told_as_the_scripts_say() {
              50000 connect bob | bob: bob invisible hm
              60000 watch carol bob | = offline
              70000 set bob online | alice: bob online, bob: bob online, carol: bob online",
-        ),
-        (
-            "a block acts at once and looks like going offline",
-            "0 connect bob
+    ),
+    (
+        "a block acts at once and looks like going offline",
+        "0 connect bob
              0 watch alice bob | = online
              0 watch carol bob | = online
              5000 block bob alice | alice: bob offline
@@ -270,10 +268,10 @@ fn states_are_told_as_the_scripts_say() {
              10000 nothing | carol: bob offline
              20000 unblock bob alice | alice: bob away
              30000 set bob dnd | alice: bob dnd",
-        ),
-        (
-            "a block taken back shows what was there all the time",
-            "0 connect bob
+    ),
+    (
+        "a block taken back shows what was there all the time",
+        "0 connect bob
              0 watch alice bob | = online
              5000 block bob alice | alice: bob offline
              9000 unblock bob alice | alice: bob online
@@ -281,10 +279,10 @@ fn states_are_told_as_the_scripts_say() {
              9200 block bob alice
              9300 unblock bob alice
              19000 set bob away | alice: bob away",
-        ),
-        (
-            "a block of somebody who sees offline does not show",
-            "0 watch alice bob | = offline
+    ),
+    (
+        "a block of somebody who sees offline does not show",
+        "0 watch alice bob | = offline
              10 block bob alice
              20 connect bob
              30 unblock bob alice | alice: bob online
@@ -292,18 +290,18 @@ fn states_are_told_as_the_scripts_say() {
              40000 nothing | alice: bob offline
              41000 block bob alice
              42000 unblock bob alice",
-        ),
-        (
-            "who is blocked watches nobody, until it may",
-            "0 connect bob
+    ),
+    (
+        "who is blocked watches nobody, until it may",
+        "0 connect bob
              0 block bob alice
              0 watch alice bob | = offline
              2000 set bob away
              4000 unblock bob alice | alice: bob away",
-        ),
-        (
-            "after a crash users have the grace time to come back unnoticed",
-            "0 connect bob
+    ),
+    (
+        "after a crash users have the grace time to come back unnoticed",
+        "0 connect bob
              0 connect carol
              0 set bob dnd
              100000 crash
@@ -314,10 +312,10 @@ fn states_are_told_as_the_scripts_say() {
              130000 get alice carol | = offline
              140000 gone bob
              170000 nothing | alice: bob offline",
-        ),
-        (
-            "a crash does not bring back who was gone or invisible",
-            "0 connect bob
+    ),
+    (
+        "a crash does not bring back who was gone or invisible",
+        "0 connect bob
              0 set bob invisible
              0 connect carol
              1 gone carol
@@ -327,38 +325,41 @@ fn states_are_told_as_the_scripts_say() {
              50003 watch alice bob | = offline
              90000 connect bob
              91000 set bob online | alice: bob online",
-        ),
-        (
-            "a left-over user who does not come back goes offline",
-            "0 connect bob
+    ),
+    (
+        "a left-over user who does not come back goes offline",
+        "0 connect bob
              50000 crash
              50001 watch alice bob | = online
              80000 nothing | alice: bob offline
              90000 crash
              90001 watch alice bob | = offline",
-        ),
-        (
-            "a clean stop ends grace times",
-            "0 connect bob
+    ),
+    (
+        "a clean stop ends grace times",
+        "0 connect bob
              1000 set bob away x
              2000 gone bob
              3000 stop
              3001 get alice bob | = offline
              4000 connect bob
              4001 get alice bob | = away x",
-        ),
-        (
-            "watchers of one user are limited",
-            "0 watch a bob | = offline
+    ),
+    (
+        "watchers of one user are limited",
+        "0 watch a bob | = offline
              0 watch b bob | = offline
              0 watch c bob | = offline
              0 watch d bob | no more than 3 users can watch one user
              0 watch c bob | = offline
              0 unwatch a bob
              0 watch d bob | = offline",
-        ),
-    ];
-    for (name, script) in cases {
+    ),
+];
+
+#[test]
+fn states_are_told_as_the_scripts_say() {
+    for (name, script) in SCRIPTS {
         Driver::new(SETTINGS).run(name, script);
     }
 }
@@ -408,6 +409,44 @@ fn a_full_tick_goes_on_with_the_next() {
     }
     assert_eq!(told, ["a", "b", "c", "d", "e"]);
     assert_eq!(presence.next_timeout(), None);
+}
+
+#[test]
+fn under_load_notices_wait_and_merge() {
+    let mut presence = Presence::new(SETTINGS, 0);
+    let bob = key("bob");
+    presence.device_connected(0, &bob, 1, None);
+    presence.watch(0, &key("alice"), &bob, None, None, true).unwrap();
+    presence.set(5, &bob, None, Show::parse("dnd").unwrap(), StatusText::default());
+    presence.defer(1_005);
+    assert_eq!(presence.next_timeout(), Some(1_005));
+    assert_eq!(presence.on_tick(1_004, |_, _| true), Tick::default());
+    presence.set(1_004, &bob, None, Show::parse("away").unwrap(), StatusText::default());
+    let tick = presence.on_tick(1_005, |_, _| true);
+    assert_eq!(tick.changes.len(), 1);
+    assert!(tick.changes[0].payload.contains("\"away\""));
+}
+
+#[test]
+fn what_a_lost_batch_held_is_written_and_told_again() {
+    let settings = PresenceSettings { notices_per_tick: 1, ..SETTINGS };
+    let mut presence = Presence::new(settings, 0);
+    let (alice, bob) = (key("alice"), key("bob"));
+    let row = presence.device_connected(1, &bob, 1, None).unwrap();
+    presence.watch(2, &alice, &bob, None, None, true).unwrap();
+    presence.watch(2, &key("blocked"), &bob, None, None, false).unwrap();
+    presence.device_connected(3, &alice, 2, None);
+    presence.lost();
+    let (mut rows, mut told) = (Vec::new(), Vec::new());
+    while presence.next_timeout().is_some() {
+        let tick = presence.on_tick(4, |watcher, _| *watcher != key("blocked"));
+        assert!(tick.rows.len() <= 1 && tick.changes.len() <= 1, "{tick:?}");
+        rows.extend(tick.rows);
+        told.extend(tick.changes.into_iter().map(|change| change.watcher));
+    }
+    assert_eq!(rows[1], (bob, row));
+    assert_eq!((rows[0].0.clone(), rows.len()), (alice.clone(), 2));
+    assert_eq!(told, [alice]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub use ops::Op;
 pub use parse::parse;
 
 use crate::command::{Asker, User};
-use crate::id::ConvKey;
+use crate::id::{ConvKey, MessageId, is_id};
 use crate::refusal::{Fault, Refusal};
 use crate::shard::Work;
 
@@ -49,8 +49,12 @@ impl Call {
     /// The slot whose shard judges the call, or behind whose commands it is read.
     pub fn slot(&self) -> Slot {
         let user = &self.caller.user;
-        let group = |id: &str| ConvKey::group(&user.tenant, id).slot();
-        let channel = |id: &str| ConvKey::channel(&user.tenant, id).slot();
+        // What is no id is refused wherever it comes.
+        let slot = |id: &str, conv: fn(&str, &str) -> ConvKey| {
+            if is_id(id) { conv(&user.tenant, id).slot() } else { user.slot() }
+        };
+        let group = |id: &str| slot(id, ConvKey::group);
+        let channel = |id: &str| slot(id, ConvKey::channel);
         match &self.op {
             Op::GroupCreate(create) => group(create.group.as_deref().unwrap_or_default()),
             Op::GroupInfo(of) | Op::GroupLeave(of) | Op::GroupDissolve(of) => group(&of.group),
@@ -76,6 +80,18 @@ impl Call {
         let conv = ConvKey::from_wire(&user.tenant, &user.id, wire);
         conv.map_or_else(|| user.slot(), |conv| conv.slot())
     }
+}
+
+/// Gives what is to be made an id when the request names none: needed before the call can be
+/// routed. The id is unique when the message id is.
+pub fn complete(op: &mut Op, id: MessageId) {
+    let missing = match op {
+        Op::GroupCreate(create) => &mut create.group,
+        Op::ChannelCreate(create) => &mut create.channel,
+        Op::RoomCreate(create) => &mut create.room,
+        _ => return,
+    };
+    missing.get_or_insert_with(|| id.to_string());
 }
 
 /// Carries out a call that writes, in the shard that owns what it changes.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Call, Op};
+use crate::channel::listed_for_everyone;
 use crate::command::User;
 use crate::conversation::read_entry;
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
@@ -216,7 +217,38 @@ impl Query {
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        for conv in self.everyone(user)? {
+            // Their number is small.
+            if list.iter().all(|(listed, _)| *listed != conv) {
+                list.push((conv, listed_for_everyone()));
+            }
+        }
         Ok(list)
+    }
+
+    /// The channels that all users of a tenant have (ruling 38).
+    fn everyone(&self, user: &User) -> Result<Vec<ConvKey>, StoreError> {
+        let prefix = keys::everyone(&user.tenant, "");
+        let mut channels = Vec::new();
+        self.names(&prefix, None, |channel, _, _| {
+            channels.push(ConvKey::channel(&user.tenant, channel));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(channels)
+    }
+
+    /// A conversation in a user's list; channels for everyone are in it without a row.
+    pub fn user_conv(&self, user: &User, conv: &ConvKey) -> Result<Option<UserConv>, StoreError> {
+        let wire = conv.wire(&user.id);
+        let key = keys::user_name(&user.tenant, &user.id, user_kind::CONV, &wire);
+        if let Some(row) = self.json(&key)? {
+            return Ok(Some(row));
+        }
+        if conv.kind() == ConvKind::Channel {
+            let key = keys::everyone(conv.tenant(), conv.id());
+            return Ok(self.get(Family::Im, &key)?.map(|_| listed_for_everyone()));
+        }
+        Ok(None)
     }
 
     /// Countable messages that the user has not read (ruling 22).

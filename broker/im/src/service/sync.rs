@@ -240,8 +240,7 @@ impl Query {
         let conv = conv_of(caller, &pull.conv)?;
         let size = page_size(pull.limit)?;
         let user = &caller.user;
-        let key = keys::user_name(&user.tenant, &user.id, user_kind::CONV, &pull.conv);
-        let Some(row) = self.json::<UserConv>(&key)? else {
+        let Some(row) = self.user_conv(user, &conv)? else {
             let text = format!("conv: {} is not in your list", pull.conv);
             return Err(Refusal::not_allowed(text).into());
         };

@@ -13,7 +13,7 @@ use crate::effect::{Answer, Effect};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, Interval, UserConv, number_row};
+use crate::rows::{Head, Interval, Joined, UserConv, number_row};
 use crate::shard::Work;
 use crate::user::lazy::Moves;
 
@@ -43,6 +43,9 @@ impl Work<'_> {
         if conv.kind() == ConvKind::User {
             let intervals = vec![Interval { from: 1, until: None }];
             return Ok(UserConv { intervals, since_ms: self.now_ms, ..UserConv::default() });
+        }
+        if let Some(row) = self.unlisted(user, conv)? {
+            return Ok(row);
         }
         Err(Refusal::not_allowed(format!("{} is not in the list", conv.wire(&user.id))).into())
     }
@@ -149,9 +152,14 @@ impl Work<'_> {
     /// A conversation enters the list, or the user's part in it changes.
     pub(crate) fn listed(&mut self, listed: &Listed) -> Result<(), Fault> {
         let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
-        let mut row = self
-            .user_conv(&user, &listed.conv)?
-            .unwrap_or_else(|| UserConv { since_ms: listed.since_ms, ..UserConv::default() });
+        let before = self.user_conv(&user, &listed.conv)?;
+        if before.as_ref().is_some_and(|row| is_known(row, listed)) {
+            return Ok(());
+        }
+        let was_current = before.as_ref().is_some_and(UserConv::is_current);
+        let mut row = before.unwrap_or_default();
+        row.since_ms = listed.since_ms;
+        row.version = listed.version;
         if listed.start > row.read {
             row.read = listed.start;
             row.read_count = row.read_count.max(listed.start_count);
@@ -160,7 +168,35 @@ impl Work<'_> {
         row.intervals = listed.intervals.clone();
         row.hidden_at = None;
         self.put_user_conv(&user, &listed.conv, &row);
+        self.count_joined(&user, &listed.conv, was_current, row.is_current())?;
         self.txn.effect(Effect::Listed { user, conv: listed.conv.clone(), row });
         Ok(())
     }
+
+    /// Keeps the number of groups and channels that limits are held against (ruling 37).
+    fn count_joined(
+        &mut self,
+        user: &User,
+        conv: &ConvKey,
+        was: bool,
+        is: bool,
+    ) -> Result<(), Fault> {
+        if was == is || conv.kind() == ConvKind::User {
+            return Ok(());
+        }
+        let key = keys::user(&user.tenant, &user.id, user_kind::JOINED);
+        let mut joined: Joined = self.txn.json(&key)?.unwrap_or_default();
+        let count = match conv.kind() {
+            ConvKind::Channel => &mut joined.channels,
+            _ => &mut joined.groups,
+        };
+        *count = if is { *count + 1 } else { count.saturating_sub(1) };
+        self.txn.put_json(&key, &joined);
+        Ok(())
+    }
+}
+
+/// Whether the list has heard this, or later news, before.
+fn is_known(row: &UserConv, listed: &Listed) -> bool {
+    listed.version > 0 && listed.version <= row.version
 }

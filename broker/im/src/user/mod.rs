@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod device;
+mod export;
 pub mod lazy;
 pub mod list;
 pub(crate) mod seats;

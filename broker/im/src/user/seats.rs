@@ -30,6 +30,8 @@ pub(crate) struct Seat {
     pub(crate) client: Arc<str>,
     pub(crate) location: Location,
     pub(crate) since_ms: u64,
+    /// The app is not looked at: for push, the device is absent (ruling 35).
+    pub(crate) background: bool,
 }
 
 /// Why a session key is refused for a while.
@@ -51,6 +53,19 @@ impl Seats {
     /// The connected devices of a user.
     pub(crate) fn of(&self, user: &User) -> &[Seat] {
         self.users.get(user).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an app of the user is looked at: if not, the user is to be pushed to.
+    pub(crate) fn is_attended(&self, user: &User) -> bool {
+        self.of(user).iter().any(|seat| !seat.background)
+    }
+
+    /// A device went to the background, or is looked at again.
+    pub(crate) fn attend(&mut self, user: &User, location: Location, background: bool) {
+        let seats = self.users.get_mut(user).map_or(&mut [][..], Vec::as_mut_slice);
+        if let Some(seat) = seats.iter_mut().find(|seat| seat.location == location) {
+            seat.background = background;
+        }
     }
 
     /// Whether a newcomer may be let in; a device that is connected already takes over its own
@@ -113,7 +128,7 @@ impl Seats {
         let losers: Vec<Arc<str>> =
             seats.iter().filter(|seat| loses(seat)).map(|seat| seat.client.clone()).collect();
         let (client, location) = (device.client.clone(), device.location);
-        seats.push(Seat { client, location, since_ms: now_ms });
+        seats.push(Seat { client, location, since_ms: now_ms, background: false });
         self.losses.remove(&(device.user.clone(), device.client.clone()));
         for loser in &losers {
             forget_some(&mut self.losses);
@@ -166,6 +181,29 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_absent_for_push_when_no_app_is_looked_at() {
+        let mut seats = Seats::default();
+        let (phone, web) = (device("ios-1", 1), device("web-1", 2));
+        assert!(!seats.is_attended(&phone.user));
+        for device in [&phone, &web] {
+            seats.take(0, &settings(DevicePolicy::Free), device);
+        }
+        seats.attend(&phone.user, phone.location, true);
+        assert!(seats.is_attended(&phone.user), "the other one is");
+        seats.attend(&web.user, web.location, true);
+        assert!(!seats.is_attended(&phone.user));
+        seats.attend(&web.user, web.location, false);
+        assert!(seats.is_attended(&phone.user));
+        seats.leave(&web);
+        assert!(!seats.is_attended(&phone.user));
+        // A new connection of the same device is looked at until it says otherwise.
+        seats.take(1, &settings(DevicePolicy::Free), &device("ios-1", 3));
+        assert!(seats.is_attended(&phone.user));
+        seats.attend(&phone.user, phone.location, true);
+        assert!(seats.is_attended(&phone.user), "what the old connection says is void");
+    }
+
+    #[test]
     fn policies_choose_who_has_to_go() {
         let cases = [
             (DevicePolicy::Free, &[][..]),
@@ -184,6 +222,7 @@ mod tests {
                         client: (*client).into(),
                         location: Location::new(0, 1, place),
                         since_ms: 0,
+                        background: false,
                     })
                     .collect(),
             );

@@ -62,6 +62,7 @@ impl Worker {
     pub(super) fn im_attention(
         &mut self,
         location: Location,
+        user: User,
         background: bool,
         answer: Answer,
     ) -> Result<(), Fault> {
@@ -69,6 +70,8 @@ impl Worker {
         if let Asker::Connection(reply) = asker {
             self.im_answered(reply, Outcome::Done);
         }
+        let slot = user.slot();
+        self.command(slot, Command::Attention { user, location, background });
         if background {
             self.im_background(location);
             return Ok(());

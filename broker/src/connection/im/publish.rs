@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
+use crate::im::hook::{is_asked_about, overrun};
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -59,17 +60,17 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        let Some(im) = &session.im else {
-            let refusal = Refusal::not_allowed("the im/ tree is for users, this client is none");
-            return self.im_refuse(location, answer, None, refusal);
-        };
-        let (user, device) = (im.user.clone(), session.key.client.clone());
         if publish.retain && session.version == Version::V5 {
             // Ruling 16; 3.1.1: the flag is ignored.
             let mut refusal = Refusal::conflict("nothing below im/ can be retained");
             refusal.code = ReasonCode::ImplementationSpecificError;
             return self.im_refuse(location, answer, None, refusal);
         }
+        let Some(im) = &session.im else {
+            let refusal = Refusal::not_allowed("the im/ tree is for users, this client is none");
+            return self.im_refuse(location, answer, None, refusal);
+        };
+        let (user, device) = (im.user.clone(), session.key.client.clone());
         let marker = match (&answer, session.route.session) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
@@ -146,8 +147,12 @@ impl Worker {
                 let Incoming { publish, answer, user, .. } = incoming;
                 self.im_set_show(location, user, show, publish.payload, answer)
             }
-            Published::Background => self.im_attention(location, true, incoming.answer),
-            Published::Foreground => self.im_attention(location, false, incoming.answer),
+            Published::Background => {
+                self.im_attention(location, incoming.user, true, incoming.answer)
+            }
+            Published::Foreground => {
+                self.im_attention(location, incoming.user, false, incoming.answer)
+            }
             Published::RoomMessage { room, lane } => {
                 let Incoming { publish, properties, answer, expires_at_ms, .. } = incoming;
                 let said = (lane, publish.payload, expires_at_ms);
@@ -196,7 +201,7 @@ impl Worker {
             privileged: false,
             asker,
         };
-        self.command(slot, Command::Send(Box::new(send)));
+        self.im_judge(slot, Command::Send(Box::new(send)), asker);
         Ok(())
     }
 
@@ -229,7 +234,7 @@ impl Worker {
             marker,
             asker,
         };
-        self.command(slot, Command::Operate(Box::new(operate)));
+        self.im_judge(slot, Command::Operate(Box::new(operate)), asker);
         Ok(())
     }
 
@@ -265,6 +270,17 @@ impl Worker {
         };
         self.command(slot, Command::Signal(Box::new(signal)));
         Ok(())
+    }
+
+    /// Content goes to its shard, by way of the content hook where there is one.
+    fn im_judge(&mut self, slot: hoopoe_core::Slot, command: Command, asker: Asker) {
+        let hook = self.env.im.hook().filter(|_| is_asked_about(&command));
+        let Some(hook) = hook else { return self.command(slot, command) };
+        if hook.ask(command).is_err()
+            && let Asker::Connection(reply) = asker
+        {
+            self.im_answered(reply, Outcome::Refused(overrun()));
+        }
     }
 
     /// Owes an acknowledgement that waits for an answer.

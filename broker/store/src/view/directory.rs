@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use foldhash::HashMap;
 use hoopoe_codec::ReasonCode;
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::{Location, SessionId, SessionKey};
 
 use super::{ShardView, TAKE_OVER_MS};
@@ -149,6 +151,10 @@ impl ShardView {
         let Some(live) = self.directory.live(&open.key) else {
             return self.admit(now_ms, open, batch);
         };
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::TwoDrivers) {
+            return self.admit(now_ms, open, batch);
+        }
         let key = open.key.clone();
         if let Some(pending) = self.directory.wait(&key, now_ms + TAKE_OVER_MS) {
             // Only the newest newcomer waits: each takes over the one before [MQTT-3.1.4-3]. That

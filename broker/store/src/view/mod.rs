@@ -317,6 +317,8 @@ impl ShardView {
         }
         for (id, seq) in std::mem::take(&mut self.finished) {
             batch.rows.delete(Family::Queue, &keys::queue(id, seq));
+            // Its row has said that the number was used.
+            self.groups.touch(id);
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
             self.leave_group(group, subscriber, batch);

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_core::{Route, SLOTS, SessionId, SessionKey};
 
 use super::group::Group;
@@ -138,6 +140,10 @@ impl ShardView {
             let mut read = || {
                 match key[2] {
                     shard_kind::MARKER => {
+                        #[cfg(feature = "planted")]
+                        if planted::has(planted::Bug::ForgetMarkers) {
+                            return Ok(());
+                        }
                         markers.insert(keys::marker_of(key).ok_or("marker key")?);
                     }
                     shard_kind::APPLIED => {
@@ -212,6 +218,10 @@ impl ShardView {
         };
         let Some(session) = self.sessions.get_mut(&id) else { return Err(StoreError::Closed) };
         session.head = head.max(session.progress.acknowledged);
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ReuseSeq) {
+            session.head = session.head.saturating_sub(1).max(session.progress.acknowledged);
+        }
         session.weight = weight.max(session.progress.weight);
         if let Some(before) = before {
             session.route = before.route.clone();

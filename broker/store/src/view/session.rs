@@ -86,17 +86,18 @@ impl Session {
     }
 
     /// When the will is due after an abnormal end: its delay or the session's end, whichever
-    /// comes first ([MQTT-3.1.3-9]).
+    /// comes first ([MQTT-3.1.3-9]). After a clean stop not in this process any more: it counts
+    /// from the next start (ruling 14).
     pub(super) fn will_due_ms(&self) -> Option<u64> {
-        let will = self.will.as_ref()?;
+        let will = self.will.as_ref().filter(|_| self.disconnected_at_ms > 0)?;
         let delay = u64::from(will.delay_secs.min(self.expiry_secs)) * 1000;
         Some(self.disconnected_at_ms.saturating_add(delay).max(self.grace_until_ms))
     }
 
-    /// When the session ends; `u32::MAX` is never ([3.1.2.11.2]).
+    /// When the session ends; `u32::MAX` is never ([3.1.2.11.2]). After a clean stop as above.
     pub(super) fn expiry_due_ms(&self) -> Option<u64> {
         let expiry = u64::from(self.expiry_secs) * 1000;
-        (self.expiry_secs < u32::MAX)
+        (self.expiry_secs < u32::MAX && self.disconnected_at_ms > 0)
             .then(|| self.disconnected_at_ms.saturating_add(expiry).max(self.grace_until_ms))
     }
 

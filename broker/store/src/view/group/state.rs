@@ -62,7 +62,7 @@ impl Groups {
         ids
     }
 
-    pub(super) fn touch(&mut self, id: SessionId) {
+    pub(in crate::view) fn touch(&mut self, id: SessionId) {
         self.touched.insert(id);
     }
 

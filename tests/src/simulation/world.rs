@@ -1,0 +1,621 @@
+//! One run: a broker, its disk, clients and links between them, in one thread and in made-up time.
+//! Each step lets one of them do one thing; which one, the seed says.
+//!
+//! Owns who is where. What clients do is in `script`, what must hold in `receiver`, `publisher`
+//! and `ledger`.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use super::broker::{Broker, Disk, Shape};
+use super::client::{Client, Phase, Role};
+use super::ledger::Ledger;
+use super::link::Link;
+use crate::crash::random::Random;
+
+/// When every run begins, in ms since the epoch.
+const START_MS: u64 = 1_700_000_000_000;
+/// Steps that a run may take to come to rest.
+const MOST_SETTLING_STEPS: usize = 20_000;
+
+/// Who is told the course of a run, line by line.
+pub type Listener = fn(&str);
+
+/// A link and whose it is.
+#[derive(Debug)]
+pub struct Line {
+    /// The link.
+    pub link: Link,
+    /// The client.
+    pub client: usize,
+    /// The worker that has its other end.
+    pub worker: usize,
+    /// A newer connection of the same client was let in: whether this one had bytes waiting then.
+    superseded: Option<bool>,
+    /// What the broker has written, up to CONNACK.
+    greeting: Vec<u8>,
+    let_in: bool,
+}
+
+/// How often what is to happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    /// Of so many, one step is a crash; 0: none.
+    pub crash: usize,
+    /// A clean stop and start.
+    pub restart: usize,
+    /// A write that fails.
+    pub disk: usize,
+    /// Give back the space of dead rows.
+    pub reclaim: usize,
+    /// Weights of shards, workers and links among all that can go on.
+    pub shard_weight: usize,
+    /// Of workers.
+    pub worker_weight: usize,
+    /// Of links.
+    pub link_weight: usize,
+}
+
+/// What a run was like.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Steps.
+    pub steps: u64,
+    /// Publications.
+    pub publications: u64,
+    /// Of those, acknowledged.
+    pub acknowledged: u64,
+    /// Messages that clients received.
+    pub deliveries: u64,
+    /// Of those, again.
+    pub repeats: u64,
+    /// Stored sessions that went on.
+    pub resumed: u64,
+    /// Connections that took another one's session.
+    pub take_overs: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// Clean stops.
+    pub restarts: u64,
+    /// Writes that failed.
+    pub disk_faults: u64,
+    /// Entries whose numbers were checked.
+    pub entries: u64,
+    /// A hash of everything the broker has sent, and when.
+    pub digest: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.steps += other.steps;
+        self.publications += other.publications;
+        self.acknowledged += other.acknowledged;
+        self.deliveries += other.deliveries;
+        self.repeats += other.repeats;
+        self.resumed += other.resumed;
+        self.take_overs += other.take_overs;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.disk_faults += other.disk_faults;
+        self.entries += other.entries;
+        self.digest ^= other.digest;
+    }
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Worker(usize),
+    Shard(usize),
+    Reader,
+    Up(usize),
+    Down(usize),
+    Client(usize),
+    Time,
+}
+
+/// A run.
+pub struct World {
+    /// Where its choices come from.
+    pub random: Random,
+    /// Milliseconds since the epoch.
+    pub now_ms: u64,
+    /// What was published and acknowledged.
+    pub ledger: Ledger,
+    /// Clients.
+    pub clients: Vec<Client>,
+    /// All links there ever were.
+    pub lines: Vec<Line>,
+    /// What happened how often.
+    pub tally: Tally,
+    /// No more mischief: everything is to come to its end.
+    pub settling: bool,
+    /// Is told what happens.
+    pub listener: Option<Listener>,
+    shape: Shape,
+    temper: Temper,
+    disk: Disk,
+    broker: Option<Broker>,
+    turns: Vec<(Turn, usize)>,
+}
+
+impl World {
+    /// A run with these clients.
+    pub fn new(random: Random, shape: Shape, temper: Temper, roles: Vec<Role>) -> World {
+        let disk = Disk::new(shape.shards);
+        let broker = Broker::start(&shape, &disk, START_MS);
+        World {
+            random,
+            now_ms: START_MS,
+            ledger: Ledger::default(),
+            clients: roles.into_iter().map(Client::new).collect(),
+            lines: Vec::new(),
+            tally: Tally { digest: 0xcbf2_9ce4_8422_2325, ..Tally::default() },
+            settling: false,
+            listener: None,
+            shape,
+            temper,
+            disk,
+            broker: Some(broker),
+            turns: Vec::new(),
+        }
+    }
+
+    fn broker(&mut self) -> &mut Broker {
+        self.broker.as_mut().expect("a broker runs whenever it is asked")
+    }
+
+    /// Tells what happens, when it is to be told.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(listener) = self.listener {
+            let at = self.now_ms - START_MS;
+            listener(&format!("{:6} {at:7} ms  {}", self.tally.steps, what()));
+        }
+    }
+
+    /// A new link for a client; gives its number.
+    pub fn open_link(&mut self, client: usize) -> usize {
+        let capacity = *self.random.pick(&[200, 2_000, 64_000]);
+        let (link, end) = Link::new(capacity);
+        let worker = self.broker().accept(end);
+        let superseded = None;
+        let greeting = Vec::new();
+        self.lines.push(Line { link, client, worker, superseded, greeting, let_in: false });
+        self.lines.len() - 1
+    }
+
+    /// One step.
+    pub fn step(&mut self) -> Result<(), String> {
+        self.tally.steps += 1;
+        if !self.settling {
+            self.mischief()?;
+        }
+        let turn = self.next_turn();
+        self.take(turn)
+    }
+
+    fn next_turn(&mut self) -> Turn {
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.clear();
+        self.list_turns(&mut turns);
+        let all: usize = turns.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.random.below(all.max(1));
+        let mut chosen = Turn::Time;
+        for (turn, weight) in &turns {
+            if at < *weight {
+                chosen = *turn;
+                break;
+            }
+            at -= weight;
+        }
+        self.turns = turns;
+        chosen
+    }
+
+    fn list_turns(&self, turns: &mut Vec<(Turn, usize)>) {
+        let Some(broker) = &self.broker else { return };
+        let Temper { shard_weight, worker_weight, link_weight, .. } = self.temper;
+        for worker in 0..broker.workers() {
+            let ready = self.lines.iter().any(|line| line.worker == worker && line.link.is_ready());
+            if ready || broker.worker_is_due(worker, self.now_ms) {
+                turns.push((Turn::Worker(worker), worker_weight));
+            }
+        }
+        for shard in 0..broker.shards() {
+            if broker.shard_is_due(shard, self.now_ms) {
+                turns.push((Turn::Shard(shard), shard_weight));
+            }
+        }
+        if broker.reader_is_due() {
+            turns.push((Turn::Reader, 3));
+        }
+        for (number, line) in self.lines.iter().enumerate() {
+            if line.link.upward() > 0 {
+                turns.push((Turn::Up(number), link_weight));
+            }
+            let here = self.clients[line.client].link == Some(number);
+            if line.link.downward() > 0 || (here && line.link.is_over()) {
+                turns.push((Turn::Down(number), link_weight));
+            }
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            if !(self.settling && client.is_content()) {
+                turns.push((Turn::Client(number), 2));
+            }
+        }
+        if !self.settling {
+            turns.push((Turn::Time, 2));
+        }
+    }
+
+    fn take(&mut self, turn: Turn) -> Result<(), String> {
+        if matches!(turn, Turn::Worker(_) | Turn::Shard(_) | Turn::Reader) {
+            self.tell(|| format!("{turn:?}"));
+        }
+        match turn {
+            Turn::Worker(worker) => self.step_worker(worker),
+            Turn::Shard(shard) => {
+                let now_ms = self.now_ms;
+                self.broker().step_shard(shard, now_ms);
+                Ok(())
+            }
+            Turn::Reader => {
+                let now_ms = self.now_ms;
+                self.broker().step_reader(now_ms);
+                Ok(())
+            }
+            Turn::Up(line) => {
+                let most = self.lines[line].link.upward();
+                let count =
+                    if self.random.chance(70) { most } else { self.random.between(1, most) };
+                self.lines[line].link.carry_up(count);
+                Ok(())
+            }
+            Turn::Down(line) => self.carry_down(line),
+            Turn::Client(client) => {
+                self.act(client);
+                Ok(())
+            }
+            Turn::Time => {
+                let step = if self.random.chance(90) {
+                    self.random.between(1, 20)
+                } else {
+                    self.random.between(100, 1500)
+                };
+                self.now_ms += step as u64;
+                Ok(())
+            }
+        }
+    }
+
+    fn step_worker(&mut self, worker: usize) -> Result<(), String> {
+        let lines = self.lines.iter_mut().filter(|line| line.worker == worker);
+        let ready = lines.filter_map(|line| line.link.take_ready()).collect();
+        let now_ms = self.now_ms;
+        let Some(broker) = &mut self.broker else { return Ok(()) };
+        let (mut fault, ledger, listener) = (Ok(()), &mut self.ledger, self.listener);
+        broker.look_at_letters(worker, |letter| {
+            if let Some(listener) = listener
+                && let Some(words) = super::ledger::describe(letter)
+            {
+                listener(&format!("{:25}{words}", ""));
+            }
+            if fault.is_ok() {
+                fault = ledger.letter(letter);
+            }
+        });
+        fault?;
+        broker.step_worker(worker, now_ms, ready);
+        if let Some(bug) = take_panic() {
+            return Err(format!("the broker met a bug: {bug}"));
+        }
+        for number in 0..self.lines.len() {
+            self.look_at(number)?;
+        }
+        let (lines, clients) = (&self.lines, &mut self.clients);
+        for client in clients {
+            client.receiver.note_heard(now_ms, |link, bytes| lines[link].link.was_heard(bytes));
+        }
+        Ok(())
+    }
+
+    /// What the broker has just written: one driver per session (invariant 5).
+    fn look_at(&mut self, number: usize) -> Result<(), String> {
+        let line = &mut self.lines[number];
+        let news = line.link.news();
+        if news.is_empty() {
+            return Ok(());
+        }
+        for byte in news.iter().chain(&(number as u32).to_be_bytes()) {
+            self.tally.digest =
+                (self.tally.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if line.superseded == Some(false) {
+            return Err(format!(
+                "the broker writes to a connection of {} after CONNACK to a newer one",
+                self.clients[line.client].role.name
+            ));
+        }
+        if line.let_in {
+            return Ok(());
+        }
+        line.greeting.extend(news);
+        if let [0x20, _, _, code, ..] = line.greeting[..] {
+            let client = line.client;
+            line.let_in = true;
+            if code == 0 {
+                for (other, older) in self.lines.iter_mut().enumerate() {
+                    let let_in = older.let_in && older.superseded.is_none();
+                    if other != number && older.client == client && let_in {
+                        self.tally.take_overs += u64::from(!older.link.is_closed());
+                        older.superseded = Some(older.link.is_blocked());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_down(&mut self, number: usize) -> Result<(), String> {
+        let link = &mut self.lines[number].link;
+        let most = link.downward();
+        let count =
+            if most == 0 || self.random.chance(70) { most } else { self.random.between(1, most) };
+        let bytes = link.carry_down(count);
+        let over = link.is_over();
+        let client = self.lines[number].client;
+        if self.clients[client].link != Some(number) {
+            return Ok(());
+        }
+        if self.listener.is_some() {
+            let packets = self.clients[client].preview(&bytes);
+            self.tell(|| format!("{} <- [{number}] {packets}", self.clients[client].role.name));
+        }
+        self.clients[client].received(&bytes, &mut self.ledger)?;
+        if over {
+            self.tell(|| format!("{} [{number}] is over", self.clients[client].role.name));
+            self.lines[number].link.cut(true);
+            self.clients[client].lost();
+        }
+        Ok(())
+    }
+
+    fn mischief(&mut self) -> Result<(), String> {
+        let Temper { crash, restart, disk, reclaim, .. } = self.temper;
+        let mut strikes = |once_in: usize| once_in > 0 && self.random.below(once_in) == 0;
+        let (crash, restart) = (strikes(crash), strikes(restart));
+        let (disk, reclaim) = (strikes(disk), strikes(reclaim));
+        if disk {
+            self.fail_a_write();
+        }
+        if reclaim {
+            self.broker().node.store.reclaim().map_err(|error| error.to_string())?;
+        }
+        if crash {
+            self.crash();
+        } else if restart {
+            self.restart()?;
+        }
+        Ok(())
+    }
+
+    fn fail_a_write(&mut self) {
+        use hoopoe_store::memory::FaultKind;
+        let kinds = [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten];
+        let kind = *self.random.pick(&kinds);
+        let nth = self.random.between(1, 5) as u64;
+        self.disk.kv.fail_write(nth, kind);
+        self.tell(|| format!("write {nth} will fail: {kind:?}"));
+        self.ledger.disk_failed = true;
+        self.tally.disk_faults += 1;
+    }
+
+    /// The process is gone, and with it what was not synced.
+    fn crash(&mut self) {
+        self.tell(|| "crash".to_owned());
+        self.tally.crashes += 1;
+        self.ledger.crashes.push(self.now_ms);
+        self.close_broker();
+        let keep = if self.random.chance(50) { 0 } else { self.random.below(6) };
+        self.disk = self.disk.crashed(keep, self.shape.shards);
+        self.start_broker();
+    }
+
+    fn close_broker(&mut self) {
+        self.ledger.overflowed += self.broker().overflowed();
+        self.broker = None;
+        self.ledger.restarted();
+        for line in &mut self.lines {
+            // A connection dies with the process, also one that nobody has closed.
+            line.superseded = Some(true);
+        }
+    }
+
+    fn start_broker(&mut self) {
+        self.now_ms += self.random.between(1, 300) as u64;
+        self.broker = Some(Broker::start(&self.shape, &self.disk, self.now_ms));
+    }
+
+    /// A clean stop and a new start.
+    fn restart(&mut self) -> Result<(), String> {
+        self.tell(|| "clean stop".to_owned());
+        self.tally.restarts += 1;
+        self.broker().tell_to_stop(false);
+        for round in 0..100 {
+            for _ in 0..20 {
+                for worker in 0..self.broker().workers() {
+                    self.step_worker(worker)?;
+                }
+                let now_ms = self.now_ms;
+                let broker = self.broker();
+                for shard in 0..broker.shards() {
+                    broker.step_shard(shard, now_ms);
+                }
+                while broker.reader_is_due() {
+                    broker.step_reader(now_ms);
+                }
+            }
+            if self.broker().workers_ended() {
+                break;
+            }
+            self.now_ms += 200;
+            if round == 80 {
+                return Err("the workers do not end".to_owned());
+            }
+        }
+        let now_ms = self.now_ms;
+        self.ledger.overflowed += self.broker().overflowed();
+        if let Some(broker) = self.broker.take() {
+            broker.finish(now_ms);
+        }
+        self.ledger.restarted();
+        for line in &mut self.lines {
+            line.superseded = Some(true);
+        }
+        self.disk = self.disk.closed(self.shape.shards);
+        self.start_broker();
+        Ok(())
+    }
+
+    /// Lets everything come to its end: all clients connected, every answer given.
+    pub fn settle(&mut self) -> Result<(), String> {
+        self.settling = true;
+        self.disk.kv.set_full(false);
+        let mut still = 0;
+        for _ in 0..MOST_SETTLING_STEPS {
+            let mut turns = std::mem::take(&mut self.turns);
+            turns.clear();
+            self.list_turns(&mut turns);
+            let idle = turns.is_empty();
+            self.turns = turns;
+            if !idle {
+                self.tally.steps += 1;
+                let turn = self.next_turn();
+                if matches!(turn, Turn::Up(_) | Turn::Down(_) | Turn::Client(_)) {
+                    still = 0;
+                }
+                self.take(turn)?;
+                // Whoever waits for a timer waits in vain if time stands still.
+                if self.random.chance(2) {
+                    self.now_ms += 50;
+                }
+                continue;
+            }
+            still += 1;
+            if still > 12 {
+                return Ok(());
+            }
+            self.now_ms += 500;
+        }
+        Err(format!(
+            "no rest after {MOST_SETTLING_STEPS} steps: {}; {:?}",
+            self.unrest(),
+            self.turns
+        ))
+    }
+
+    fn unrest(&self) -> String {
+        let restless = self.clients.iter().filter(|client| !client.is_content());
+        let each = restless.map(|client| {
+            let unfinished = client.publisher.unfinished();
+            format!("{} {:?} with {unfinished} publications", client.role.name, client.phase)
+        });
+        each.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What must be true of a run that has come to rest.
+    pub fn verdict(&mut self) -> Result<(), String> {
+        let overflowed = self.ledger.overflowed + self.broker().overflowed();
+        let mut missing = Vec::new();
+        for number in 0..self.ledger.publications.len() {
+            let message = super::ledger::Message(number);
+            for client in self.clients.iter().filter(|client| !client.receiver.shared) {
+                let receiver = &client.receiver;
+                if receiver.is_owed(message, &self.ledger) && !receiver.has(message) {
+                    missing.push(format!("{} misses {message:?}", client.role.name));
+                }
+            }
+            let members = || self.clients.iter().filter(|client| client.receiver.shared);
+            let owed = |client: &Client| client.receiver.is_owed(message, &self.ledger);
+            // What a member had in delivery with QoS 2 ends with its session [MQTT-4.8.2-5].
+            let qos2 = self.ledger.publication(message).qos == 2;
+            if qos2 && members().any(|client| client.receiver.lives > 0) {
+                continue;
+            }
+            if members().any(owed) && !members().any(|client| client.receiver.had(message)) {
+                missing.push(format!("no member of a group has got {message:?}"));
+            }
+        }
+        // A full queue that drops its oldest, and says so, is the one exception (ruling 13).
+        if missing.len() as u64 > overflowed {
+            return Err(format!("{} ({overflowed} dropped from full queues)", missing.join(", ")));
+        }
+        let published = &self.ledger.publications;
+        self.tally.publications = published.len() as u64;
+        self.tally.acknowledged = published.iter().filter(|p| p.acked.is_some()).count() as u64;
+        self.tally.entries = self.ledger.entries_seen;
+        for client in &self.clients {
+            self.tally.deliveries += client.receiver.deliveries;
+            self.tally.repeats += client.receiver.repeats;
+            self.tally.resumed += client.resumed;
+        }
+        Ok(())
+    }
+
+    /// A client gives up its connection.
+    pub fn cut(&mut self, client: usize, noticed: bool) {
+        if let Some(number) = self.clients[client].link {
+            self.tell(|| format!("[{number}] breaks, noticed: {noticed}"));
+            self.lines[number].link.cut(noticed);
+            self.clients[client].lost();
+        }
+    }
+
+    /// Sends one packet of a client.
+    pub fn send(&mut self, client: usize, packet: &[u8]) {
+        if let Some(number) = self.clients[client].link {
+            let name = &self.clients[client].role.name;
+            self.tell(|| format!("{name} -> [{number}] {}", super::client::describe(packet)));
+            let bytes = self.lines[number].link.send(packet);
+            self.clients[client].receiver.answered(packet, number, bytes);
+        }
+    }
+
+    /// Whether a client is connected.
+    pub fn is_in(&self, client: usize) -> bool {
+        self.clients[client].phase == Phase::In
+    }
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static GUARDED: RefCell<bool> = const { RefCell::new(false) };
+}
+
+fn take_panic() -> Option<String> {
+    PANIC.with_borrow_mut(Option::take)
+}
+
+/// Runs `body`; a panic in it, also one that the broker has caught, becomes the run's fault.
+pub fn guarded<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if GUARDED.with_borrow(|guarded| *guarded) {
+                PANIC.with_borrow_mut(|panic| *panic = Some(info.to_string()));
+            } else {
+                default(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(body));
+    GUARDED.set(false);
+    let panic = take_panic();
+    match result {
+        Ok(result) => result,
+        Err(_) => Err(panic.unwrap_or_else(|| "a panic".to_owned())),
+    }
+}

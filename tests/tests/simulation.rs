@@ -1,0 +1,63 @@
+//! Seeded runs of a whole broker in one thread. `make sim RUNS=…` makes more of them, `make sim
+//! SEED=…` shows one again, step by step.
+
+use std::time::Instant;
+
+use hoopoe_tests::simulation::{Failure, Listener, Tally, run};
+
+/// Runs of an ordinary test.
+const RUNS: u64 = 400;
+/// Runs that are made twice.
+const REPEATED: u64 = 40;
+/// Failures that are told.
+const TOLD: usize = 20;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+#[test]
+fn nothing_that_must_hold_is_broken() {
+    let (first, runs) = match (number("HOOPOE_SIM_SEED"), number("HOOPOE_SIM_RUNS")) {
+        (Some(seed), runs) => (seed, runs.unwrap_or(1)),
+        (None, runs) => (1, runs.unwrap_or(RUNS)),
+    };
+    let listener: Option<Listener> = (runs == 1).then_some(|line| println!("{line}"));
+    let started = Instant::now();
+    let mut all = Tally::default();
+    let mut failures: Vec<Failure> = Vec::new();
+    for seed in first..first + runs {
+        match run(seed, listener) {
+            Ok(tally) => all += tally,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    println!("{runs} runs from seed {first} in {:.1?}: {all:?}", started.elapsed());
+    for failure in failures.iter().take(TOLD) {
+        println!("{failure}; `make sim SEED={}` shows it", failure.seed);
+    }
+    assert!(failures.is_empty(), "{} of {runs} runs failed", failures.len());
+    if runs >= RUNS {
+        // A simulation in which nothing goes wrong proves nothing.
+        let seen = [
+            all.repeats,
+            all.resumed,
+            all.take_overs,
+            all.crashes,
+            all.restarts,
+            all.disk_faults,
+            all.entries,
+        ];
+        assert!(seen.iter().all(|count| *count > 0), "{all:?}");
+        assert!(all.acknowledged * 2 > all.publications && all.deliveries > 0, "{all:?}");
+    }
+}
+
+/// Invariant 9, of the whole broker: same inputs, times and seed, same bytes in the same order.
+#[test]
+fn a_seed_gives_the_same_run_to_the_last_byte() {
+    for seed in 1..=REPEATED {
+        assert_eq!(run(seed, None), run(seed, None));
+    }
+}
