@@ -7,4 +7,5 @@ mod entry;
 mod groups;
 mod messages;
 mod presence;
+mod rooms;
 mod user;
