@@ -48,8 +48,11 @@ fn examples_talk_with_each_other() {
             let said = sender.succeed();
             assert_eq!(said, ["ready", "sent #1", "sent #2", "read #2"], "{sends} to {receives}");
             let said = receiver.succeed();
-            let expected =
-                [format!("#1 {alice}: hello, Bob"), format!("#2 {alice}: bye"), "ok: 0 unread".into()];
+            let expected = [
+                format!("#1 {alice}: hello, Bob"),
+                format!("#2 {alice}: bye"),
+                "ok: 0 unread".into(),
+            ];
             assert_eq!(said, expected, "{receives} from {sends}");
         }
     }
@@ -68,6 +71,10 @@ fn an_example_finds_what_came_while_nobody_ran_it() {
         sender.wait_for("sent #2");
         sender.kill();
         let said = Program::start(call(receives, &broker, &[&bob, "alice"])).succeed();
-        assert_eq!(said, ["ready", "#1 alice: late", "#2 alice: bye", "ok: 0 unread"], "{receives}");
+        assert_eq!(
+            said,
+            ["ready", "#1 alice: late", "#2 alice: bye", "ok: 0 unread"],
+            "{receives}"
+        );
     }
 }
