@@ -78,6 +78,8 @@ pub enum Command {
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
     Read(Box<Call>),
+    /// A room's row is to be stored.
+    KeepRoom(Box<crate::room::KeepRoom>),
     /// An operator changes an account.
     Account(Box<AccountCommand>),
     /// An operator's call is recorded.
@@ -118,6 +120,7 @@ impl Command {
             Command::Attention { user, .. } => Some(user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
+            Command::KeepRoom(keep) => Some(keep.slot()),
             Command::Account(account) => Some(account.user.slot()),
             Command::Audit(_) => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),

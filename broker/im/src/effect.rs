@@ -115,6 +115,18 @@ pub enum Effect {
         /// How it is now.
         account: Option<Arc<Account>>,
     },
+    /// Retention has taken entries of a conversation.
+    Swept {
+        /// How many.
+        entries: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The sweep has walked over all rows of its shard.
+    Walked {
+        /// Bytes of the conversations that are left.
+        alive_bytes: u64,
+    },
     /// A user's connections end.
     Kick {
         /// The user.

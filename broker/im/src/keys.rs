@@ -104,7 +104,7 @@ pub mod user_kind {
 }
 
 /// Kind of a room's row.
-const ROOM: u8 = 0x20;
+pub const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.
 const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
@@ -177,6 +177,19 @@ pub fn log_prefix(of: &ConvKey) -> Key {
 /// The seq or time at the end of a key.
 pub fn seq_of(key: &[u8]) -> u64 {
     key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The seq or number that stands behind a prefix.
+pub fn seq_behind(key: &[u8], prefix: &[u8]) -> u64 {
+    let behind = key.get(prefix.len()..).and_then(<[u8]>::first_chunk::<8>);
+    behind.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Tenant and user of a user's row, and what stands behind them.
+pub fn user_of(key: &[u8]) -> Option<(&str, &str, &[u8])> {
+    let mut parts = key.get(3..)?.splitn(3, |byte| *byte == 0);
+    let mut text = || std::str::from_utf8(parts.next()?).ok();
+    Some((text()?, text()?, parts.next().unwrap_or_default()))
 }
 
 /// The one row of a kind that a user has.

@@ -23,11 +23,13 @@ pub mod presence;
 pub mod refusal;
 #[cfg(test)]
 mod rig;
+pub mod room;
 pub mod roster;
 pub mod rows;
 pub mod service;
 pub mod settings;
 pub mod shard;
+mod sweep;
 pub mod topic;
 pub mod txn;
 pub mod user;

@@ -27,9 +27,13 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
+use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
+
+/// How long presence waits under load before it is asked again.
+const SHED_MS: u64 = 1_000;
 
 /// Something that is due at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,6 +63,7 @@ pub(crate) struct Memory {
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    pub(crate) sweep: Sweep,
     /// Number of the next record of an operator's call; `None` before the first.
     pub(crate) audit_next: Option<u64>,
     /// Groups used lately that are big.
@@ -100,6 +105,7 @@ impl ImShard {
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         let due = crate::due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
+        let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
             shard,
             settings,
@@ -112,6 +118,7 @@ impl ImShard {
                 seats: Seats::default(),
                 desk,
                 due,
+                sweep,
                 audit_next: None,
                 big: HashSet::default(),
                 waiting: HashMap::default(),
@@ -206,7 +213,18 @@ impl ImShard {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
-        [due, lazy, receipts, memory.desk.people.next_timeout()].into_iter().flatten().min()
+        let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
+        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
+    }
+
+    /// Whether presence wants to tell watchers something.
+    pub fn wants_to_tell(&self, now_ms: u64) -> bool {
+        self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    pub fn shed(&mut self, now_ms: u64) {
+        self.memory.desk.people.defer(now_ms + SHED_MS);
     }
 
     /// Does what is due.
@@ -219,6 +237,9 @@ impl ImShard {
         }
         if self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.tell_presence());
+        }
+        if self.memory.sweep.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.sweep());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
@@ -278,6 +299,7 @@ impl ImShard {
         for number in std::mem::take(&mut self.memory.waiting_new) {
             self.memory.waiting.remove(&number);
         }
+        self.memory.desk.people.lost();
         self.rows.forget();
     }
 }
@@ -291,6 +313,7 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
+        Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
         _ => None,
     }
@@ -332,6 +355,7 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
+            Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
             Command::Audit(record) => self.audit(&record).map(|()| None),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),

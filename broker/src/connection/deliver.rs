@@ -289,7 +289,7 @@ impl Worker {
 
 /// Encodes one copy into a connection's output; a packet above the client's maximum is left out
 /// as if it had been sent ([MQTT-3.1.2-25]).
-fn write_to(
+pub(super) fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
     pool: &mut Pool,

@@ -5,6 +5,7 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
+mod census;
 mod closing;
 mod deliver;
 mod handshake;
@@ -16,12 +17,14 @@ mod plan;
 mod publish;
 mod queue;
 mod rate;
+mod room;
 mod session;
 mod socket;
 mod subscribe;
 mod wheel;
 mod worker;
 
+pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 

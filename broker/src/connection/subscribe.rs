@@ -104,6 +104,7 @@ impl Worker {
             reason: ReasonCode::QuotaExceeded,
             what: "SUBSCRIBE: too many shared subscriptions in one packet",
         })?;
+        self.enter_rooms_after(location, subscribe.id);
         let token = self.owe(location, commits, 0, Answer::SubAck(subscribe.id, codes));
         let reply = ReplyTo { location, token };
         if let (Some(session), false) = (stored, accepted.is_empty()) {
@@ -277,6 +278,7 @@ impl Worker {
         }
         let suback = SubAck { id, codes, properties: AckProperties::NONE };
         self.send_packet(location, version, &Packet::SubAck(suback));
+        self.enter_rooms(location, Some(id));
         self.scan_on(location);
     }
 

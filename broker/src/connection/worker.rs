@@ -20,6 +20,7 @@ use super::message::Frames;
 use super::output::{Flush, Output, Pool};
 use super::plan::Plans;
 use super::publish::InternalSubmit;
+use super::room::LocalRooms;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
@@ -117,6 +118,7 @@ pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) plans: Plans,
     pub(super) frames: Frames,
+    pub(super) rooms: LocalRooms,
     pub(super) turn: Turn,
     pub(super) internal: HashMap<u64, InternalSubmit, foldhash::fast::RandomState>,
     pub(super) next_internal: u64,
@@ -154,6 +156,7 @@ impl Worker {
             connections: Slab::new(),
             plans: Plans::new(number),
             frames: Frames::default(),
+            rooms: LocalRooms::default(),
             turn,
             internal: HashMap::default(),
             next_internal: 0,
@@ -212,6 +215,7 @@ impl Worker {
             again.append(&mut self.turn.again);
             self.turn.again = again;
         }
+        self.look_at_rooms();
         self.flush();
         let done = self.connections.is_empty() && self.internal.is_empty() && self.opening == 0;
         let ended = self.stopping && done;
@@ -234,7 +238,9 @@ impl Worker {
     fn wait(&mut self, events: &mut Events, pressed: bool) -> io::Result<()> {
         let timeout = if self.turn.again.is_empty() {
             let into_second = self.started.elapsed().subsec_millis();
-            Duration::from_millis(u64::from(1001 - into_second))
+            let next_second = u64::from(1001 - into_second);
+            let room = self.rooms.next_look_ms().map(|at| at.saturating_sub(self.now_ms));
+            Duration::from_millis(room.unwrap_or(next_second).min(next_second))
         } else if pressed {
             PRESSURE_PAUSE
         } else {

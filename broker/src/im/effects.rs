@@ -117,6 +117,8 @@ impl ImEffects {
                 let done = Command::ForwardDone { outbox };
                 self.env.fabric.shards[usize::from(shard)].put(done.into());
             }
+            Effect::Swept { entries, bytes } => self.env.im.space.swept(entries, bytes),
+            Effect::Walked { alive_bytes } => self.env.im.space.walked(self.shard, alive_bytes),
             Effect::Token { hash, owner: Some(owner) } => {
                 self.env.access.tokens().put(hash, owner);
             }

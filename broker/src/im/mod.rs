@@ -5,25 +5,35 @@
 //! effects to workers, readers and other shards.
 
 mod effects;
+pub mod hook;
 mod mail;
 mod reader;
+pub mod rooms;
+mod space;
 
 pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
+pub use space::LogSpace;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use hoopoe_core::Location;
 use hoopoe_core::index::Index;
 use hoopoe_im::effect::Answer;
+use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
-use hoopoe_im::{Asker, Command, ImSettings};
+use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, Command, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
+use hook::Hook;
+use rooms::{Rooms, Served};
 
 /// HTTP calls that may wait for an answer.
 const MOST_HTTP_CALLS: usize = 4_096;
@@ -37,6 +47,20 @@ pub fn mint_if_asked(op: &mut Op) {
             .ok();
     }
 }
+
+/// An id for a room that is created without one.
+fn fresh_room_id() -> Option<String> {
+    let mut random = [0u8; 10];
+    getrandom::fill(&mut random).ok()?;
+    Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
+const MOST_PACES: usize = 1 << 18;
 
 /// What an HTTP call gets.
 #[derive(Debug)]
@@ -53,14 +77,44 @@ pub struct ImNode {
     pub settings: ImSettings,
     /// Connected devices by internal topic: of a user, a group or channel, a room.
     pub reach: Index<Location>,
+    /// Live rooms.
+    pub rooms: Rooms,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
+    /// How fast users send, and signal, by the hash of tenant and user.
+    sends: DashMap<u64, Pace>,
+    signals: DashMap<u64, Pace>,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
+    hook: OnceLock<Hook>,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings) -> ImNode {
-        ImNode { settings, reach: Index::new(), http: DashMap::new(), next_http: AtomicU64::new(1) }
+    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
+        ImNode {
+            settings,
+            reach: Index::new(),
+            rooms,
+            space: LogSpace::new(shards),
+            sends: DashMap::new(),
+            signals: DashMap::new(),
+            http: DashMap::new(),
+            next_http: AtomicU64::new(1),
+            hook: OnceLock::new(),
+        }
+    }
+
+    /// Whether a user may send a message, or an operation on one, now (ruling 37).
+    pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        take(&self.sends, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may signal now.
+    pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
+        let rate = self.settings.signal_rate;
+        take(&self.signals, (rate, rate), now_ms, user)
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -68,11 +122,50 @@ impl ImNode {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
         mint_if_asked(&mut call.op);
+        if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
+            if let (Asker::Http(number), Some(answer)) = (asker, answer) {
+                self.answer_http(number, Reply::Answer(answer));
+            }
+            return Some(receiver);
+        }
         let slot = call.slot();
         let call = Box::new(call);
         let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
         fabric.shards[fabric.shard_of(slot)].put(command.into());
         Some(receiver)
+    }
+
+    /// Carries out a call to the service `room`, which is answered here or, when it has changed a
+    /// row, once that is stored (the inner `None`). The outer `None`: it is for another service.
+    pub fn call_room(&self, fabric: &Fabric, now_ms: u64, call: &Call) -> Option<Option<Answer>> {
+        let (id, asked) = match room_call(&call.op)? {
+            Ok(asked) => asked,
+            Err(refusal) => return Some(Some(Answer::Refused(refusal))),
+        };
+        let user = &call.caller.user;
+        let caller = Caller { user: &user.id, admin: call.caller.privileged };
+        let served =
+            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_room_id);
+        let Served { room, answer, store } = match served {
+            Ok(served) => served,
+            Err(refusal) => return Some(Some(Answer::Refused(refusal))),
+        };
+        let Some(row) = store else { return Some(Some(Answer::Value(answer))) };
+        let (tenant, room) = ((&*user.tenant).into(), (&*room).into());
+        let keep = KeepRoom { tenant, room, row, answer, asker: call.asker };
+        fabric.shards[fabric.shard_of(keep.slot())].put(Command::KeepRoom(Box::new(keep)).into());
+        Some(None)
+    }
+
+    /// Content is judged by this from now on.
+    pub fn set_hook(&self, hook: Hook) {
+        // Set once, at the start.
+        let _ = self.hook.set(hook);
+    }
+
+    /// Who judges content, if somebody does.
+    pub fn hook(&self) -> Option<&Hook> {
+        self.hook.get()
     }
 
     /// A place to wait for an answer; `None` when too many wait.
@@ -102,4 +195,16 @@ impl ImNode {
             let _ = waiting.send(reply);
         }
     }
+}
+
+/// One token of a user's bucket.
+fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
+    let (per_sec, burst) = rate;
+    if paces.len() >= MOST_PACES {
+        paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
+    }
+    let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
+    let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
+    let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
+    pace.take(per_sec, burst, now_ms)
 }

@@ -27,6 +27,8 @@ use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
+use crate::im::hook::Hook;
+use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -70,7 +72,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let api = Api::new(node.env.clone(), &settings)?;
+    let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
         http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
@@ -151,6 +153,7 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
+        let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let env = Arc::new(Env {
             fabric,
             access,
@@ -162,9 +165,12 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile()),
+            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
             subscribers: AtomicU64::new(1),
         });
+        if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
+            env.im.set_hook(hook);
+        }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
@@ -231,18 +237,7 @@ impl Node {
                 interval,
             )));
         }
-        let store = self.store.clone();
-        tasks.push(tokio::spawn(async move {
-            let mut every = tokio::time::interval(RECLAIM_EVERY);
-            loop {
-                every.tick().await;
-                let store = store.clone();
-                let reclaimed = tokio::task::spawn_blocking(move || store.reclaim_if_due()).await;
-                if let Ok(Err(error)) = reclaimed {
-                    tracing::error!(%error, "space could not be given back");
-                }
-            }
-        }));
+        tasks.push(tokio::spawn(reclaim(self.store.clone(), self.env.clone())));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
         if settings.broker.durability != Durability::Memory {
             tasks.extend(self.open_control(&settings.broker.data_dir));
@@ -294,6 +289,22 @@ impl Node {
     }
 }
 
+/// Gives the space of what is dead back, when it is worth it.
+async fn reclaim(store: Store, env: Arc<Env>) {
+    let mut every = tokio::time::interval(RECLAIM_EVERY);
+    loop {
+        every.tick().await;
+        let (store, env) = (store.clone(), env.clone());
+        let reclaimed = tokio::task::spawn_blocking(move || {
+            store.reclaim_if_due()?;
+            if env.im.space.take_due() { store.reclaim_log() } else { Ok(()) }
+        });
+        if let Ok(Err(error)) = reclaimed.await {
+            tracing::error!(%error, "space could not be given back");
+        }
+    }
+}
+
 async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>, api: Arc<Api>) {
     let ended = crate::admin::serve(listener, admin, Some(api), std::future::pending()).await;
     if let Err(error) = ended {
@@ -321,6 +332,10 @@ fn open_shards(
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
+    hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
+        env.im.rooms.restore(now_ms, tenant, room, row);
+    })
+    .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
         let (view, restored) =

@@ -183,6 +183,13 @@ impl Settings {
             let message = format!("more than im.group_members_max, which is {most}");
             found.add("im.small_group_members", message);
         }
+        let (sweep, day) = (im.sweep_interval_secs, 24 * 3600);
+        found.range("im.sweep_interval_secs", sweep, 1, day);
+        let session = u64::from(self.mqtt.session_expiry_max_secs);
+        if im.device_keep_secs > 0 && im.device_keep_secs < session {
+            let message = format!("less than mqtt.session_expiry_max_secs, which is {session}");
+            found.add("im.device_keep_secs", message);
+        }
         found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
         if let Some(url) = &im.hook.url {

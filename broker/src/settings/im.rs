@@ -4,6 +4,7 @@
 //! [`hoopoe_im::ImSettings`].
 
 use hoopoe_im::ImSettings;
+use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,44 @@ impl Default for HookSettings {
     }
 }
 
+/// `[im.rooms]`: live rooms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoomsSection {
+    /// SUBSCRIBE to a room that nobody created makes an open one without an owner.
+    pub auto_create: bool,
+    /// Messages kept for those who join.
+    pub ring_messages: u32,
+    /// Bytes of those.
+    pub ring_bytes: u32,
+    /// Messages of the lane `chat` that one receiver gets a second.
+    pub chat_per_sec: u32,
+    /// Messages of the lane `hi` that one receiver gets a second.
+    pub hi_per_sec: u32,
+    /// Rooms a user may be in.
+    pub joined_per_user: u32,
+    /// Rooms a user may own.
+    pub owned_per_user: u32,
+    /// Rooms of this broker.
+    pub max_rooms: u32,
+}
+
+impl Default for RoomsSection {
+    fn default() -> RoomsSection {
+        let rooms = RoomSettings::default();
+        RoomsSection {
+            auto_create: rooms.auto_create,
+            ring_messages: rooms.ring_messages as u32,
+            ring_bytes: rooms.ring_bytes as u32,
+            chat_per_sec: rooms.chat_per_sec,
+            hi_per_sec: rooms.hi_per_sec,
+            joined_per_user: rooms.joined_max as u32,
+            owned_per_user: rooms.owned_max as u32,
+            max_rooms: rooms.rooms_max as u32,
+        }
+    }
+}
+
 /// `[im]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -136,6 +175,13 @@ pub struct ImSection {
     pub pending_requests: u32,
     /// How long a client message id is remembered.
     pub dedup_window_secs: u64,
+    /// Client message ids remembered per sender and conversation; 0 is no limit.
+    pub dedup_window_entries: u32,
+    /// How long a device that does not connect is remembered, with its cursors and its push
+    /// token; 0 is for ever.
+    pub device_keep_secs: u64,
+    /// How often everything is looked through for what has to go.
+    pub sweep_interval_secs: u64,
     /// Entries replayed per conversation at a login.
     pub replay_per_conversation: u64,
     /// Users whose presence a user may watch.
@@ -146,6 +192,8 @@ pub struct ImSection {
     pub retention: RetentionSettings,
     /// What is kept of big groups and channels.
     pub retention_big: RetentionSettings,
+    /// Live rooms.
+    pub rooms: RoomsSection,
     /// The content hook.
     pub hook: HookSettings,
 }
@@ -179,17 +227,41 @@ impl Default for ImSection {
             mentions_per_message: profile.mentions_max as u32,
             pending_requests: profile.requests_max as u32,
             dedup_window_secs: profile.dedup_secs,
+            dedup_window_entries: profile.dedup_entries as u32,
+            device_keep_secs: profile.device_keep_secs,
+            sweep_interval_secs: profile.sweep_secs,
             replay_per_conversation: profile.replay_max,
             presence_watches: profile.watches_max as u32,
             presence_grace_secs: profile.presence_grace_secs,
             retention: RetentionSettings::of(profile.retention),
             retention_big: RetentionSettings::of(profile.retention_big),
+            rooms: RoomsSection::default(),
             hook: HookSettings::default(),
         }
     }
 }
 
 impl ImSection {
+    /// What live rooms allow: their own settings, and the limits of every sender.
+    pub fn room_settings(&self) -> RoomSettings {
+        let rooms = &self.rooms;
+        RoomSettings {
+            auto_create: rooms.auto_create,
+            ring_messages: rooms.ring_messages as usize,
+            ring_bytes: rooms.ring_bytes as usize,
+            chat_per_sec: rooms.chat_per_sec,
+            hi_per_sec: rooms.hi_per_sec,
+            sends: SendRate { per_sec: self.sends_per_sec, burst: self.send_burst },
+            signals: SendRate { per_sec: self.signals_per_sec, burst: self.signals_per_sec },
+            payload_bytes: self.payload_max_bytes as usize,
+            signal_bytes: self.signal_max_bytes as usize,
+            joined_max: rooms.joined_per_user as usize,
+            owned_max: rooms.owned_per_user as usize,
+            rooms_max: rooms.max_rooms as usize,
+            ..RoomSettings::default()
+        }
+    }
+
     /// The settings as the profile wants them.
     pub fn profile(&self) -> ImSettings {
         ImSettings {
@@ -218,6 +290,9 @@ impl ImSection {
             mentions_max: self.mentions_per_message as usize,
             requests_max: self.pending_requests as usize,
             dedup_secs: self.dedup_window_secs,
+            dedup_entries: self.dedup_window_entries as usize,
+            device_keep_secs: self.device_keep_secs,
+            sweep_secs: self.sweep_interval_secs,
             replay_max: self.replay_per_conversation,
             retention: self.retention.kept(),
             retention_big: self.retention_big.kept(),
@@ -234,6 +309,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_profile() {
         assert_eq!(ImSection::default().profile(), ImSettings::default());
+        assert_eq!(ImSection::default().room_settings(), RoomSettings::default());
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct Shard {
     im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
+    env: Arc<Env>,
     number: usize,
     mailbox: Arc<Mailbox<ShardMail>>,
     commands: Vec<ShardMail>,
@@ -85,8 +86,9 @@ impl Shard {
             im,
             im_pending: Pending::default(),
             im_effects,
-            effects: Effects::new(number, env, counters.clone()),
+            effects: Effects::new(number, env.clone(), counters.clone()),
             counters,
+            env,
             number,
             mailbox,
             commands: Vec::new(),
@@ -149,6 +151,9 @@ impl Shard {
         }
         self.view.on_tick(now, &mut batch);
         if self.view.is_writing() {
+            if self.im.wants_to_tell(now) && self.env.fabric.under_pressure() {
+                self.im.shed(now);
+            }
             self.im.on_tick(now, &mut batch, &mut self.im_pending);
         }
         if !batch.is_empty() || !self.im_pending.is_empty() {

@@ -18,6 +18,7 @@ pub mod rocks;
 mod rows;
 pub mod settings;
 pub mod store;
+mod survey;
 pub mod view;
 
 pub use command::Command;
@@ -30,4 +31,5 @@ pub use read::{QueuePage, Reader, RetainedPage};
 pub use rows::wire;
 pub use settings::{Durability, Overflow, ShardSettings, StoreSettings};
 pub use store::Store;
+pub use survey::SessionSurvey;
 pub use view::{Restored, RestoredGroup, RestoredSession, ShardView};

@@ -52,7 +52,8 @@ impl Default for PresenceSettings {
             interval_ms: 1_000,
             watches: 500,
             watchers: 10_000,
-            notices_per_tick: 4_096,
+            // A few milliseconds of a shard's time, then messages have their turn.
+            notices_per_tick: 512,
         }
     }
 }

@@ -59,6 +59,10 @@ pub struct Presence {
     leaving: BTreeSet<(u64, User)>,
     /// Whose watchers are to be told, and when.
     telling: BTreeSet<(u64, User)>,
+    /// Nobody is told before.
+    quiet_until: u64,
+    /// Whose rows were lost with a batch.
+    unsaved: BTreeSet<User>,
 }
 
 impl Presence {
@@ -70,6 +74,8 @@ impl Presence {
             people: HashMap::new(),
             leaving: BTreeSet::new(),
             telling: BTreeSet::new(),
+            quiet_until: 0,
+            unsaved: BTreeSet::new(),
         }
     }
 
@@ -223,10 +229,9 @@ impl Presence {
     /// When [`Presence::on_tick`] has something to do, in milliseconds since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
         let first = |set: &BTreeSet<(u64, User)>| set.first().map(|(at, _)| *at);
-        match (first(&self.leaving), first(&self.telling)) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let telling = first(&self.telling).map(|at| at.max(self.quiet_until));
+        let unsaved = (!self.unsaved.is_empty()).then_some(0);
+        [first(&self.leaving), telling, unsaved].into_iter().flatten().min()
     }
 
     /// Ends grace times and tells watchers what is due, at most as many as the settings say;
@@ -234,11 +239,15 @@ impl Presence {
     /// policy, roster and blocks let the watcher see the user.
     pub fn on_tick(&mut self, now: u64, mut sees: impl FnMut(&User, &User) -> bool) -> Tick {
         let mut tick = Tick::default();
+        self.save_again(&mut tick);
         while let Some((at, user)) = self.leaving.first().filter(|(at, _)| *at <= now).cloned() {
             self.leaving.remove(&(at, user.clone()));
             if let Some(row) = self.left(now, &user) {
                 tick.rows.push((user, row));
             }
+        }
+        if now < self.quiet_until {
+            return tick;
         }
         while let Some((at, user)) = self.telling.first().filter(|(at, _)| *at <= now).cloned() {
             if !self.tell(now, &user, &mut sees, &mut tick) {
@@ -248,6 +257,36 @@ impl Presence {
             self.forget(&user);
         }
         tick
+    }
+
+    /// Under load, watchers are told later: nothing is lost by it, what happens meanwhile merges.
+    pub fn defer(&mut self, until: u64) {
+        self.quiet_until = self.quiet_until.max(until);
+    }
+
+    /// The last batch was not committed: rows given since may not be written, watchers not told.
+    /// Both is done again.
+    pub fn lost(&mut self) {
+        for (user, person) in &mut self.people {
+            self.unsaved.insert(user.clone());
+            for watcher in person.watchers.values_mut().filter(|watcher| !watcher.hidden) {
+                watcher.told = 0;
+            }
+            if person.due.is_none() && !person.watchers.is_empty() {
+                person.due = Some(0);
+                self.telling.insert((0, user.clone()));
+            }
+        }
+    }
+
+    /// Gives rows that were lost, at most as many as a tick gives notices.
+    fn save_again(&mut self, tick: &mut Tick) {
+        for _ in 0..self.settings.notices_per_tick.max(1) {
+            let Some(user) = self.unsaved.pop_first() else { return };
+            if let Some(person) = self.people.get(&user) {
+                tick.rows.push((user, person.row.clone()));
+            }
+        }
     }
 
     /// The process ends: grace times end now, and nobody is here any more. Gives the rows to be

@@ -412,6 +412,44 @@ fn a_full_tick_goes_on_with_the_next() {
 }
 
 #[test]
+fn under_load_notices_wait_and_merge() {
+    let mut presence = Presence::new(SETTINGS, 0);
+    let bob = key("bob");
+    presence.device_connected(0, &bob, 1, None);
+    presence.watch(0, &key("alice"), &bob, None, None, true).unwrap();
+    presence.set(5, &bob, None, Show::parse("dnd").unwrap(), StatusText::default());
+    presence.defer(1_005);
+    assert_eq!(presence.next_timeout(), Some(1_005));
+    assert_eq!(presence.on_tick(1_004, |_, _| true), Tick::default());
+    presence.set(1_004, &bob, None, Show::parse("away").unwrap(), StatusText::default());
+    let tick = presence.on_tick(1_005, |_, _| true);
+    assert_eq!(tick.changes.len(), 1);
+    assert!(tick.changes[0].payload.contains("\"away\""));
+}
+
+#[test]
+fn what_a_lost_batch_held_is_written_and_told_again() {
+    let settings = PresenceSettings { notices_per_tick: 1, ..SETTINGS };
+    let mut presence = Presence::new(settings, 0);
+    let (alice, bob) = (key("alice"), key("bob"));
+    let row = presence.device_connected(1, &bob, 1, None).unwrap();
+    presence.watch(2, &alice, &bob, None, None, true).unwrap();
+    presence.watch(2, &key("blocked"), &bob, None, None, false).unwrap();
+    presence.device_connected(3, &alice, 2, None);
+    presence.lost();
+    let (mut rows, mut told) = (Vec::new(), Vec::new());
+    while presence.next_timeout().is_some() {
+        let tick = presence.on_tick(4, |watcher, _| *watcher != key("blocked"));
+        assert!(tick.rows.len() <= 1 && tick.changes.len() <= 1, "{tick:?}");
+        rows.extend(tick.rows);
+        told.extend(tick.changes.into_iter().map(|change| change.watcher));
+    }
+    assert_eq!(rows[1], (bob, row));
+    assert_eq!((rows[0].0.clone(), rows.len()), (alice.clone(), 2));
+    assert_eq!(told, [alice]);
+}
+
+#[test]
 fn nothing_stays_in_memory_for_nobody() {
     let mut driver = Driver::new(SETTINGS);
     driver.run(

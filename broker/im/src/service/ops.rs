@@ -59,6 +59,8 @@ pub enum Op {
     RoomBan(RoomUser),
     RoomUnban(RoomUser),
     RoomMembers(RoomMembers),
+    RoomInvite(RoomUsers),
+    RoomRole(RoomRole),
     PresenceWatch(Users),
     PresenceUnwatch(Users),
     PresenceGet(Users),
@@ -482,6 +484,38 @@ request! {
         /// When it ends, ms since the epoch; never without it.
         #[serde(default, deserialize_with = "some")]
         until: Option<u64>,
+    }
+}
+request! {
+    /// `room/invite`
+    RoomUsers {
+        /// The room.
+        room: String,
+        /// The users.
+        users: Vec<String>,
+    }
+}
+
+/// What a user is in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum RoomRank {
+    /// May mute, ban, invite and close.
+    Moderator,
+    /// No rights over others.
+    #[default]
+    Member,
+}
+
+request! {
+    /// `room/role`
+    RoomRole {
+        /// The room.
+        room: String,
+        /// The user.
+        user: String,
+        /// The new rank.
+        role: RoomRank,
     }
 }
 request! {

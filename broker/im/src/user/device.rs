@@ -27,6 +27,9 @@ const PUSH_TOKEN_MAX_BYTES: usize = 4 * 1024;
 pub struct DeviceRow {
     /// When it connected last, ms since the epoch.
     pub since_ms: u64,
+    /// When it was seen to be gone last, ms since the epoch.
+    #[serde(default)]
+    pub gone_ms: u64,
     /// Its session outlives its connection: it has cursors of its own.
     pub stored: bool,
     /// What kind of address it came from.
@@ -54,6 +57,7 @@ impl Work<'_> {
         }
         let row = DeviceRow {
             since_ms: self.now_ms,
+            gone_ms: 0,
             stored: device.stored,
             address_class: device.address_class.to_owned(),
             push: before.and_then(|row| row.push),
@@ -97,8 +101,7 @@ impl Work<'_> {
     /// `device/kick`
     pub(crate) fn device_kick(&mut self, caller: &Caller, client: &str) -> Result<Value, Fault> {
         let user = &caller.user;
-        let known = self.memory.seats.of(user).iter().any(|seat| *seat.client == *client);
-        if !known {
+        if !self.memory.seats.has(user, client) {
             return Err(Refusal::not_found(format!("device {client:?} is not connected")).into());
         }
         let by = caller.device.clone();
@@ -131,8 +134,16 @@ impl Work<'_> {
 
     /// A device is gone: what it has acknowledged is written.
     pub(crate) fn disconnected(&mut self, device: &Device) -> Result<(), Fault> {
+        let user = &device.user;
         self.memory.seats.leave(device);
+        if !self.memory.seats.has(user, &device.client) {
+            let key = keys::user_name(&user.tenant, &user.id, user_kind::DEVICE, &device.client);
+            if let Some(row) = self.txn.json::<DeviceRow>(&key)? {
+                let row = DeviceRow { gone_ms: self.now_ms, ..row };
+                self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
+            }
+        }
         self.presence_gone(device);
-        self.flush_cursors(Some(&device.user))
+        self.flush_cursors(Some(user))
     }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, header};
 use hoopoe_im::User;
@@ -13,8 +12,8 @@ use hoopoe_im::id::is_id;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::Caller;
 
-use super::Api;
 use super::failure::Failure;
+use super::{Api, now_ms};
 use crate::access::{DEFAULT_TENANT, is_token, sha256};
 
 /// The user an operator acts for.
@@ -158,10 +157,6 @@ pub fn in_development(api: &Api, peer: SocketAddr) -> bool {
     api.development
         && peer.ip().to_canonical().is_loopback()
         && api.env.access.accounts().is_empty()
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]

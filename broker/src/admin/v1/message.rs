@@ -1,7 +1,6 @@
 //! `POST /v1/messages`: what back ends send (ruling 20). No policy of users holds it back.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -18,7 +17,7 @@ use serde_json::Value;
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, service};
+use super::{Api, now_ms, service};
 
 /// Seconds until a message expires, at most: as MQTT counts them.
 const EXPIRY_MAX_SECS: u64 = u32::MAX as u64;
@@ -74,8 +73,7 @@ pub(super) async fn send(
         Who::Nobody => return Err(Failure::unauthorized("expected Authorization: Bearer")),
     };
     let body = body?;
-    let message: Message =
-        serde_json::from_slice(&body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let message = parsed(&body)?;
     let from = message.from.clone().or(own);
     let from = from.ok_or_else(|| Refusal::bad_request("from: name the sender"))?;
     if !is_id(&from) {
@@ -90,6 +88,18 @@ pub(super) async fn send(
     api.command(Command::Send(Box::new(send)));
     let reply = api.answer(Some(waiting)).await?;
     service::answered(reply, &me).map(Json)
+}
+
+fn parsed(body: &[u8]) -> Result<Message, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
+}
+
+/// Whether a body is a request at all.
+///
+/// # Errors
+/// What is wrong in it and where.
+pub(super) fn check(body: &[u8]) -> Result<(), Refusal> {
+    parsed(body).map(drop)
 }
 
 fn read(message: Message, from: User, now_ms: u64) -> Result<hoopoe_im::command::Send, Refusal> {
@@ -145,23 +155,19 @@ fn read(message: Message, from: User, now_ms: u64) -> Result<hoopoe_im::command:
     })
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(body: &str) -> Result<hoopoe_im::command::Send, String> {
-        let message = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    fn sent(body: &str) -> Result<hoopoe_im::command::Send, String> {
+        let message = parsed(body.as_bytes()).map_err(|refusal| refusal.message.into_owned())?;
         let from = User { tenant: "t".into(), id: "shop".into() };
         read(message, from, 1_000).map_err(|refusal| refusal.message.into_owned())
     }
 
     #[test]
     fn a_message_is_read_as_a_device_would_send_it() {
-        let send = parsed(
+        let send = sent(
             r#"{"to":"u/bob","cid":"order-7","payload_base64":"aGk=","content_type":"text/plain",
                 "expiry":2,"at":["bob","all"]}"#,
         )
@@ -173,7 +179,7 @@ mod tests {
         assert_eq!(send.mentions, ["bob".into()]);
         let properties = PublishProperties::from_forwardable(&send.properties);
         assert_eq!(properties.content_type, Some("text/plain"));
-        assert!(parsed(r#"{"to":"g/team","cid":"1","at":"all"}"#).unwrap().at_all);
+        assert!(sent(r#"{"to":"g/team","cid":"1","at":"all"}"#).unwrap().at_all);
     }
 
     #[test]
@@ -189,7 +195,7 @@ mod tests {
             (r#"{"to":"u/bob","cid":"1","at":["a b"]}"#, "at:"),
             (r#"{"to":"u/bob","cid":"1","colour":"red"}"#, "colour"),
         ] {
-            let error = parsed(body).unwrap_err();
+            let error = sent(body).unwrap_err();
             assert!(error.contains(names), "{body}: {error}");
         }
     }

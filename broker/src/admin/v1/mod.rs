@@ -6,16 +6,22 @@
 //! may do is judged where it is carried out.
 
 mod auth;
+mod connected;
 mod entry;
 mod failure;
 mod message;
+mod openapi;
+mod operator;
 mod origin;
 mod rate;
 mod service;
+mod stored;
+mod table;
+mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use axum::Router;
@@ -23,9 +29,13 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use hoopoe_im::Command;
-use tokio::sync::oneshot;
+use hoopoe_im::refusal::Fault;
+use hoopoe_im::service::query::Query;
+use hoopoe_store::{Reader, StoreError};
+use serde_json::Value;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::routes::method_not_allowed;
 use crate::connection::Env;
@@ -43,6 +53,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a shard or reader may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Slow work at once.
+const SLOW_MAX: usize = 2;
+
 /// What the API answers from.
 pub struct Api {
     env: Arc<Env>,
@@ -52,6 +65,9 @@ pub struct Api {
     origins: Origins,
     rates: Option<RequestRates>,
     started: Instant,
+    reader: Reader,
+    /// Places for what takes long: hashing, reading for operators.
+    slow: Semaphore,
 }
 
 impl Api {
@@ -59,7 +75,7 @@ impl Api {
     ///
     /// # Errors
     /// When the file of the admin token cannot be read, or holds none.
-    pub fn new(env: Arc<Env>, settings: &Settings) -> anyhow::Result<Arc<Api>> {
+    pub fn new(env: Arc<Env>, reader: Reader, settings: &Settings) -> anyhow::Result<Arc<Api>> {
         let http = &settings.http;
         let token = match (&http.admin_token, &http.admin_token_file) {
             (Some(token), _) => Some(token.reveal().to_owned()),
@@ -89,6 +105,8 @@ impl Api {
             origins: Origins::new(&http.origins, local),
             rates: (rate.per_sec > 0).then(|| RequestRates::new(rate)),
             started: Instant::now(),
+            reader,
+            slow: Semaphore::new(SLOW_MAX),
         }))
     }
 
@@ -96,8 +114,10 @@ impl Api {
     pub(super) fn routes(self: &Arc<Api>) -> Router {
         Router::new()
             .route("/v1/messages", post(message::send))
+            .route("/v1/openapi.json", get(openapi::show))
             .route("/v1/tokens", post(service::create_token))
             .route("/v1/{service}/{op}", post(service::call))
+            .route("/v1/admin/{noun}/{op}", post(operator::call))
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(from_fn_with_state(self.clone(), guard))
@@ -124,6 +144,37 @@ impl Api {
             Ok(Err(_)) => Err(Failure::unavailable("the store failed: the outcome is not known")),
             Err(_) => Err(Failure::unavailable("no answer in time: the outcome is not known")),
         }
+    }
+
+    /// Reads from the store, away from the control thread.
+    async fn look<T: Send + 'static>(
+        self: &Arc<Api>,
+        look: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        // The semaphore is never closed.
+        let _place = self.slow.acquire().await.ok();
+        let reader = self.reader.clone();
+        match tokio::task::spawn_blocking(move || look(&reader)).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store cannot be read");
+                Err(Failure::unavailable("nothing can be read at the moment"))
+            }
+            Err(_) => Err(Failure::unavailable("the reading has failed")),
+        }
+    }
+
+    /// Reads rows of the profile, away from the control thread.
+    async fn read(
+        self: &Arc<Api>,
+        read: impl FnOnce(&Query) -> Result<Value, Fault> + Send + 'static,
+    ) -> Result<Value, Failure> {
+        let found = self.look(move |reader| match read(&Query::new(reader.kv(), now_ms())) {
+            Ok(value) => Ok(Ok(value)),
+            Err(Fault::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Fault::Store(error)) => Err(error),
+        });
+        found.await?.map_err(Failure::from)
     }
 
     fn admits(&self, who: &Who, address: IpAddr) -> bool {
@@ -173,4 +224,8 @@ fn admit(api: &Api, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Failur
         return Err(Failure::too_many());
     }
     who
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

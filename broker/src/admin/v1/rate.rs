@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let rates = RequestRates::new(RequestRate { per_sec: 10, burst: 3 });
-        let at = |ms| Duration::from_millis(1_000_000_u64 + ms);
-        let admitted = |ms| rates.admit(at(ms), &"alice");
+        let at = |ms: u64| Duration::from_millis(1_000_000 + ms);
+        let admitted = |ms: u64| rates.admit(at(ms), &"alice");
         assert_eq!([0, 0, 0, 0].map(admitted), [true, true, true, false]);
         assert!(rates.admit(at(0), &"bob"));
         assert_eq!([99, 100, 100, 200].map(admitted), [false, true, false, true]);

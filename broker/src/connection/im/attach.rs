@@ -8,7 +8,7 @@ use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::rows::UserConv;
 use hoopoe_im::service::sync::Login;
 
-use super::{ImDevice, InboxFilter, is_im_user};
+use super::{ImDevice, is_im_user};
 use crate::connection::Connection;
 use crate::connection::closing::Cause;
 use crate::connection::session::Session;
@@ -49,21 +49,15 @@ impl Worker {
         location: Location,
         filters: Vec<(Box<str>, hoopoe_codec::SubscribeOptions, u32)>,
     ) {
-        if let Some(session) = self.connection(location).and_then(Connection::session)
-            && let Some(im) = &mut session.im
-        {
-            im.filters.extend(
-                filters.into_iter().map(|(filter, options, identifier)| InboxFilter {
-                    filter,
-                    options,
-                    identifier,
-                }),
-            );
+        for (filter, options, identifier) in filters {
+            self.im_subscribed(location, &filter, options, identifier);
         }
+        self.enter_rooms(location, None);
     }
 
     /// A session's connection ends: nothing is to reach it, what it has acknowledged is told.
     pub(in crate::connection) fn im_detach(&mut self, location: Location, session: &mut Session) {
+        self.leave_rooms(session);
         let Some(mut im) = session.im.take() else { return };
         let env = self.env.clone();
         let bits = location.to_bits();
@@ -173,6 +167,7 @@ impl Worker {
         let gaps = im.step.load(login.starts, replay_max);
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
+        self.hear_rooms(location);
         self.im_gaps(location, gaps);
         self.im_background_again(location);
         self.im_note_moved(location);

@@ -24,6 +24,7 @@ use hoopoe_im::id::is_id;
 pub use publish::ImOwed;
 use service::Waiting;
 
+use super::room::Memberships;
 use crate::access::Identity;
 
 /// A connected device.
@@ -41,6 +42,8 @@ pub struct ImDevice {
     calls: HashMap<u64, Waiting>,
     /// Its cursors have moved since the last report.
     moved: bool,
+    /// Live rooms it is in.
+    pub rooms: Memberships,
 }
 
 /// A filter below `im/me/` that the client has subscribed to itself (ruling 28).
@@ -65,6 +68,7 @@ impl ImDevice {
             filters: Vec::new(),
             calls: HashMap::default(),
             moved: false,
+            rooms: Memberships::default(),
         }
     }
 }

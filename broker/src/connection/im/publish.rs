@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
+use crate::im::hook::{is_asked_about, overrun};
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -152,9 +153,11 @@ impl Worker {
             Published::Foreground => {
                 self.im_attention(location, incoming.user, false, incoming.answer)
             }
-            Published::RoomMessage { .. } => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                self.im_refuse(location, incoming.answer, None, refusal)
+            Published::RoomMessage { room, lane } => {
+                let Incoming { publish, properties, answer, expires_at_ms, .. } = incoming;
+                let said = (lane, publish.payload, expires_at_ms);
+                let done = self.publish_to_room(location, room, said, &properties.without_ours);
+                self.im_judged(location, answer, properties.cid, done)
             }
         }
     }
@@ -180,6 +183,9 @@ impl Worker {
                 return self.im_refuse(location, answer, cid.as_deref(), refusal);
             }
         };
+        if !self.env.im.may_send(self.now_ms, &user) {
+            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+        }
         let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
@@ -198,7 +204,7 @@ impl Worker {
             privileged: false,
             asker,
         };
-        self.command(slot, Command::Send(Box::new(send)));
+        self.im_judge(slot, Command::Send(Box::new(send)), asker);
         Ok(())
     }
 
@@ -212,6 +218,9 @@ impl Worker {
     ) -> Result<(), Fault> {
         let Incoming { publish, properties, answer, user, device, marker, .. } = incoming;
         let cid: Option<Arc<str>> = properties.cid.map(Arc::from);
+        if !self.env.im.may_send(self.now_ms, &user) {
+            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+        }
         let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
@@ -231,7 +240,7 @@ impl Worker {
             marker,
             asker,
         };
-        self.command(slot, Command::Operate(Box::new(operate)));
+        self.im_judge(slot, Command::Operate(Box::new(operate)), asker);
         Ok(())
     }
 
@@ -243,12 +252,17 @@ impl Worker {
         incoming: Incoming<'_>,
     ) -> Result<(), Fault> {
         let Incoming { publish, properties, answer, user, .. } = incoming;
+        if !self.env.im.may_signal(self.now_ms, &user) {
+            return self.im_refuse(location, answer, properties.cid, too_fast());
+        }
         let conv = match to {
             SignalTarget::User(peer) => ConvKey::pair(&user.tenant, &user.id, peer),
             SignalTarget::Group(group) => ConvKey::group(&user.tenant, group),
-            SignalTarget::Room(_) => {
-                let refusal = Refusal::not_found("not offered by this broker");
-                return self.im_refuse(location, answer, None, refusal);
+            SignalTarget::Room(room) => {
+                let payload = publish.payload;
+                let done =
+                    self.signal_to_room(location, room, kind, payload, &properties.without_ours);
+                return self.im_judged(location, answer, properties.cid, done);
             }
         };
         let owed = ImOwed { conv: conv.wire(&user.id), ..ImOwed::default() };
@@ -267,6 +281,17 @@ impl Worker {
         Ok(())
     }
 
+    /// Content goes to its shard, by way of the content hook where there is one.
+    fn im_judge(&mut self, slot: hoopoe_core::Slot, command: Command, asker: Asker) {
+        let hook = self.env.im.hook().filter(|_| is_asked_about(&command));
+        let Some(hook) = hook else { return self.command(slot, command) };
+        if hook.ask(command).is_err()
+            && let Asker::Connection(reply) = asker
+        {
+            self.im_answered(reply, Outcome::Refused(overrun()));
+        }
+    }
+
     /// Owes an acknowledgement that waits for an answer.
     pub(super) fn im_owe(
         &mut self,
@@ -278,6 +303,23 @@ impl Worker {
         let owed = Owed { im: Some(Box::new(im)), bytes, ..Owed::from(answer) };
         let token = self.owe_with(location, 1, 0, owed);
         Asker::Connection(ReplyTo { location, token })
+    }
+
+    /// Acknowledges a publication that was judged here.
+    fn im_judged(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        cid: Option<&str>,
+        judged: Result<(), Refusal>,
+    ) -> Result<(), Fault> {
+        match judged {
+            Ok(()) => {
+                self.owe(location, 0, 0, answer);
+                Ok(())
+            }
+            Err(refusal) => self.im_refuse(location, answer, cid, refusal),
+        }
     }
 
     /// Refuses a publication without asking anybody.
@@ -407,6 +449,11 @@ impl Worker {
         let topic = format!("im/me/sys/err/{cid}/{}", refusal.code as u8);
         self.im_notice(location, &topic, refusal.message.as_bytes());
     }
+}
+
+/// The user sends faster than may be (ruling 37).
+fn too_fast() -> Refusal {
+    Refusal::limit("more per second than a user may send")
 }
 
 fn sent_properties(block: &mut PropertyBlock, sent: &Sent, repeated: bool) {

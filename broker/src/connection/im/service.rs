@@ -80,6 +80,13 @@ impl Worker {
                 self.im_report_one(location);
                 let caller = Caller { user, device, privileged: false };
                 let call = Box::new(Call { caller, op, asker });
+                let (env, now_ms) = (self.env.clone(), self.now_ms);
+                if let Some(answer) = env.im.call_room(&env.fabric, now_ms, &call) {
+                    if let Some(answer) = answer {
+                        self.im_answered(reply, answer);
+                    }
+                    return Ok(());
+                }
                 let slot = call.slot();
                 let command =
                     if call.op.writes() { Command::Call(call) } else { Command::Read(call) };

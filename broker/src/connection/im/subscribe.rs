@@ -6,6 +6,7 @@ use hoopoe_im::topic::{Filter, parse_filter};
 
 use super::InboxFilter;
 use crate::connection::Connection;
+use crate::connection::room::suback_code;
 use crate::connection::worker::Worker;
 
 impl Worker {
@@ -24,7 +25,11 @@ impl Worker {
         }
         match parse_filter(filter, session.version) {
             Ok(Filter::Inbox(_)) => Ok(options.qos),
-            Ok(Filter::Room { .. }) => Err(ReasonCode::NotAuthorized),
+            // Ruling 29: SUBACK grants QoS 0.
+            Ok(Filter::Room { room }) => match self.may_enter(location, room) {
+                Ok(()) => Ok(QoS::AtMostOnce),
+                Err(refusal) => Err(suback_code(&refusal)),
+            },
             Err(error) => Err(error.reason()),
         }
     }
@@ -37,6 +42,9 @@ impl Worker {
         options: SubscribeOptions,
         identifier: u32,
     ) {
+        if self.enter_later(location, filter, options, identifier) {
+            return;
+        }
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         im.filters.retain(|own| *own.filter != *filter);
@@ -49,5 +57,6 @@ impl Worker {
         if let Some(im) = device.and_then(|session| session.im.as_mut()) {
             im.filters.retain(|own| *own.filter != *filter);
         }
+        self.leave_by_filter(location, filter);
     }
 }
