@@ -6,6 +6,7 @@ mod background;
 mod chat;
 mod entry;
 mod examples;
+mod groups;
 mod messages;
 mod presence;
 mod stock;
