@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hoopoe_tests::{Broker, Property, Publish, Version};
+use hoopoe_tests::{Broker, Connect, Property, Publish, RawClient, Version};
 use serde_json::json;
 
 use crate::entry::Entry;
@@ -12,6 +12,8 @@ use crate::stock::Stock;
 
 /// What waits for the device that was away.
 const MISSED: u64 = 300;
+/// Who watches the live room, beside the two.
+const VIEWERS: usize = 2_000;
 
 fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/docs/walkthrough.md")
@@ -120,6 +122,7 @@ fn walk(kills: bool) -> String {
     let walk = in_a_group(walk);
     let walk = three_hundred_missed(walk);
     let walk = out_of_the_group(walk);
+    let walk = in_the_room(walk);
     let mut walk = last_week(walk);
     walk.text.push_str("```\n");
     walk.text
@@ -245,6 +248,44 @@ fn out_of_the_group(walk: Walk) -> Walk {
     assert_eq!(refusal.topic, "im/me/sys/err/c2/135");
     walk.wrote("alice", "im/g/team/msg/c2", "But why?");
     walk.heard("alice", &refusal);
+    walk
+}
+
+fn in_the_room(walk: Walk) -> Walk {
+    let about = "A live room is joined by subscribing to it; 2,000 others watch. Nothing of it is \
+        stored; who joins gets the last few messages.";
+    let mut walk = walk.step("A live room", about);
+    let mut viewers: Vec<RawClient> = (0..VIEWERS)
+        .map(|n| {
+            let connect = Connect::new(Version::BOTH[n % 2], &format!("web-{n}"));
+            let mut viewer = walk.broker.connect(&connect.login(&format!("viewer{n}"), "any"));
+            viewer.expect_publish_on("im/me/sys/hello");
+            viewer.try_subscribe("im/r/stage/#", 0);
+            viewer
+        })
+        .collect();
+    walk.alice.subscribe("im/r/stage/#");
+    walk.text.push_str("alice: SUBSCRIBE im/r/stage/#\n");
+    walk.bob.subscribe("im/r/stage/#");
+    walk.text.push_str("bob: SUBSCRIBE im/r/stage/#\n");
+    walk.bob.publish("im/r/stage/msg/hi", "Good evening!");
+    walk.wrote("bob", "im/r/stage/msg/hi", "Good evening!");
+    let said = walk.alice.next("im/r/stage/msg/hi");
+    assert_eq!(said.payload, b"Good evening!");
+    walk.heard("alice", &said);
+    for viewer in &mut viewers {
+        loop {
+            let publish = viewer.take_publish();
+            if publish.topic.starts_with("im/r/stage/msg/hi") {
+                assert_eq!(publish.payload, b"Good evening!");
+                break;
+            }
+        }
+    }
+    let info = walk.bob.call("room/info", &json!({ "room": "stage" }));
+    assert_eq!(info["viewers"], VIEWERS + 2, "{info}");
+    walk.wrote("bob", "im/svc/room/info/g4", "{\"room\":\"stage\"}");
+    walk.note(&format!("bob < im/me/res/g4/ok  {info}"));
     walk
 }
 
