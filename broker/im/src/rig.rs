@@ -113,6 +113,10 @@ impl Rig {
         Query::new(self.memory.clone(), self.now)
     }
 
+    pub(crate) fn kv(&self) -> SharedKv {
+        self.memory.clone()
+    }
+
     pub(crate) fn memory(&self) -> &MemoryKv {
         &self.memory
     }
