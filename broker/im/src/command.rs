@@ -74,6 +74,8 @@ pub enum Command {
     },
     /// What a user shows from now on.
     SetShow(Box<crate::presence::SetShow>),
+    /// A user was told of messages through a push service.
+    Pushed(Box<Pushed>),
     /// A service call that writes.
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
@@ -118,6 +120,7 @@ impl Command {
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
             Command::Attention { user, .. } => Some(user.slot()),
+            Command::Pushed(pushed) => Some(pushed.user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
             Command::KeepRoom(keep) => Some(keep.slot()),
@@ -225,6 +228,19 @@ pub struct MoveCursor {
     /// Read (which moves recv too), or only recv.
     pub read: bool,
     /// To here.
+    pub seq: u64,
+    /// Who waits.
+    pub asker: Asker,
+}
+
+/// How far a user was told of a conversation through a push service.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    /// Who.
+    pub user: User,
+    /// The conversation.
+    pub conv: ConvKey,
+    /// Everything up to here.
     pub seq: u64,
     /// Who waits.
     pub asker: Asker,

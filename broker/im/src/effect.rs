@@ -115,6 +115,22 @@ pub enum Effect {
         /// How it is now.
         account: Option<Arc<Account>>,
     },
+    /// An app of the user is looked at from now on, or none is: for push (ruling 35).
+    Attended {
+        /// The user.
+        user: User,
+        /// Which.
+        attended: bool,
+    },
+    /// A push token of a user has come or gone.
+    PushToken {
+        /// The user.
+        user: User,
+        /// There is a device with a token now.
+        takes: bool,
+        /// An app of the user is looked at.
+        attended: bool,
+    },
     /// Retention has taken entries of a conversation.
     Swept {
         /// How many.

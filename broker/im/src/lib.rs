@@ -20,6 +20,7 @@ pub mod group;
 pub mod id;
 pub mod keys;
 pub mod presence;
+pub mod push;
 pub mod refusal;
 #[cfg(test)]
 mod rig;

@@ -113,6 +113,14 @@ impl Rig {
         Query::new(self.memory.clone(), self.now)
     }
 
+    pub(crate) fn kv(&self) -> SharedKv {
+        self.memory.clone()
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryKv {
+        &self.memory
+    }
+
     pub(crate) fn step_of(&self, conv: &ConvKey) -> &ImShard {
         &self.places[usize::from(conv.slot().get()) % self.places.len()].step
     }

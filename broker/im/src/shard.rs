@@ -312,6 +312,7 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
+        Command::Pushed(pushed) => Some(pushed.asker),
         Command::Call(call) => Some(call.asker),
         Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
@@ -345,10 +346,15 @@ impl Work<'_> {
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
             Command::Attention { user, location, background } => {
+                // What its devices have acknowledged before is known first.
+                self.flush_cursors(Some(&user))?;
+                let before = self.memory.seats.is_attended(&user);
                 self.memory.seats.attend(&user, location, background);
+                self.tell_attended(&user, before);
                 Ok(None)
             }
             Command::SetShow(set) => self.set_show(&set).map(Some),
+            Command::Pushed(pushed) => self.pushed(&pushed).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
                 self.flush_cursors(Some(&call.caller.user))?;

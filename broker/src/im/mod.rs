@@ -7,6 +7,7 @@
 mod effects;
 pub mod hook;
 mod mail;
+pub mod push;
 mod reader;
 pub mod rooms;
 mod space;
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
 use hook::Hook;
+use push::PushHook;
 use rooms::{Rooms, Served};
 
 /// HTTP calls that may wait for an answer.
@@ -87,6 +89,7 @@ pub struct ImNode {
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
+    push: OnceLock<PushHook>,
 }
 
 impl ImNode {
@@ -102,6 +105,7 @@ impl ImNode {
             http: DashMap::new(),
             next_http: AtomicU64::new(1),
             hook: OnceLock::new(),
+            push: OnceLock::new(),
         }
     }
 
@@ -166,6 +170,17 @@ impl ImNode {
     /// Who judges content, if somebody does.
     pub fn hook(&self) -> Option<&Hook> {
         self.hook.get()
+    }
+
+    /// Users are pushed to by this from now on.
+    pub fn set_push(&self, push: PushHook) {
+        // Set once, at the start.
+        let _ = self.push.set(push);
+    }
+
+    /// Who pushes to users, if somebody does.
+    pub fn push(&self) -> Option<&PushHook> {
+        self.push.get()
     }
 
     /// A place to wait for an answer; `None` when too many wait.

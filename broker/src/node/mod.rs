@@ -28,6 +28,7 @@ use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
 use crate::im::hook::Hook;
+use crate::im::push::PushHook;
 use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -170,6 +171,13 @@ impl Node {
         });
         if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
             env.im.set_hook(hook);
+        }
+        let (push, kv) = (&settings.im.push, store.kv());
+        if let Some(hook) = PushHook::open(push, &kv)? {
+            env.im.set_push(hook);
+        }
+        if let Some(hook) = env.im.push() {
+            hook.start(&env, &kv, push)?;
         }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;

@@ -8,7 +8,7 @@ use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Secret;
+use super::{PushSettings, Secret};
 
 /// Who may write to whom without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +215,8 @@ pub struct ImSection {
     pub rooms: RoomsSection,
     /// The content hook.
     pub hook: HookSettings,
+    /// The push hook.
+    pub push: PushSettings,
 }
 
 impl Default for ImSection {
@@ -256,6 +258,7 @@ impl Default for ImSection {
             retention_big: RetentionSettings::of(profile.retention_big),
             rooms: RoomsSection::default(),
             hook: HookSettings::default(),
+            push: PushSettings::default(),
         }
     }
 }

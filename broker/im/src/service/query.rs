@@ -329,6 +329,19 @@ impl Query {
         Ok(count)
     }
 
+    /// Visits the keys of a stretch, both ends included, while `each` says so.
+    pub(crate) fn im_rows(
+        &self,
+        low: &[u8],
+        high: &[u8],
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let span = Span { from: Bound::Included(low), to: Bound::Included(high), reverse: false };
+        self.kv.scan(Family::Im, span, &mut |key, _| {
+            if each(key) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    }
+
     /// The cursors that a device has of its own.
     pub fn cursor(
         &self,

@@ -54,8 +54,6 @@ const SWEPT: [u8; 7] = [
 pub(crate) struct Sweep {
     shard: u16,
     shards: u16,
-    /// When the process started.
-    started_ms: u64,
     /// The next key to look at; empty between two walks.
     at: Vec<u8>,
     next_ms: u64,
@@ -102,9 +100,8 @@ impl Sweep {
         Sweep {
             shard,
             shards,
-            started_ms,
             at: Vec::new(),
-            next_ms: started_ms + settings.sweep_secs * 1000,
+            next_ms: started_ms.saturating_add(settings.sweep_secs * 1000),
             alive_bytes: 0,
             window: window::Newest::default(),
         }
@@ -117,6 +114,9 @@ impl Sweep {
     /// The first swept place at or behind this slot and kind that is this shard's; `None` at the
     /// end.
     fn place(&self, slot: u16, kind: u8) -> Option<[u8; 3]> {
+        if slot >= SLOTS {
+            return None;
+        }
         let behind = (slot % self.shards + self.shards - self.shard) % self.shards;
         let next_slot = if behind == 0 { slot } else { slot + self.shards - behind };
         let kind = if behind == 0 { kind } else { 0 };

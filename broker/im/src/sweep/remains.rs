@@ -59,6 +59,9 @@ impl Work<'_> {
             return Ok(Row::More);
         }
         self.txn.delete(Family::Im, key);
+        if device.push.is_some() {
+            self.tell_push_token(&user)?;
+        }
         Ok(Row::Done)
     }
 

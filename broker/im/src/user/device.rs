@@ -44,6 +44,7 @@ impl Work<'_> {
     /// A device is connected: a new session has no cursors of its own any more.
     pub(crate) fn connected(&mut self, device: &Device) -> Result<(), Fault> {
         let user = &device.user;
+        let attended = self.memory.seats.is_attended(user);
         for loser in self.memory.seats.take(self.now_ms, self.settings, device) {
             self.kick(user, Some(loser), &device.client);
         }
@@ -64,6 +65,7 @@ impl Work<'_> {
         };
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
         self.flush_cursors(Some(user))?;
+        self.tell_attended(user, attended);
         self.txn.effect(Effect::Login(Box::new(device.clone())));
         self.presence_connected(device)
     }
@@ -129,13 +131,16 @@ impl Work<'_> {
         let (provider, token) = (push.provider.clone(), push.token.clone());
         row.push = (!token.is_empty()).then_some((provider, token));
         self.txn.put_json(&key, &row);
+        self.tell_push_token(user)?;
         Ok(json!({}))
     }
 
     /// A device is gone: what it has acknowledged is written.
     pub(crate) fn disconnected(&mut self, device: &Device) -> Result<(), Fault> {
         let user = &device.user;
+        let attended = self.memory.seats.is_attended(user);
         self.memory.seats.leave(device);
+        self.tell_attended(user, attended);
         if !self.memory.seats.has(user, &device.client) {
             let key = keys::user_name(&user.tenant, &user.id, user_kind::DEVICE, &device.client);
             if let Some(row) = self.txn.json::<DeviceRow>(&key)? {
