@@ -255,6 +255,7 @@ fn asker_of(command: &Command) -> Option<crate::command::Asker> {
         Command::SetShow(set) => Some(set.asker),
         Command::Call(call) => Some(call.asker),
         Command::Account(account) => Some(account.asker),
+        Command::Audit { asker, .. } => Some(*asker),
         _ => None,
     }
 }
@@ -295,7 +296,7 @@ impl Work<'_> {
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
-            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {
