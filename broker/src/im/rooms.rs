@@ -471,3 +471,6 @@ fn with_viewers(state: &State) -> impl Iterator<Item = (usize, u32)> {
 fn no_such_room() -> Refusal {
     Refusal::not_found("there is no such room")
 }
+
+#[cfg(test)]
+mod tests;
