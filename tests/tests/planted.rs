@@ -9,7 +9,7 @@ const RUNS: u64 = 400;
 
 fn first_failure(bug: Bug) -> Option<Failure> {
     plant(Some(bug));
-    let found = (1..=RUNS).find_map(|seed| run(seed, false).err());
+    let found = (1..=RUNS).find_map(|seed| run(seed, None).err());
     plant(None);
     found
 }
@@ -28,6 +28,6 @@ fn every_planted_bug_is_found() {
 
 #[test]
 fn without_a_bug_the_same_runs_are_clean() {
-    let failures: Vec<Failure> = (1..=RUNS).filter_map(|seed| run(seed, false).err()).collect();
+    let failures: Vec<Failure> = (1..=RUNS).filter_map(|seed| run(seed, None).err()).collect();
     assert!(failures.is_empty(), "{failures:#?}");
 }

@@ -1,8 +1,16 @@
 //! The messaging profile over sockets, with clients of both versions that know nothing of it but
 //! its topics.
 
+mod attacker;
 mod background;
+mod chat;
 mod entry;
+mod examples;
+mod groups;
 mod messages;
 mod presence;
+mod rooms;
+mod stock;
+mod stock_clients;
 mod user;
+mod walkthrough;

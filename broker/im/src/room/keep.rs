@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_later_version_is_not_overwritten() {
         let (mut shard, _) =
-            ImShard::open(kv_with(&[("b", 2)]), 0, 1, ImSettings::default()).unwrap();
+            ImShard::open(kv_with(&[("b", 2)]), 0, 1, ImSettings::default(), 0).unwrap();
         for (version, written) in [(1, false), (2, false), (3, true)] {
             let (mut batch, mut pending) = (PendingBatch::new(), Pending::default());
             shard.apply(1, keep("b", version), true, &mut batch, &mut pending);
