@@ -251,6 +251,30 @@ impl Query {
         Ok(None)
     }
 
+    /// A line of the user's list as it stands, given the conversation's head. What the user has
+    /// sent and acknowledged is written into the list within a second; after a crash the
+    /// conversation's own copy of the cursors may know more.
+    pub fn settled(
+        &self,
+        user: &User,
+        conv: &ConvKey,
+        mut row: UserConv,
+        head: &Head,
+    ) -> Result<UserConv, StoreError> {
+        if row.read >= head.last && row.recv >= head.last {
+            return Ok(row);
+        }
+        let key = keys::conv_name(conv, conv_kind::COPY, &user.id);
+        let Some(copy) = self.json::<CursorCopy>(&key)? else { return Ok(row) };
+        row.recv = row.recv.max(copy.recv);
+        if copy.read > row.read {
+            row.read = copy.read;
+            let entry = self.entry(conv, copy.read)?;
+            row.read_count = row.read_count.max(entry.map_or(0, |entry| entry.count));
+        }
+        Ok(row)
+    }
+
     /// Countable messages that the user has not read (ruling 22).
     pub fn unread(&self, conv: &ConvKey, row: &UserConv, head: &Head) -> Result<u64, StoreError> {
         let (end, count) = match row.intervals.last().and_then(|interval| interval.until) {
