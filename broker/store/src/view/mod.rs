@@ -272,6 +272,7 @@ impl ShardView {
     /// writes lazy rows.
     pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch) {
         let now_ms = self.advance(now_ms);
+        let mut recovered = false;
         if let Health::Refusing { probe_at_ms } = self.health {
             if now_ms < probe_at_ms {
                 return;
@@ -282,11 +283,16 @@ impl ShardView {
             }
             tracing::info!(shard = self.shard, "the store can be written again");
             self.health = Health::Writing;
+            recovered = true;
         }
         if self.health != Health::Writing {
             return;
         }
         self.work_off(now_ms, batch);
+        if recovered {
+            // What a failed batch would have offered, or what it has written after all.
+            self.groups.ids().into_iter().for_each(|id| self.dispatch(id, batch));
+        }
         self.refuse_waiting(now_ms, batch);
         self.run_timers(now_ms, batch);
         if self.lazy_since_ms.is_some_and(|since| since + LAZY_MS <= now_ms) {
