@@ -122,6 +122,9 @@ pub struct ShardView {
     /// or a failed commit, removed with the next batch.
     orphans: Vec<(SessionId, u64)>,
     finished: Vec<(SessionId, u64)>,
+    /// Outbox entries that were carried out while nothing could be written, or whose removal failed:
+    /// not to be carried out again, removed with the next batch.
+    carried_out: Vec<u64>,
     /// What becomes of tables once what it rests on is synced.
     unsynced: Vec<After>,
     unsynced_since_ms: u64,
@@ -203,6 +206,7 @@ impl ShardView {
             deferred_groups: Vec::new(),
             orphans: Vec::new(),
             finished: Vec::new(),
+            carried_out: Vec::new(),
             unsynced: Vec::new(),
             unsynced_since_ms: 0,
             durability: store.durability(),
@@ -313,7 +317,8 @@ impl ShardView {
         !(self.deferred.is_empty()
             && self.deferred_groups.is_empty()
             && self.orphans.is_empty()
-            && self.finished.is_empty())
+            && self.finished.is_empty()
+            && self.carried_out.is_empty())
     }
 
     /// What a start or a failed commit has left to be done.
@@ -325,6 +330,9 @@ impl ShardView {
             batch.rows.delete(Family::Queue, &keys::queue(id, seq));
             // Its row has said that the number was used.
             self.groups.touch(id);
+        }
+        for number in std::mem::take(&mut self.carried_out) {
+            self.outbox_done(number, batch);
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
             self.leave_group(group, subscriber, batch);
@@ -349,6 +357,7 @@ impl ShardView {
         }
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
+        let carried_out = std::mem::take(&mut batch.carried_out);
         let failed = Failed::of(&batch);
         let synced = batch.is_synced(self.durability);
         match self.log.append(batch) {
@@ -361,6 +370,7 @@ impl ShardView {
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
                 self.deferred.extend(closes);
+                self.carried_out.extend(carried_out);
                 self.take_back(failed);
                 Err(error)
             }
@@ -476,9 +486,11 @@ impl ShardView {
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } | Command::Release { reply, .. } => reply,
             Command::Group(command) => self.defer_group(*command),
-            Command::OutboxDone { .. } | Command::Evict { .. } | Command::ExpireRetained { .. } => {
+            Command::OutboxDone { outbox } => {
+                self.carried_out.push(outbox);
                 None
             }
+            Command::Evict { .. } | Command::ExpireRetained { .. } => None,
         };
         if let Some(reply) = reply {
             batch.committed(reply, ReasonCode::QuotaExceeded);
