@@ -117,6 +117,10 @@ impl Sweep {
     /// The first swept place at or behind this slot and kind that is this shard's; `None` at the
     /// end.
     fn place(&self, slot: u16, kind: u8) -> Option<[u8; 3]> {
+        // Outboxes and the lists of operators and channels lie behind slots that do not exist.
+        if slot >= SLOTS {
+            return None;
+        }
         let behind = (slot % self.shards + self.shards - self.shard) % self.shards;
         let next_slot = if behind == 0 { slot } else { slot + self.shards - behind };
         let kind = if behind == 0 { kind } else { 0 };
