@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use hoopoe_store::StoreError;
-use hoopoe_store::kv::{Family, SharedKv, Span};
+use hoopoe_store::kv::{Family, SharedKv, Span, Visit};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ impl Query {
         &self,
         family: Family,
         span: Span<'_>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         self.kv.scan(family, span, each)
     }

@@ -114,6 +114,7 @@ impl Sweep {
     /// The first swept place at or behind this slot and kind that is this shard's; `None` at the
     /// end.
     fn place(&self, slot: u16, kind: u8) -> Option<[u8; 3]> {
+        // Outboxes and the lists of operators and channels lie behind slots that do not exist.
         if slot >= SLOTS {
             return None;
         }
