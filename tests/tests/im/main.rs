@@ -3,6 +3,9 @@
 
 mod background;
 mod entry;
+mod gateway;
 mod messages;
 mod presence;
+mod push;
+mod retention;
 mod user;
