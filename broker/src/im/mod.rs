@@ -33,6 +33,7 @@ use hoopoe_im::{Asker, Command, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
+use crate::telemetry::ImGauges;
 use hook::Hook;
 use push::PushHook;
 use rooms::{Rooms, Served};
@@ -181,6 +182,21 @@ impl ImNode {
     /// Who pushes to users, if somebody does.
     pub fn push(&self) -> Option<&PushHook> {
         self.push.get()
+    }
+
+    /// What retention and pushes have come to.
+    pub fn gauges(&self) -> ImGauges {
+        let entries_taken = self.space.entries_taken();
+        let Some(counts) = self.push().map(PushHook::counts) else {
+            return ImGauges { entries_taken, ..ImGauges::default() };
+        };
+        ImGauges {
+            entries_taken,
+            pushes_sent: counts.sent.load(Ordering::Relaxed),
+            pushes_failed: counts.failed.load(Ordering::Relaxed),
+            pushes_given_up: counts.given_up.load(Ordering::Relaxed),
+            pushes_waiting: counts.waiting(),
+        }
     }
 
     /// A place to wait for an answer; `None` when too many wait.

@@ -214,6 +214,7 @@ impl Node {
                 worker_letters: fabric.workers.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 shard_letters: fabric.shards.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 reader_jobs: fabric.readers.len() as u64,
+                im: env.im.gauges(),
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();

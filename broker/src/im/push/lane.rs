@@ -180,7 +180,6 @@ impl Lane {
                 }
             }
         }
-        hook.waiting(self.pusher.len() as u64);
     }
 
     /// Sends what is due, one request after another.
@@ -200,7 +199,8 @@ impl Lane {
         if !pages.is_empty() {
             self.send(env, pages);
         }
-        hook.waiting(self.pusher.len() as u64);
+        let waiting = self.pusher.len() as u64;
+        self.counts.waiting[self.number].store(waiting, Ordering::Relaxed);
     }
 
     /// What is to be told of a conversation; `None` when that is nothing, or nothing yet.

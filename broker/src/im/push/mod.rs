@@ -90,8 +90,15 @@ pub struct PushCounts {
     pub failed: AtomicU64,
     /// Conversations whose pushes were given up after too many attempts.
     pub given_up: AtomicU64,
+    /// Conversations that wait, by thread.
+    waiting: Box<[AtomicU64]>,
+}
+
+impl PushCounts {
     /// Conversations that wait.
-    pub waiting: AtomicU64,
+    pub fn waiting(&self) -> u64 {
+        self.waiting.iter().map(|waiting| waiting.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// The way to the threads.
@@ -124,7 +131,9 @@ impl PushHook {
             Arc::new(Inbox { notes, rings: Condvar::new() })
         };
         let lanes = (0..settings.connections).map(|_| inbox()).collect();
-        Ok(Some(PushHook { users, lanes, counts: Arc::default() }))
+        let waiting = (0..settings.connections).map(|_| AtomicU64::new(0)).collect();
+        let counts = Arc::new(PushCounts { waiting, ..PushCounts::default() });
+        Ok(Some(PushHook { users, lanes, counts }))
     }
 
     /// Starts the threads. They end with the process: what is not recorded by then is pushed
@@ -223,9 +232,5 @@ impl PushHook {
         let users: HashSet<User> =
             self.users.iter().map(|user| user.key().clone()).filter(own).collect();
         users.into_iter().collect()
-    }
-
-    fn waiting(&self, lanes: u64) {
-        self.counts.waiting.store(lanes, Ordering::Relaxed);
     }
 }
