@@ -25,6 +25,7 @@ use dashmap::DashMap;
 use hoopoe_core::Location;
 use hoopoe_core::index::Index;
 use hoopoe_im::effect::Answer;
+use hoopoe_im::id::MessageId;
 use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
@@ -43,7 +44,7 @@ const MOST_HTTP_CALLS: usize = 4_096;
 
 /// A call that makes a token gets one that was drawn for it. Without random numbers it stays
 /// without, and is refused.
-pub fn mint_if_asked(op: &mut Op) {
+fn mint_if_asked(op: &mut Op) {
     if let Op::TokensCreate(create) = op {
         create.minted = crate::access::mint()
             .inspect_err(|error| tracing::error!(%error, "no token could be drawn"))
@@ -51,8 +52,17 @@ pub fn mint_if_asked(op: &mut Op) {
     }
 }
 
-/// An id for a room that is created without one.
-fn fresh_room_id() -> Option<String> {
+/// Draws what a request leaves to the broker: a token, the id of a group or channel.
+pub fn complete(op: &mut Op) {
+    mint_if_asked(op);
+    let mut random = [0u8; 8];
+    if getrandom::fill(&mut random).is_ok() {
+        hoopoe_im::service::complete(op, MessageId(u64::from_le_bytes(random)));
+    }
+}
+
+/// An id for what is created without one.
+fn fresh_id() -> Option<String> {
     let mut random = [0u8; 10];
     getrandom::fill(&mut random).ok()?;
     Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -126,7 +136,7 @@ impl ImNode {
     pub fn call(&self, fabric: &Fabric, mut call: Call) -> Option<oneshot::Receiver<Reply>> {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
-        mint_if_asked(&mut call.op);
+        complete(&mut call.op);
         if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
             if let (Asker::Http(number), Some(answer)) = (asker, answer) {
                 self.answer_http(number, Reply::Answer(answer));
@@ -150,7 +160,7 @@ impl ImNode {
         let user = &call.caller.user;
         let caller = Caller { user: &user.id, admin: call.caller.privileged };
         let served =
-            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_room_id);
+            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_id);
         let Served { room, answer, store } = match served {
             Ok(served) => served,
             Err(refusal) => return Some(Some(Answer::Refused(refusal))),

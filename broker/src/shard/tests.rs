@@ -40,7 +40,7 @@ impl Rig {
 
     /// What a command makes known to the worker.
     fn run(&mut self, command: Command) -> Vec<Mail> {
-        self.node.env.fabric.shards[0].put(command);
+        self.node.env.fabric.shards[0].put(command.into());
         self.shard.step(NOW_MS);
         let mut letters = Vec::new();
         self.node.env.fabric.workers[0].take(&mut letters);

@@ -214,7 +214,7 @@ fn back_again(mut walk: Walk, last: u64) -> Walk {
     let about = "What the gap named is pulled when Bob scrolls up; the whole conversation is read \
         with one cursor, and Alice sees it.";
     let mut walk = walk.step("Read", about);
-    let body = json!({ "conv": "u/alice", "from": 3, "to": head - 200 });
+    let body = json!({ "conv": "u/alice", "from": 3, "to": head - 200, "limit": 200 });
     let (entries, end) = walk.bob.pull(&body);
     let texts: Vec<String> = entries.into_iter().map(|entry| entry.payload).collect();
     let wanted: Vec<String> = (1..=head - 202).map(|n| format!("message {n}")).collect();
