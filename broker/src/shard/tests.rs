@@ -95,7 +95,7 @@ fn told(letters: &[Mail]) -> Vec<String> {
     letters.iter().map(one).collect()
 }
 
-/// Ruling 12. The connection is closed, and gets an answer for which it waits also when it has ended.
+/// Ruling 12. The connection is closed, and gets its answer: for which it waits also once ended.
 /// And nobody was told of an entry whose write failed and was done all the same, nor will be: when
 /// its publisher sends it again it is there already.
 #[test]

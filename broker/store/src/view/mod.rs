@@ -122,8 +122,8 @@ pub struct ShardView {
     /// or a failed commit, removed with the next batch.
     orphans: Vec<(SessionId, u64)>,
     finished: Vec<(SessionId, u64)>,
-    /// Outbox entries that were carried out while nothing could be written, or whose removal failed:
-    /// not to be carried out again, removed with the next batch.
+    /// Outbox entries that were carried out while nothing could be written, or whose removal
+    /// failed: not to be carried out again, removed with the next batch.
     carried_out: Vec<u64>,
     /// What becomes of tables once what it rests on is synced.
     unsynced: Vec<After>,
