@@ -85,7 +85,12 @@ pub enum Command {
     /// An operator changes an account.
     Account(Box<AccountCommand>),
     /// An operator's call is recorded.
-    Audit(Box<crate::audit::Record>),
+    Audit {
+        /// What it was.
+        record: Box<crate::audit::Record>,
+        /// Who waits until it is on disk.
+        asker: Asker,
+    },
     /// What another shard owes this one.
     Forward {
         /// The outbox entry it came from, and the shard that keeps it; `None`: nothing is kept.
@@ -125,7 +130,7 @@ impl Command {
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
             Command::KeepRoom(keep) => Some(keep.slot()),
             Command::Account(account) => Some(account.user.slot()),
-            Command::Audit(_) => Some(crate::audit::slot()),
+            Command::Audit { .. } => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::ForwardDone { .. } => None,
         }

@@ -30,9 +30,9 @@
 //! | im  | `37` | user | presence |
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
 //! | im  | `39` | user | numbers of groups and channels |
-//! | im  | `ff fe 51` | tenant, channel | channel for everyone |
 //! | im  | `3c` | user | account: password hash, roles |
 //! | im  | `ff fd`, `51`, number | a call of an operator |
+//! | im  | `ff fe 52` | tenant, channel | channel for everyone |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
 //! | log | `10` | conv, seq u64 | entry |
 
@@ -93,20 +93,20 @@ pub mod user_kind {
     pub const PRESENCE: u8 = 0x37;
     /// Pushed up to.
     pub const PUSHED: u8 = 0x38;
+    /// Numbers of groups and channels.
+    pub const JOINED: u8 = 0x39;
     /// An account's password, roles and state.
     pub const LOGIN: u8 = 0x3c;
     /// The first of these kinds.
     pub const FIRST: u8 = ACCOUNT;
     /// The last kind there can be.
     pub const LAST: u8 = 0x3f;
-    /// Numbers of groups and channels.
-    pub const JOINED: u8 = 0x39;
 }
 
 /// Kind of a room's row.
 pub const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.
-const EVERYONE: u8 = 0x51;
+const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
 /// Kind of an operator's calls, behind another one.

@@ -117,10 +117,6 @@ impl Rig {
         self.memory.clone()
     }
 
-    pub(crate) fn memory(&self) -> &MemoryKv {
-        &self.memory
-    }
-
     pub(crate) fn step_of(&self, conv: &ConvKey) -> &ImShard {
         &self.places[usize::from(conv.slot().get()) % self.places.len()].step
     }

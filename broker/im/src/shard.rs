@@ -316,6 +316,7 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::Call(call) => Some(call.asker),
         Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
+        Command::Audit { asker, .. } => Some(*asker),
         _ => None,
     }
 }
@@ -362,7 +363,7 @@ impl Work<'_> {
                 Ok(None)
             }
             Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
-            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {

@@ -2,6 +2,7 @@
 //! returns how the program ends.
 
 mod backup;
+mod chat;
 mod check;
 mod ctl;
 mod passwd;
@@ -15,6 +16,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 pub use backup::{backup, restore};
+pub use chat::chat;
 pub use check::check;
 pub use ctl::ctl;
 pub use passwd::passwd;

@@ -28,7 +28,8 @@ use hoopoe_im::effect::Answer;
 use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
-use hoopoe_im::{Asker, Command, ImSettings};
+use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, Command, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
@@ -61,6 +62,9 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
+const MOST_PACES: usize = 1 << 18;
+
 /// What an HTTP call gets.
 #[derive(Debug)]
 pub enum Reply {
@@ -80,6 +84,9 @@ pub struct ImNode {
     pub rooms: Rooms,
     /// What retention has left to be given back.
     pub space: LogSpace,
+    /// How fast users send, and signal, by the hash of tenant and user.
+    sends: DashMap<u64, Pace>,
+    signals: DashMap<u64, Pace>,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
@@ -94,11 +101,25 @@ impl ImNode {
             reach: Index::new(),
             rooms,
             space: LogSpace::new(shards),
+            sends: DashMap::new(),
+            signals: DashMap::new(),
             http: DashMap::new(),
             next_http: AtomicU64::new(1),
             hook: OnceLock::new(),
             push: OnceLock::new(),
         }
+    }
+
+    /// Whether a user may send a message, or an operation on one, now (ruling 37).
+    pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        take(&self.sends, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may signal now.
+    pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
+        let rate = self.settings.signal_rate;
+        take(&self.signals, (rate, rate), now_ms, user)
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -205,4 +226,16 @@ impl ImNode {
             let _ = waiting.send(reply);
         }
     }
+}
+
+/// One token of a user's bucket.
+fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
+    let (per_sec, burst) = rate;
+    if paces.len() >= MOST_PACES {
+        paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
+    }
+    let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
+    let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
+    let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
+    pace.take(per_sec, burst, now_ms)
 }

@@ -6,7 +6,7 @@
 use hoopoe_im::ImSettings;
 use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{PushSettings, Secret};
 
@@ -57,6 +57,24 @@ impl RetentionSettings {
         let RetentionSettings { age_secs, entries, bytes } = *self;
         Retention { age_secs, entries, bytes }
     }
+}
+
+/// `[im.retention_big]`: what it does not name keeps its own default.
+fn big_retention<'de, D: Deserializer<'de>>(section: D) -> Result<RetentionSettings, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Named {
+        age_secs: Option<u64>,
+        entries: Option<u64>,
+        bytes: Option<u64>,
+    }
+    let named = Named::deserialize(section)?;
+    let usual = ImSettings::default().retention_big;
+    Ok(RetentionSettings {
+        age_secs: named.age_secs.unwrap_or(usual.age_secs),
+        entries: named.entries.unwrap_or(usual.entries),
+        bytes: named.bytes.unwrap_or(usual.bytes),
+    })
 }
 
 /// What happens to a message that the hook could not be asked about.
@@ -191,6 +209,7 @@ pub struct ImSection {
     /// What is kept of pairs and groups.
     pub retention: RetentionSettings,
     /// What is kept of big groups and channels.
+    #[serde(deserialize_with = "big_retention")]
     pub retention_big: RetentionSettings,
     /// Live rooms.
     pub rooms: RoomsSection,

@@ -23,7 +23,9 @@ mod sections;
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
-pub use im::{ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings};
+pub use im::{
+    ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings, RoomsSection,
+};
 pub use listener::{
     ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,
 };

@@ -159,3 +159,6 @@ impl Work<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -101,7 +101,7 @@ impl Sweep {
             shard,
             shards,
             at: Vec::new(),
-            next_ms: started_ms + settings.sweep_secs * 1000,
+            next_ms: started_ms.saturating_add(settings.sweep_secs * 1000),
             alive_bytes: 0,
             window: window::Newest::default(),
         }

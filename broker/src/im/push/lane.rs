@@ -104,7 +104,7 @@ impl Lane {
             for note in notes {
                 self.note(hook, note);
             }
-            self.recover_some(hook);
+            self.recover_some();
             self.push(&env, hook);
         }
     }
@@ -165,7 +165,7 @@ impl Lane {
     }
 
     /// Looks through the store for what is owed. After a start devices have their time to return.
-    fn recover_some(&mut self, hook: &PushHook) {
+    fn recover_some(&mut self) {
         let at = wall_ms() + self.after_ms;
         for _ in 0..RECOVER_STEP {
             let Some(user) = self.recover.pop() else { return };
