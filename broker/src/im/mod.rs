@@ -7,12 +7,15 @@
 mod effects;
 pub mod hook;
 mod mail;
+pub mod push;
 mod reader;
 pub mod rooms;
+mod space;
 
 pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
+pub use space::LogSpace;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +28,13 @@ use hoopoe_im::effect::Answer;
 use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
-use hoopoe_im::{Asker, Command, ImSettings};
+use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, Command, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
 use hook::Hook;
+use push::PushHook;
 use rooms::{Rooms, Served};
 
 /// HTTP calls that may wait for an answer.
@@ -56,6 +61,9 @@ fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
+const MOST_PACES: usize = 1 << 18;
+
 /// What an HTTP call gets.
 #[derive(Debug)]
 pub enum Reply {
@@ -73,22 +81,44 @@ pub struct ImNode {
     pub reach: Index<Location>,
     /// Live rooms.
     pub rooms: Rooms,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
+    /// How fast users send, and signal, by the hash of tenant and user.
+    sends: DashMap<u64, Pace>,
+    signals: DashMap<u64, Pace>,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
+    push: OnceLock<PushHook>,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings, rooms: Rooms) -> ImNode {
+    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
         ImNode {
             settings,
             reach: Index::new(),
             rooms,
+            space: LogSpace::new(shards),
+            sends: DashMap::new(),
+            signals: DashMap::new(),
             http: DashMap::new(),
             next_http: AtomicU64::new(1),
             hook: OnceLock::new(),
+            push: OnceLock::new(),
         }
+    }
+
+    /// Whether a user may send a message, or an operation on one, now (ruling 37).
+    pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        take(&self.sends, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may signal now.
+    pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
+        let rate = self.settings.signal_rate;
+        take(&self.signals, (rate, rate), now_ms, user)
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -142,6 +172,17 @@ impl ImNode {
         self.hook.get()
     }
 
+    /// Users are pushed to by this from now on.
+    pub fn set_push(&self, push: PushHook) {
+        // Set once, at the start.
+        let _ = self.push.set(push);
+    }
+
+    /// Who pushes to users, if somebody does.
+    pub fn push(&self) -> Option<&PushHook> {
+        self.push.get()
+    }
+
     /// A place to wait for an answer; `None` when too many wait.
     pub fn wait(&self) -> Option<(Asker, oneshot::Receiver<Reply>)> {
         if self.http.len() >= MOST_HTTP_CALLS {
@@ -169,4 +210,16 @@ impl ImNode {
             let _ = waiting.send(reply);
         }
     }
+}
+
+/// One token of a user's bucket.
+fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
+    let (per_sec, burst) = rate;
+    if paces.len() >= MOST_PACES {
+        paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
+    }
+    let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
+    let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
+    let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
+    pace.take(per_sec, burst, now_ms)
 }

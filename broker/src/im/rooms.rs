@@ -275,6 +275,11 @@ impl Rooms {
         }
     }
 
+    /// The last messages, oldest first, and the count of messages so far.
+    pub fn look_back(&self, now_ms: u64, live: &LiveRoom) -> (Vec<Arc<RoomMessage>>, u64) {
+        live.state.lock().room.look_back(now_ms)
+    }
+
     /// A connection on `worker` leaves.
     pub fn leave(&self, worker: usize, now_ms: u64, live: &LiveRoom, user: &str) -> Todo {
         let mut state = live.state.lock();
@@ -466,3 +471,6 @@ fn with_viewers(state: &State) -> impl Iterator<Item = (usize, u32)> {
 fn no_such_room() -> Refusal {
     Refusal::not_found("there is no such room")
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod examples;
 mod groups;
 mod messages;
 mod presence;
+mod rooms;
 mod stock;
 mod stock_clients;
 mod user;

@@ -177,7 +177,13 @@ impl Room {
         let first = viewer.connections == 1;
         self.empty_since_ms = None;
         self.counts_changed(settings, now_ms);
-        Ok(Joined { ring: self.ring.snapshot(now_ms), n: self.n, first })
+        let (ring, n) = self.look_back(now_ms);
+        Ok(Joined { ring, n, first })
+    }
+
+    /// The last messages, oldest first, and the count of messages so far.
+    pub fn look_back(&self, now_ms: u64) -> (Vec<Arc<RoomMessage>>, u64) {
+        (self.ring.snapshot(now_ms), self.n)
     }
 
     /// One connection of a user leaves; `None` when the user is not in the room any more, as

@@ -83,7 +83,8 @@ impl Query {
                 None if kept => join,
                 None => row.recv,
             };
-            let cursor = cursor.max(row.cleared).max(join).max(head.min - 1);
+            // What retention has taken meanwhile is named by a gap when it is to be read.
+            let cursor = cursor.max(row.cleared).max(join);
             if head.last > row.recv {
                 news.push((head.ts_ms, conv.wire(&user.id), head.last, unread, row.recv));
             }

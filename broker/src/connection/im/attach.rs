@@ -167,6 +167,7 @@ impl Worker {
         let gaps = im.step.load(login.starts, replay_max);
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
+        self.hear_rooms(location);
         self.im_gaps(location, gaps);
         self.im_background_again(location);
         self.im_note_moved(location);

@@ -153,6 +153,9 @@ impl Worker {
         let first = entries.first().map_or(through + 1, |entry| entry.seq);
         let conv = im.step.conversation(stream).cloned();
         let gap = conv.filter(|_| first > from).map(|conv| Gap { conv, from, to: first - 1 });
+        if gap.is_some() {
+            im.step.pass_lost(stream, from, first - 1);
+        }
         for entry in entries {
             if im.is_own(&entry, &client) {
                 im.step.pass(stream, entry.seq);

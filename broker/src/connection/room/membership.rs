@@ -33,6 +33,7 @@ struct Filter {
 }
 
 /// What a viewer gets.
+#[derive(Default)]
 pub struct Terms {
     pub coverage: Coverage,
     pub own: Coverage,
@@ -100,6 +101,8 @@ pub struct Memberships {
     pub joined: Vec<Membership>,
     /// Filters whose SUBACK is not out yet.
     pub waiting: Vec<Waiting>,
+    /// The device's hello is out: before that it is in its rooms, and hears nothing from them.
+    pub greeted: bool,
 }
 
 impl Memberships {

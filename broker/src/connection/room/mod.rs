@@ -161,7 +161,9 @@ impl Worker {
             }
         };
         let mut membership = Membership::new(live.clone(), waits, version);
-        let Terms { coverage, own, identifiers } = membership.terms();
+        let greeted = im.rooms.greeted;
+        let terms = if greeted { membership.terms() } else { Terms::default() };
+        let Terms { coverage, own, identifiers } = terms;
         let viewer = Viewer {
             location,
             shaper: Shaper::new(&env.im.rooms.rates(), now_ms),
@@ -178,13 +180,36 @@ impl Worker {
         if let Some(memberships) = self.memberships(location) {
             memberships.joined.push(membership);
         }
-        self.send_ring(&live, place, &joined.ring);
+        if greeted {
+            self.send_ring(&live, place, &joined.ring);
+        }
         self.room_todo(&live, todo);
+    }
+
+    /// The device's hello, its first delivery, is out: it hears from the rooms it is in already.
+    pub(super) fn hear_rooms(&mut self, location: Location) {
+        let (env, now_ms) = (self.env.clone(), self.now_ms);
+        let Some(memberships) = self.memberships(location) else { return };
+        memberships.greeted = true;
+        let rooms = memberships.joined.iter().map(|joined| (joined.live.clone(), joined.place));
+        for (live, place) in rooms.collect::<Vec<_>>() {
+            let (ring, n) = env.im.rooms.look_back(now_ms, &live);
+            self.terms_changed(location, &live.id);
+            if let Some(local) = self.rooms.rooms.get_mut(&address(&live))
+                && let Some(viewer) = local.viewers[place.0].get_mut(place.1)
+            {
+                viewer.joined_n = n;
+            }
+            self.send_ring(&live, place, &ring);
+        }
     }
 
     /// The filters of a room have changed: the viewer gets what they cover.
     fn terms_changed(&mut self, location: Location, room: &str) {
         let Some(memberships) = self.memberships(location) else { return };
+        if !memberships.greeted {
+            return;
+        }
         let Some(membership) = memberships.find(room) else { return };
         let (at, place, terms) = (address(&membership.live), membership.place, membership.terms());
         if let Some(local) = self.rooms.rooms.get_mut(&at)
