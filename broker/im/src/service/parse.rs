@@ -156,9 +156,9 @@ pub fn parse(service: &str, operation: &str, body: &[u8]) -> Result<Op, Refusal>
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
-    // A structure could be read from a list, too: fields without names.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Refusal::bad_request("the body is a list, not an object"));
+    // Serde would take a list for an object, its items for the fields in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::bad_request("invalid type: a list, expected an object"));
     }
     serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
 }
@@ -185,8 +185,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, &str, &[u8], &str); 5] = [
+        let cases: [(&str, &str, &[u8], &str); 7] = [
             ("sync", "pull", b"7", "invalid type"),
+            ("sync", "pull", br#" ["u/bob"]"#, "a list"),
+            ("sync", "heads", b"[]", "a list"),
             ("sync", "pull", br#"{"conv":"u/bob","from":-1}"#, "-1"),
             ("sync", "pull", br#"{"conv":"u/bob","direction":"left"}"#, "left"),
             ("group", "create", br#"{"name":7}"#, "expected a string"),
