@@ -388,12 +388,8 @@ fn doubtful_settings_are_noted() {
     assert!(note(&with_users).contains("passwords unencrypted"));
 }
 
-/// Settings that differ from the defaults in every key, and have the same listener.
-fn all_changed() -> (Settings, Settings) {
-    let listener = vec![Listener::at("wss://127.0.0.1:1".parse().unwrap())];
-    let old = Settings { listener, ..Settings::default() };
-    let new = toml::from_str(
-        "
+/// Every key with another value than its default.
+const ALL_CHANGED: &str = "
         [broker]
         name = 'x'
         data_dir = 'x'
@@ -520,8 +516,13 @@ fn all_changed() -> (Settings, Settings) {
         client_ca = 'a'
         require_client_cert = true
         subject_as_user = true
-        ",
-    );
+        ";
+
+/// Settings that differ from the defaults in every key, and have the same listener.
+fn all_changed() -> (Settings, Settings) {
+    let listener = vec![Listener::at("wss://127.0.0.1:1".parse().unwrap())];
+    let old = Settings { listener, ..Settings::default() };
+    let new = toml::from_str(ALL_CHANGED);
     (old, new.unwrap())
 }
 
