@@ -115,7 +115,7 @@ pub(crate) struct CommonArgs {
     /// Keep-alive in CONNECT; 0 switches it off
     #[arg(long, default_value_t = 0)]
     pub keep_alive_secs: u16,
-    /// User name; {n} stands for the client's number
+    /// User name; {n} stands for the client's number, {id} for its client identifier
     #[arg(long)]
     pub username: Option<String>,
     /// Password; {n} stands for the client's number

@@ -91,6 +91,11 @@ impl Ledger {
         first
     }
 
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.next.len()
+    }
+
     /// Books an arrival; `dup` is the DUP flag of the packet.
     #[inline]
     pub(crate) fn note(&mut self, slot: u32, seq: u32, dup: bool) -> Verdict {

@@ -46,10 +46,13 @@ impl Roster<'_> {
         client: u32,
     ) {
         let number = (self.first + client as usize).to_string();
-        let fill = |text: &Option<String>| text.as_ref().map(|t| t.replace("{n}", &number));
+        let id = format!("{}-{client}", self.name);
+        let fill = |text: &Option<String>| {
+            text.as_ref().map(|t| t.replace("{n}", &number).replace("{id}", &id))
+        };
         let (username, password) = (fill(&settings.username), fill(&settings.password));
         let hello = Greeting {
-            client_id: &format!("{}-{client}", self.name),
+            client_id: &id,
             clean: self.clean,
             session_expiry_secs: if self.persistent { SESSION_EXPIRY_SECS } else { 0 },
             username: username.as_deref(),

@@ -71,7 +71,7 @@ pub(crate) struct Settings {
     pub round: u32,
     /// Processes of the broker.
     pub broker_pids: Vec<u32>,
-    /// User name; `{n}` stands for the client's number.
+    /// User name; `{n}` stands for the client's number, `{id}` for its client identifier.
     pub username: Option<String>,
     /// Password; `{n}` stands for the client's number.
     pub password: Option<String>,
@@ -160,10 +160,15 @@ impl Run {
     /// A run that has not begun.
     pub(crate) fn new(
         shape: Shape,
-        settings: Settings,
+        mut settings: Settings,
         target: Arc<Target>,
         stop: Arc<AtomicBool>,
     ) -> Result<Run> {
+        if shape.kind.is_im() {
+            // Everybody is a user of its own, whom the others know by the client identifier.
+            settings.username = Some("{id}".to_owned());
+            settings.password.get_or_insert_with(|| "any".to_owned());
+        }
         let watch = match settings.broker_pids.as_slice() {
             [] => None,
             pids => Some(Watch::new(pids)?),

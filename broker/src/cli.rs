@@ -2,10 +2,14 @@
 //!
 //! Only definitions: what the commands do is in [`crate::commands`] and [`crate::node`].
 
+mod ctl;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use ctl::{ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which};
 
 use crate::settings::{Durability, Flags, HttpAddress, ListenerUrl, SettingsSource};
 
@@ -49,6 +53,16 @@ Examples:
       user. Settings, users, rules and certificates are files of your own and not in it.
   hoopoe restore /backup/monday --data /var/lib/hoopoe";
 
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  hoopoe chat --user alice
+      On this machine's broker (hoopoe serve), which takes every name while it has no users. In
+      another terminal: hoopoe chat --user bob. Then, as alice: /to u/bob and a line of text.
+  hoopoe chat --user alice --server tls://chat.example.net:8883 --ca ca.pem --password-env SECRET
+  printf '/to u/bob\\nlunch?\\n' | hoopoe chat --user alice
+
+/help shows what can be typed. Any MQTT client can do what this chat does: broker/docs/im.md.";
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -77,6 +91,12 @@ pub enum Command {
     /// Add or remove a user, or change a password
     #[command(after_help = PASSWD_EXAMPLES)]
     Passwd(PasswdArgs),
+    /// Ask a running broker: users, clients, sessions, retained messages
+    #[command(after_help = ctl::CTL_EXAMPLES)]
+    Ctl(CtlArgs),
+    /// Chat with other users of a broker, at the terminal
+    #[command(after_help = CHAT_EXAMPLES)]
+    Chat(ChatArgs),
     /// Copy the store to another folder, of a running broker too
     #[command(after_help = BACKUP_EXAMPLES)]
     Backup(BackupArgs),
@@ -183,6 +203,29 @@ pub struct PasswdArgs {
     /// Read the password from the first line of the standard input instead of asking for it
     #[arg(long)]
     pub stdin: bool,
+}
+
+/// Who chats, and where.
+#[derive(Args, Debug)]
+pub struct ChatArgs {
+    /// Who you are
+    #[arg(long, value_name = "USER")]
+    pub user: String,
+    /// Which of your devices this is; two at a time need two names
+    #[arg(long, value_name = "ID", default_value = "pc-chat")]
+    pub device: String,
+    /// The broker, tcp:// or tls:// and host:port
+    #[arg(long, value_name = "URL", default_value = "tcp://127.0.0.1:1883")]
+    pub server: ListenerUrl,
+    /// Certificates of the authorities to trust, for tls://
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The environment variable that holds the password or token
+    #[arg(long, value_name = "VAR", conflicts_with = "ask_password")]
+    pub password_env: Option<String>,
+    /// Ask for the password at the terminal
+    #[arg(long)]
+    pub ask_password: bool,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod connection;
 pub mod fabric;
+pub mod im;
 pub mod logging;
 pub mod node;
 pub mod settings;

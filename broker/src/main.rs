@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(&args.into_source(), &mut out),
         Command::Config(args) => commands::config(&args.into_source(), &mut out),
         Command::Passwd(args) => commands::passwd(&args, &mut out),
+        Command::Ctl(args) => commands::ctl(&args, &mut out),
+        Command::Chat(args) => commands::chat(&args, &mut out),
         Command::Backup(args) => commands::backup(&args.source(), &args.to, &mut out),
         Command::Restore { backup, data } => commands::restore(&backup, &data, &mut out),
         Command::Repair { data, shards } => commands::repair(&data, shards, &mut out),

@@ -5,7 +5,8 @@
 //! session, unsubscribe, start anew or expire. In each round they act until the broker is killed
 //! with SIGKILL, at a count of acknowledgements or of accepted clients, now and then at rest; then it
 //! is started on the same data folder, and now and then killed while it starts. At last everything
-//! is drained, the broker is killed once more at rest, and the [`audit`] judges the [`history`] of what the clients sent and saw.
+//! is drained, the broker is killed once more at rest, and the [`audit`] judges the [`history`] of
+//! what the clients sent and saw.
 //!
 //! All clients live on one thread. What a client does is in [`publisher`] and [`receiver`]; what
 //! is right is in the audit alone.

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod crash;
 pub mod disk;
 pub mod fuzz;
+pub mod http;
 pub mod metrics;
 pub mod program;
 pub mod reaper;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 pub use broker::{Broker, shared_broker};
 pub use client::{RawClient, Received};
 pub use connect::{Connect, Will};
+pub use http::{Http, HttpAnswer};
 pub use wire::properties::{Properties, Property};
 pub use wire::{Ack, ConnAck, Disconnect, Packet, Publish, SubAck, Version, code};
 

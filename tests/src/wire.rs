@@ -71,6 +71,7 @@ pub mod code {
     pub const QUOTA_EXCEEDED: u8 = 0x97;
     pub const SERVER_UNAVAILABLE: u8 = 0x88;
     pub const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
+    pub const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
 }
 
 /// CONNACK as received.

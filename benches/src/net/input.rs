@@ -176,7 +176,13 @@ impl Net {
         self.totals.delivered += 1;
         if first_time {
             let dup = frame[0] & 0x08 != 0;
-            let message = Incoming { dup, payload: cut.payload, at_ns };
+            let message = Incoming {
+                dup,
+                topic: cut.topic,
+                properties: cut.properties,
+                payload: cut.payload,
+                at_ns,
+            };
             driver.on_message(self, client, &message);
         }
         Ok(())
@@ -280,6 +286,8 @@ pub(crate) struct Cut<'a> {
     pub id_at: usize,
     /// Topic as bytes; not checked.
     pub topic: &'a [u8],
+    /// Properties as they are on the wire (MQTT 5).
+    pub properties: &'a [u8],
     /// Application bytes.
     pub payload: &'a [u8],
 }
@@ -309,6 +317,7 @@ pub(crate) fn cut_publish(version: Version, frame: &[u8]) -> Option<Cut<'_>> {
         id = u16::from_be_bytes(*bytes);
         rest = after;
     }
+    let mut block: &[u8] = &[];
     if version == Version::V5 {
         let mut properties = 0usize;
         for shift in [0, 7, 14, 21] {
@@ -319,9 +328,9 @@ pub(crate) fn cut_publish(version: Version, frame: &[u8]) -> Option<Cut<'_>> {
                 break;
             }
         }
-        rest = rest.get(properties..)?;
+        (block, rest) = rest.split_at_checked(properties)?;
     }
-    Some(Cut { qos, id, id_at, topic, payload: rest })
+    Some(Cut { qos, id, id_at, topic, properties: block, payload: rest })
 }
 
 /// Identifier and reason of PUBACK, PUBREC, PUBREL and PUBCOMP.

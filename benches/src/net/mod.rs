@@ -59,6 +59,10 @@ pub(crate) struct Token {
 pub(crate) struct Incoming<'a> {
     /// The broker says that it may have sent this before.
     pub dup: bool,
+    /// Its topic, not checked.
+    pub topic: &'a [u8],
+    /// Its properties as they are on the wire (MQTT 5).
+    pub properties: &'a [u8],
     /// Application bytes.
     pub payload: &'a [u8],
     /// When it was read from the socket.

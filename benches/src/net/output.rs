@@ -152,6 +152,16 @@ impl Net {
         self.mark_dirty(client);
     }
 
+    /// Publishes at QoS 0 what is no message: a call, a cursor.
+    pub(crate) fn publish_text(&mut self, client: u32, topic: &str, payload: &[u8]) {
+        let version = self.target.version;
+        let template = Template::new(version, topic, QoS::AtMostOnce, false, payload.len());
+        let c = &mut self.clients[client as usize];
+        c.out.extend_from_slice(&template.head);
+        c.out.extend_from_slice(payload);
+        self.mark_dirty(client);
+    }
+
     /// Sends one SUBSCRIBE.
     pub(crate) fn subscribe(&mut self, client: u32, filters: &[(String, QoS)]) {
         let version = self.target.version;

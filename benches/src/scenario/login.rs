@@ -58,7 +58,8 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn come_back(
+/// Everybody returns; ends when all messages have come or nothing comes any more.
+pub(super) fn come_back(
     run: &Run,
     net: &mut Net,
     arrivals: &mut Arrivals,
@@ -114,6 +115,7 @@ fn conversations(run: &Run, base: &str) -> World {
                 retain: false,
                 size: shape.size,
                 window: 0,
+                echo: true,
             };
             world.add(run.target.version, plan);
         }
@@ -122,16 +124,20 @@ fn conversations(run: &Run, base: &str) -> World {
 }
 
 /// Times the messages of everybody who returns.
-struct Arrivals {
-    talk: Talk,
+pub(super) struct Arrivals {
+    /// Who has what.
+    pub(super) talk: Talk,
     awaited: u32,
     got: Vec<u32>,
-    first: Histogram<u64>,
-    whole: Histogram<u64>,
+    /// Login to the first message.
+    pub(super) first: Histogram<u64>,
+    /// Login to the last.
+    pub(super) whole: Histogram<u64>,
 }
 
 impl Arrivals {
-    fn new(run: &Run, talk: Talk) -> Arrivals {
+    /// Nothing has arrived.
+    pub(super) fn new(run: &Run, talk: Talk) -> Arrivals {
         Arrivals {
             talk,
             awaited: run.shape.messages as u32,

@@ -1,6 +1,9 @@
 //! The scenarios: each plays its shape against the target and hands back what it found.
 
 mod connect;
+mod im;
+mod im_login;
+mod im_sync;
 mod login;
 mod mixed;
 mod offline;
@@ -36,6 +39,10 @@ pub(crate) fn play(run: &Run) -> Result<Report> {
         Kind::Offline => (offline::play(run)?, "deliveries", true),
         Kind::Crash => (offline::crash(run)?, "deliveries", true),
         Kind::Login => (login::play(run)?, "logins", true),
+        Kind::ImPairs | Kind::ImGroup => (talk::play(run)?, "deliveries", true),
+        Kind::ImRoom => (talk::play(run)?, "deliveries", run.shape.qos > 0),
+        Kind::ImSync => (im_sync::play(run)?, "pulls", true),
+        Kind::ImLogin => (im_login::play(run)?, "logins", true),
         Kind::Mixed => (mixed::play(run)?, "deliveries", run.shape.qos > 0),
     };
     let mut report = run.report(outcome, unit);

@@ -117,6 +117,7 @@ fn mailboxes(run: &Run) -> World {
             retain: false,
             size: shape.size,
             window: 0,
+            echo: true,
         };
         world.add(run.target.version, plan);
     }

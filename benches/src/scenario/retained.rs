@@ -95,6 +95,7 @@ fn topics(run: &Run, base: &str) -> World {
             retain: true,
             size: run.shape.size,
             window: 0,
+            echo: true,
         };
         world.add(run.target.version, plan);
     }

@@ -4,11 +4,12 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{TURN, base, engine, leave, remark, wipe};
+use super::{TURN, base, engine, im, leave, remark, wipe};
 use crate::clock::{now_ns, secs_to_ns};
 use crate::lobby::{Gathered, Roster, gather};
 use crate::net::Net;
 use crate::run::{Meter, Outcome, Run};
+use crate::shape::Kind;
 use crate::talk::world::{World, qos};
 use crate::talk::{Pace, Talk};
 
@@ -47,10 +48,13 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
 
 fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     let shape = run.shape.slice(index, of);
-    let world = World::new(&shape, run.target.version, &base(run, index, "/"));
+    let separator = if shape.kind.is_im() { "-" } else { "/" };
+    let world = World::new(&shape, run.target.version, &base(run, index, separator));
     let clients = world.feeds.len();
-    let filters: Vec<Vec<String>> = (0..clients as u32).map(|c| world.filters(c)).collect();
+    let filters: Vec<Vec<String>> =
+        (0..clients as u32).map(|c| im::filters(&shape, &world, c)).collect();
     let mut talk = Talk::new(world, run.tag);
+    im::keep_books(run, &mut talk);
     let mut net = engine(run, index, clients)?;
     let level = qos(run.shape.qos);
     let roster = Roster {
@@ -64,6 +68,9 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     let everybody = 0..clients as u32;
     let gathered = gather(run, &mut net, &mut talk, &roster, everybody.clone())
         .context("bringing the clients in")?;
+    if shape.kind == Kind::ImGroup {
+        im::create_groups(run, &mut net, &mut talk, &roster.name)?;
+    }
     let mut outcome = converse(run, index, &mut net, &mut talk, shape.rate)?;
     settle(run, &mut net, &mut talk)?;
     run.meet()?;
@@ -170,6 +177,7 @@ fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
 
 fn conclude(run: &Run, talk: &mut Talk, gathered: Gathered, outcome: &mut Outcome) {
     outcome.checks = talk.balance();
+    im::conclude(run, talk, outcome);
     if run.interrupted() {
         // What was under way when the user stopped is not lost.
         outcome.checks.lost = 0;

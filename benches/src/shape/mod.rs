@@ -13,6 +13,9 @@ use crate::stamp::STAMP_LEN;
 pub(crate) use overrides::Overrides;
 pub(crate) use preset::PRESETS;
 
+/// Entries in a pull at most.
+const MOST_PULLED: usize = 200;
+
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -37,6 +40,24 @@ pub(crate) enum Kind {
     Login,
     /// An evening of chat: 1:1 with receipts, groups, a room, people who come and go.
     Mixed,
+    /// IM profile: users talk in pairs, with receipts.
+    ImPairs,
+    /// IM profile: groups, some of whose members are never there.
+    ImGroup,
+    /// IM profile: one live room, lanes chat and like.
+    ImRoom,
+    /// IM profile: the newest entries of a conversation are pulled.
+    ImSync,
+    /// IM profile: users with many conversations return to waiting messages.
+    ImLogin,
+}
+
+impl Kind {
+    /// It speaks the IM profile, which one broker has.
+    pub(crate) fn is_im(self) -> bool {
+        use Kind::{ImGroup, ImLogin, ImPairs, ImRoom, ImSync};
+        matches!(self, ImPairs | ImGroup | ImRoom | ImSync | ImLogin)
+    }
 }
 
 /// MQTT version.
@@ -87,6 +108,10 @@ pub(crate) struct Shape {
     pub groups: usize,
     /// Members per group.
     pub members: usize,
+    /// Members of each group that are never there (IM).
+    pub absent: usize,
+    /// Entries in one pull (im-sync).
+    pub page: usize,
     /// Groups that each user is in.
     pub memberships: usize,
     /// Who speaks in a group or room, in turn.
@@ -130,6 +155,7 @@ impl Shape {
             ("--publishers", self.publishers),
             ("--pending", self.pending),
             ("--window", self.window as usize),
+            ("--page", self.page),
         ];
         for (flag, count) in counts {
             if !(1..=10_000_000).contains(&count) {
@@ -144,20 +170,37 @@ impl Shape {
                 bail!("{flag}: more than 0 per second");
             }
         }
-        if self.kind == Kind::Group {
+        if matches!(self.kind, Kind::Group | Kind::ImGroup) {
             self.check_groups()?;
         }
-        if self.kind == Kind::Login && !self.messages.is_multiple_of(self.news) {
+        let login = matches!(self.kind, Kind::Login | Kind::ImLogin);
+        if login && !self.messages.is_multiple_of(self.news) {
             bail!("--news {}: must divide --messages {}", self.news, self.messages);
         }
-        if self.kind == Kind::Login && self.news > self.subscriptions {
+        if login && self.news > self.subscriptions {
             bail!("--news {}: there are {} conversations", self.news, self.subscriptions);
+        }
+        if self.kind.is_im() {
+            self.check_im()?;
         }
         if self.kind == Kind::Mixed {
             self.check_evening()?;
         }
         if matches!(self.kind, Kind::Offline | Kind::Crash | Kind::Login) && self.qos == 0 {
             bail!("--qos 0: messages of QoS 0 are not kept for absent sessions");
+        }
+        Ok(())
+    }
+
+    fn check_im(&self) -> Result<()> {
+        if self.kind == Kind::ImRoom && self.rate.is_none() {
+            bail!("--rate is needed: a room is shaped by the second");
+        }
+        if self.kind != Kind::ImRoom && self.qos == 0 {
+            bail!("--qos 0: what the IM profile stores is acknowledged");
+        }
+        if self.page > MOST_PULLED {
+            bail!("--page {}: at most {MOST_PULLED} entries in a pull", self.page);
         }
         Ok(())
     }
@@ -215,8 +258,8 @@ impl Shape {
     /// How many threads can play it side by side.
     pub(crate) fn max_threads(&self) -> usize {
         match self.kind {
-            Kind::Pairs => self.pairs,
-            Kind::Group => (1..=self.groups)
+            Kind::Pairs | Kind::ImPairs => self.pairs,
+            Kind::Group | Kind::ImGroup => (1..=self.groups)
                 .rev()
                 .find(|of| (0..*of).all(|index| self.slice(index, *of).check_groups().is_ok()))
                 .unwrap_or(1),
@@ -227,11 +270,13 @@ impl Shape {
     /// Connections that the scenario needs at once.
     pub(crate) fn connections(&self) -> usize {
         match self.kind {
-            Kind::Pairs => 2 * self.pairs,
-            Kind::Group => self.groups * self.members / self.memberships.max(1),
-            Kind::Room => self.clients + self.speakers,
+            Kind::Pairs | Kind::ImPairs => 2 * self.pairs,
+            Kind::Group | Kind::ImGroup => self.groups * self.members / self.memberships.max(1),
+            Kind::Room | Kind::ImRoom => self.clients + self.speakers,
             Kind::Storm | Kind::Idle => self.clients,
             Kind::Retained => self.publishers + 1,
+            Kind::ImSync => 2 * self.clients,
+            Kind::ImLogin => self.clients + self.subscriptions,
             Kind::Offline | Kind::Crash | Kind::Login => self.clients + self.publishers,
             Kind::Mixed => self.clients,
         }
@@ -245,12 +290,19 @@ impl Shape {
         };
         let sessions = if self.persistent { ", persistent sessions" } else { "" };
         let what = match self.kind {
-            Kind::Pairs => format!("{} pairs, {pace}", self.pairs),
-            Kind::Group => format!(
+            Kind::Pairs | Kind::ImPairs => format!("{} pairs, {pace}", self.pairs),
+            Kind::ImGroup if self.absent > 0 => format!(
+                "{} groups of {} and {} absent, {pace}",
+                self.groups, self.members, self.absent
+            ),
+            Kind::Group | Kind::ImGroup => format!(
                 "{} groups of {}, each user in {}, {pace}",
                 self.groups, self.members, self.memberships
             ),
-            Kind::Room => format!("one room of {}, {pace}", self.clients),
+            Kind::Room | Kind::ImRoom => format!("one room of {}, {pace}", self.clients),
+            Kind::ImSync => {
+                format!("{} users pull the newest {} of {}", self.clients, self.page, self.messages)
+            }
             Kind::Storm if self.resume => format!("{} sessions return", self.clients),
             Kind::Storm => {
                 format!("{} clients, {} subscriptions each", self.clients, self.subscriptions)
@@ -262,7 +314,7 @@ impl Shape {
             Kind::Offline | Kind::Crash => {
                 format!("{} sessions, {} messages each", self.clients, self.messages)
             }
-            Kind::Login => format!(
+            Kind::Login | Kind::ImLogin => format!(
                 "{} users of {} conversations, {} messages waiting in {} of them",
                 self.clients, self.subscriptions, self.messages, self.news
             ),

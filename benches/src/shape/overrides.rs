@@ -55,6 +55,12 @@ pub(crate) struct Overrides {
     /// Members per group
     #[arg(long)]
     pub members: Option<usize>,
+    /// Members of each group that are never there (IM)
+    #[arg(long)]
+    pub absent: Option<usize>,
+    /// Entries in one pull (im-sync)
+    #[arg(long)]
+    pub page: Option<usize>,
     /// Groups that each user is in
     #[arg(long)]
     pub memberships: Option<usize>,
@@ -104,7 +110,7 @@ impl Overrides {
     pub(crate) fn apply(&self, shape: &mut Shape) {
         overlay!(self, shape;
             mqtt, qos, size, persistent, window, duration_secs, warmup_secs, drain_secs, pending,
-            pairs, groups, members, memberships, speakers, clients, subscriptions, messages,
+            pairs, groups, members, absent, page, memberships, speakers, clients, subscriptions, messages,
             news, viewers, churn, away_secs, publishers, resume;
             rate, ramp);
     }

@@ -26,6 +26,12 @@ pub(crate) const PRESETS: &[(&str, &str)] = &[
     ("login", "1,000 users of 50 conversations return to 30 waiting messages each"),
     ("mixed", "an evening of chat: 2,000 users come and go, 1:1 with receipts, groups, a room"),
     ("office", "10,000 users at once, 18,000 requests per second: 1:1 with receipts, groups"),
+    ("im-pairs", "IM profile: 1,000 pairs, 1:1 with receipts, one unfinished message each"),
+    ("im-group", "IM profile: 20 groups of 200 online, each user in 4"),
+    ("im-big-group", "IM profile: one group of 100,000, 1,000 of them online"),
+    ("im-room", "IM profile: a live room of 5,000, 18 messages and 18 likes per second"),
+    ("im-sync", "IM profile: the newest 50 of a conversation are pulled, over and over"),
+    ("im-login", "IM profile: 200 users of 500 conversations return to 300 messages in 20 of them"),
 ];
 
 impl Shape {
@@ -47,6 +53,8 @@ impl Shape {
             pairs: 100,
             groups: 20,
             members: 200,
+            absent: 0,
+            page: 50,
             memberships: 4,
             speakers: 10,
             clients: 10_000,
@@ -113,6 +121,29 @@ impl Shape {
                 ..mixed
             },
             "office" => mixed,
+            "im-pairs" => Shape { pairs: 1000, window: 1, ..base(Kind::ImPairs) },
+            "im-group" => Shape { kind: Kind::ImGroup, ..group },
+            "im-big-group" => Shape {
+                kind: Kind::ImGroup,
+                groups: 1,
+                members: 1000,
+                absent: 99_000,
+                memberships: 1,
+                ..group
+            },
+            "im-room" => {
+                Shape { kind: Kind::ImRoom, clients: 5000, speakers: 10, rate: Some(36.0), ..room }
+            }
+            "im-sync" => Shape { clients: 200, messages: 100, ..base(Kind::ImSync) },
+            "im-login" => Shape {
+                kind: Kind::ImLogin,
+                clients: 200,
+                subscriptions: 500,
+                news: 20,
+                messages: 300,
+                persistent: true,
+                ..offline
+            },
             _ => bail!(
                 "no scenario is called {name:?}; there are: {}",
                 PRESETS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")

@@ -26,6 +26,10 @@ pub(crate) struct Channel {
     pub queued: bool,
     /// The broker settles each message (QoS 1 and 2).
     pub settles: bool,
+    /// Its messages have no content (likes): nothing is owed and nothing followed.
+    pub silent: bool,
+    /// Whoever speaks in it hears itself, too.
+    pub echo: bool,
     /// How many hear it.
     pub members: u32,
     /// Messages unfinished at a time; 0: open loop.
@@ -51,6 +55,8 @@ impl Channel {
             sort: 0,
             queued: false,
             settles: false,
+            silent: false,
+            echo: true,
             members: members as u32,
             window: 0,
             sent: vec![0; speakers.len()].into(),

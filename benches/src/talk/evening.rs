@@ -101,6 +101,7 @@ pub(crate) fn evening(shape: &Shape, version: Version, base: &str) -> (World, Ma
         retain: false,
         size,
         window: 0,
+        echo: true,
     };
     for user in 0..map.users {
         let (topic, friends) = (format!("{base}/u/{user}"), map.friends(user).to_vec());

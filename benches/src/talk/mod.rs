@@ -9,6 +9,7 @@
 mod channel;
 pub(crate) mod evening;
 mod pace;
+pub(crate) mod profile;
 pub(crate) mod world;
 
 use hdrhistogram::Histogram;
@@ -22,6 +23,8 @@ use crate::stamp::{Foreign, Sealer, Stamp};
 
 pub(crate) use channel::{Channel, Flight};
 pub(crate) use pace::Pace;
+pub(crate) use profile::Profile;
+use profile::READ_EVERY;
 pub(crate) use world::World;
 
 /// Due messages of a channel that may wait for a speaker with room; beyond it they are not sent.
@@ -98,6 +101,8 @@ pub(crate) struct Talk {
     pub heard_ns: u64,
     /// Arrivals that want an answer; the owner takes them out after every turn.
     pub heard: Vec<Heard>,
+    /// The books of the IM profile, where it is spoken.
+    pub profile: Option<Profile>,
     /// Why the first connection was lost.
     pub first_loss: Option<String>,
     sealer: Sealer,
@@ -123,6 +128,7 @@ impl Talk {
             unsent: 0,
             heard_ns: 0,
             heard: Vec::new(),
+            profile: None,
             first_loss: None,
             sealer: Sealer::new(tag),
             from_ns: u64::MAX,
@@ -216,6 +222,10 @@ impl Talk {
     pub(crate) fn speak_as(&mut self, net: &mut Net, channel: u32, speaker: usize, due_ns: u64) {
         let c = &mut self.channels[channel as usize];
         let client = c.speakers[speaker];
+        if c.silent {
+            net.publish_empty(client, &c.template, Token { channel, number: 0 });
+            return;
+        }
         let number = c.take_number();
         let stamp = Stamp {
             run: self.sealer.run(),
@@ -297,16 +307,49 @@ impl Talk {
         }
     }
 
+    /// Slots in the ledger.
+    pub(crate) fn slots(&self) -> usize {
+        self.ledger.slots()
+    }
+
+    /// How many positions in conversations a receiver passed over beyond what it said itself.
+    pub(crate) fn passed_over(&self) -> u64 {
+        let Some(profile) = &self.profile else { return 0 };
+        let mut said = vec![0u64; self.feeds.len()];
+        for c in &self.channels {
+            for (speaker, sent) in c.speakers.iter().zip(&c.sent) {
+                said[*speaker as usize] += u64::from(*sent);
+            }
+        }
+        let mut sum = 0;
+        for (client, feeds) in self.feeds.iter().enumerate() {
+            for feed in feeds {
+                let c = &self.channels[feed.channel as usize];
+                let own = c.speakers.iter().position(|speaker| *speaker as usize == client);
+                let own = own.map_or(said[client], |speaker| u64::from(c.sent[speaker]));
+                sum += profile.passed_over(feed.first_slot).saturating_sub(own);
+            }
+        }
+        sum
+    }
+
     /// Closes the books: compares what was said with what was heard.
     pub(crate) fn balance(&mut self) -> Checks {
         let mut checks = self.ledger.checks;
-        for feeds in &self.feeds {
+        if let Some(profile) = &self.profile {
+            checks.out_of_order += profile.out_of_order();
+            checks.refused += profile.errors;
+        }
+        for (client, feeds) in self.feeds.iter().enumerate() {
             for feed in feeds {
                 let c = &self.channels[feed.channel as usize];
                 if !self.sorts[c.sort as usize].owed_to_all {
                     continue;
                 }
                 for (speaker, sent) in c.sent.iter().enumerate() {
+                    if !c.echo && c.speakers[speaker] as usize == client {
+                        continue;
+                    }
                     checks.expected += u64::from(*sent);
                     checks.lost += self.ledger.missing(feed.first_slot + speaker as u32, *sent);
                 }
@@ -318,7 +361,14 @@ impl Talk {
 
 impl Driver for Talk {
     #[inline]
-    fn on_message(&mut self, _net: &mut Net, client: u32, message: &Incoming<'_>) {
+    fn on_message(&mut self, net: &mut Net, client: u32, message: &Incoming<'_>) {
+        let position = match &mut self.profile {
+            None => 0,
+            Some(profile) => match profile.sort(client, message) {
+                Some(position) => position,
+                None => return,
+            },
+        };
         let stamp = match self.sealer.read(message.payload) {
             Ok(stamp) => stamp,
             Err(Foreign::Stranger) => {
@@ -352,6 +402,12 @@ impl Driver for Talk {
         self.heard_ns = message.at_ns;
         if self.ledger.note(slot, stamp.seq, message.dup) == Verdict::Again {
             return;
+        }
+        if let Some(profile) = &mut self.profile {
+            profile.note(feed.first_slot, position);
+            if profile.reads && position.is_multiple_of(READ_EVERY) {
+                profile::read(net, client, message.topic, position);
+            }
         }
         let kind = &self.sorts[sort];
         self.received += u64::from(kind.owed_to_all);

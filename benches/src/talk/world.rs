@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub size: usize,
     /// Closed loop: unfinished messages; 0 for the open loop.
     pub window: u32,
+    /// Members that speak hear themselves.
+    pub echo: bool,
 }
 
 impl World {
@@ -52,6 +54,7 @@ impl World {
         let qos = qos(shape.qos);
         let (name, clients, plans) = match shape.kind {
             Kind::Group => ("group", shape.connections(), groups(shape, base)),
+            Kind::ImPairs | Kind::ImGroup | Kind::ImRoom => return profile(shape, version, base),
             Kind::Room => ("room", shape.connections(), room(shape, base)),
             _ => ("1:1", 2 * shape.pairs, pairs(shape, base)),
         };
@@ -66,6 +69,7 @@ impl World {
                 retain: false,
                 size: shape.size,
                 window,
+                echo: true,
             };
             world.add(version, plan);
         }
@@ -92,7 +96,11 @@ impl World {
             let first_slot = self.ledger.add_slots(plan.speakers.len());
             self.feeds[*member as usize].push(Feed { channel: number, first_slot });
         }
-        let mut channel = Channel::new(template, plan.speakers, plan.members.len());
+        let own = !plan.echo && plan.speakers.iter().any(|s| plan.members.contains(s));
+        let hearers = plan.members.len() - usize::from(own);
+        let mut channel = Channel::new(template, plan.speakers, hearers);
+        channel.echo = plan.echo;
+        channel.silent = plan.size == 0;
         channel.sort = plan.sort;
         channel.settles = plan.qos != QoS::AtMostOnce;
         channel.window = plan.window;
@@ -111,6 +119,50 @@ impl World {
 /// QoS of a checked number.
 pub(crate) fn qos(number: u8) -> QoS {
     QoS::try_from(number).unwrap_or(QoS::AtMostOnce)
+}
+
+/// Users of the IM profile: a client's name behind `base` is its user, and no session hears itself.
+fn profile(shape: &Shape, version: Version, base: &str) -> World {
+    let (name, plans) = match shape.kind {
+        Kind::ImGroup => ("group", groups(shape, base)),
+        Kind::ImRoom => ("room", im_room(shape, base)),
+        _ => ("1:1", pairs(shape, base)),
+    };
+    let mut world = World::empty(shape.connections(), vec![Sort::new(name)]);
+    for (number, (topic, members, speakers)) in plans.into_iter().enumerate() {
+        let topic = match shape.kind {
+            Kind::ImPairs => format!("im/u/{base}-{}/msg", members[0]),
+            Kind::ImGroup => format!("im/g/{base}-g{number}/msg"),
+            _ => topic,
+        };
+        let size = if members.is_empty() { 0 } else { shape.size };
+        let window = if shape.rate.is_some() { 0 } else { shape.window };
+        let qos = qos(shape.qos);
+        let plan = Plan {
+            topic,
+            members,
+            speakers,
+            sort: 0,
+            qos,
+            retain: false,
+            size,
+            window,
+            echo: false,
+        };
+        world.add(version, plan);
+    }
+    world
+}
+
+/// Everybody is in the room; the last speak on the lane `chat`, and send likes, which have no content.
+fn im_room(shape: &Shape, base: &str) -> Plans {
+    let listeners = shape.clients as u32;
+    let speakers: Vec<u32> = (listeners..listeners + shape.speakers as u32).collect();
+    let everybody = (0..listeners + shape.speakers as u32).collect();
+    vec![
+        (format!("im/r/{base}-room/msg/chat"), everybody, speakers.clone()),
+        (format!("im/r/{base}-room/msg/like"), Vec::new(), speakers),
+    ]
 }
 
 type Plans = Vec<(String, Vec<u32>, Vec<u32>)>;

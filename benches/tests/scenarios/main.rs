@@ -5,5 +5,6 @@
 
 mod catches;
 mod erring;
+mod hoopoe;
 mod mosquitto;
 mod program;

@@ -2,6 +2,43 @@
 //!
 //! Everything below `im/` belongs to the profile: there it alone decides, and what it does not
 //! name is refused (ruling 15). Take this package out and a correct MQTT broker remains.
+//!
+//! Conversations are ordered logs with one owner each, delivery goes by cursors: a send writes
+//! one entry however many members there are. The rules are methods of one command's view of its
+//! shard (`shard`), in the room of their noun.
+
+pub mod audit;
+pub mod channel;
+pub mod command;
+pub mod conversation;
+pub mod device;
+mod due;
+pub mod effect;
+pub mod entry;
+pub mod envelope;
+pub mod group;
+pub mod id;
+pub mod keys;
+pub mod presence;
+pub mod push;
+pub mod refusal;
+#[cfg(test)]
+mod rig;
+pub mod room;
+pub mod roster;
+pub mod rows;
+pub mod service;
+pub mod settings;
+pub mod shard;
+mod sweep;
+pub mod topic;
+pub mod txn;
+pub mod user;
+
+pub use command::{Asker, Command, User};
+pub use effect::{Answer, Effect, Pending};
+pub use settings::ImSettings;
+pub use shard::ImShard;
 
 /// First level of the profile's tree.
 pub const FIRST_LEVEL: &str = "im";

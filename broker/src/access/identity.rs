@@ -1,6 +1,10 @@
 //! Who a connected client is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+
+use hoopoe_im::id::is_id;
+use hoopoe_im::user::token::TokenHash;
 
 /// The tenant of every user until a listener names another.
 pub const DEFAULT_TENANT: &str = "default";
@@ -12,6 +16,8 @@ pub enum LoginMethod {
     Anonymous,
     /// By its password.
     Password,
+    /// By a token in the place of a password.
+    Token,
     /// By its certificate.
     Certificate,
     /// By its word, in development mode (ruling 19).
@@ -31,12 +37,35 @@ pub struct Identity {
     /// Stands for the password that was good; another number after the password changed. It tells
     /// nothing about the password.
     pub(super) password_mark: u64,
+    /// The hash of the token that was good.
+    pub(super) token: Option<Box<TokenHash>>,
 }
 
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
-        Identity { tenant: DEFAULT_TENANT.into(), user: user.into(), method, password_mark: 0 }
+        let (tenant, user) = (DEFAULT_TENANT.into(), user.into());
+        Identity { tenant, user, method, password_mark: 0, token: None }
+    }
+
+    /// The user that a login names. With tenants, `acme/alice` is the user alice of the tenant
+    /// acme, when both are valid ids.
+    pub fn named(login: &str, method: LoginMethod, tenants: bool) -> Identity {
+        match login.split_once('/') {
+            Some((tenant, user)) if tenants && is_id(tenant) && is_id(user) => {
+                Identity { tenant: tenant.into(), ..Identity::new(user, method) }
+            }
+            _ => Identity::new(login, method),
+        }
+    }
+
+    /// The name by which the user logs in, and by which rules know it.
+    pub fn login_name(&self) -> Cow<'_, str> {
+        if *self.tenant == *DEFAULT_TENANT {
+            Cow::Borrowed(&self.user)
+        } else {
+            Cow::Owned([&*self.tenant, "/", &*self.user].concat())
+        }
     }
 
     /// A client that is nobody.

@@ -7,12 +7,15 @@
 //! Not here: sockets and packets; the `im/` tree, where the profile alone decides; client
 //! certificates, which the transport checks before it names their user.
 
+mod accounts;
 mod authenticator;
 mod filter;
 mod hash_pool;
 mod identity;
 mod login_cache;
 mod rules;
+pub mod tenant;
+mod tokens;
 mod users;
 
 use std::path::PathBuf;
@@ -20,14 +23,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use hoopoe_im::user::account::stored_accounts;
+use hoopoe_im::user::token::stored_tokens;
+use hoopoe_store::StoreError;
+use hoopoe_store::kv::SharedKv;
 use thiserror::Error;
 
+pub use accounts::Accounts;
 pub use authenticator::{
     Authenticator, Credentials, Login, LoginDone, PasswordJob, PasswordTicket,
 };
 pub use hash_pool::HashPool;
 pub use identity::{DEFAULT_TENANT, Identity, LoginMethod};
 pub use rules::{Action, RuleError, RuleFault, Rules};
+pub use tokens::{Tokens, is_token, mint, sha256};
 pub use users::{
     UserNameFault, Users, UsersError, check_user_name, edit_users_file, hash_password,
 };
@@ -98,6 +107,35 @@ impl Access {
     /// rules, so that a permission is at worst kept under a number that is already old.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Takes over the tokens and accounts of the store. Later changes come from the shards.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn load(&self, kv: &SharedKv, now_ms: u64) -> Result<(), StoreError> {
+        for (hash, owner) in stored_tokens(kv, now_ms)? {
+            self.tokens().put(hash, owner);
+        }
+        for (user, account) in stored_accounts(kv)? {
+            self.accounts().put(user, Some(Arc::new(account)));
+        }
+        Ok(())
+    }
+
+    /// The valid tokens.
+    pub fn tokens(&self) -> &Tokens {
+        self.authenticator.tokens()
+    }
+
+    /// The accounts of the store.
+    pub fn accounts(&self) -> &Accounts {
+        self.authenticator.accounts()
+    }
+
+    /// A token or an account was taken away: everybody who is connected is looked at again.
+    pub fn logins_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Who checks logins.

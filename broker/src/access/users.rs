@@ -217,7 +217,7 @@ fn dummy_like(mut hash: PasswordHash) -> String {
     hash.to_string()
 }
 
-fn default_dummy() -> String {
+pub(super) fn default_dummy() -> String {
     let params = Params::DEFAULT;
     let (memory, time, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
     let (salt, output) = ("A".repeat(22), "A".repeat(43));

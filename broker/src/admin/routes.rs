@@ -9,21 +9,24 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::{AdminState, NodePhase};
+use super::{AdminState, Api, NodePhase};
 use crate::telemetry::metrics;
 
 /// The version of the text format that [`metrics`] writes.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All pages. HEAD is answered wherever GET is.
-pub(super) fn routes(state: Arc<AdminState>) -> Router {
-    Router::new()
+pub(super) fn routes(state: Arc<AdminState>, api: Option<&Arc<Api>>) -> Router {
+    let pages = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(show_metrics))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(state)
+        .with_state(state);
+    let all = match api {
+        Some(api) => pages.merge(api.routes()),
+        None => pages,
+    };
+    all.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
 /// Whether the broker serves clients, and if not, why.
@@ -43,7 +46,9 @@ struct Readiness {
 }
 
 #[derive(Serialize)]
-struct Failure {
+pub(super) struct Failure {
+    /// The MQTT reason code nearest to it.
+    code: u8,
     error: &'static str,
     message: &'static str,
 }
@@ -84,11 +89,15 @@ async fn show_metrics(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn not_found() -> (StatusCode, Json<Failure>) {
-    let message = "there are /health, /ready and /metrics";
-    (StatusCode::NOT_FOUND, Json(Failure { error: "not_found", message }))
+    let message =
+        "there are /health, /ready and /metrics, and the calls that /v1/openapi.json lists";
+    (StatusCode::NOT_FOUND, Json(Failure { code: 0x90, error: "not_found", message }))
 }
 
-async fn method_not_allowed() -> (StatusCode, Json<Failure>) {
-    let message = "pages are read with GET";
-    (StatusCode::METHOD_NOT_ALLOWED, Json(Failure { error: "method_not_allowed", message }))
+pub(super) async fn method_not_allowed() -> (StatusCode, Json<Failure>) {
+    let message = "pages are read with GET, calls below /v1 made with POST";
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        Json(Failure { code: 0x83, error: "method_not_allowed", message }),
+    )
 }

@@ -1,14 +1,16 @@
 //! The HTTP connections: accepted one by one, each with bounds on time and size.
 //!
-//! axum's own server has no such bounds, hence the short loop here. Request bodies are never read.
+//! axum's own server has no such bounds, hence the short loop here. The pages read no request body;
+//! what `/v1` reads is bounded there.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::AdminState;
 use super::routes::routes;
+use super::{AdminState, Api};
 
 /// Connections open at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 1024;
 /// Bytes of a request's line and headers.
 pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
@@ -42,11 +44,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub async fn serve(
     listener: TcpListener,
     state: Arc<AdminState>,
+    api: Option<Arc<Api>>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let routes = routes(state);
+    let routes = routes(state, api.as_ref());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -55,8 +58,9 @@ pub async fn serve(
         tokio::select! {
             () = &mut shutdown => break,
             Some(_ended) = connections.join_next() => {}
-            (stream, place) = accept(&listener, &places) => {
-                connections.spawn(converse(stream, routes.clone(), stopped.clone(), place));
+            (stream, peer, place) = accept(&listener, &places) => {
+                let routes = routes.clone().layer(Extension(ConnectInfo(peer)));
+                connections.spawn(converse(stream, routes, stopped.clone(), place));
             }
         }
     }
@@ -71,12 +75,12 @@ pub async fn serve(
 async fn accept(
     listener: &tokio::net::TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there is always a place in the end.
     let place = places.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, peer)) => return (stream, peer, place),
             Err(error) => {
                 tracing::warn!(%error, "http listener cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -44,7 +44,7 @@ impl Server {
         let served = state.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(listener, served, async {
+            runtime.block_on(serve(listener, served, None, async {
                 let _ = stopped.await;
             }))
         });

@@ -2,7 +2,9 @@
 //! returns how the program ends.
 
 mod backup;
+mod chat;
 mod check;
+mod ctl;
 mod passwd;
 mod repair;
 
@@ -14,15 +16,17 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 pub use backup::{backup, restore};
+pub use chat::chat;
 pub use check::check;
+pub use ctl::ctl;
 pub use passwd::passwd;
 pub use repair::repair;
 
 use crate::cli::Cli;
 use crate::settings::SettingsSource;
 
-/// Prints every setting in effect, as a settings file that would give the same. No secret is among
-/// them: settings name keys, users and rules by their files.
+/// Prints every setting in effect, as a settings file that would give the same. Secrets are not
+/// shown; keys, users and rules are named by their files.
 ///
 /// # Errors
 /// When the settings are wrong, or the output cannot be written.

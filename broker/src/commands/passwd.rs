@@ -33,7 +33,7 @@ pub fn passwd(args: &PasswdArgs, out: &mut impl Write) -> anyhow::Result<ExitCod
 }
 
 /// The first line without its end.
-fn first_line(mut input: impl BufRead) -> anyhow::Result<String> {
+pub(super) fn first_line(mut input: impl BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
     input.read_line(&mut line).context("cannot read the password from the standard input")?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
@@ -41,7 +41,7 @@ fn first_line(mut input: impl BufRead) -> anyhow::Result<String> {
 }
 
 /// Asks at the terminal, twice, showing nothing.
-fn ask(user: &str) -> anyhow::Result<String> {
+pub(super) fn ask(user: &str) -> anyhow::Result<String> {
     let prompt = |text: String| {
         rpassword::prompt_password(text)
             .context("no terminal to ask for the password at: give it with --stdin")

@@ -92,6 +92,9 @@ impl Worker {
         let Connection { phase: Phase::Active(session), limits, .. } = connection else {
             return Delivered::Done;
         };
+        if session.im.as_ref().is_some_and(|im| !im.takes(message.parts.topic)) {
+            return Delivered::Done;
+        }
         if copy.qos == QoS::AtMostOnce {
             if full {
                 counters.dropped(Dropped::FullBuffer);
@@ -184,7 +187,13 @@ impl Worker {
             return;
         };
         let mut progressed = false;
+        let mut im_moved = false;
         while let Some(origin) = session.window.pop_done() {
+            if let (Origin::Im { stream, seq }, Some(im)) = (origin, &mut session.im) {
+                im.acknowledged(stream, seq);
+                im_moved = true;
+                continue;
+            }
             let Some(stored) = &mut session.stored else { continue };
             match origin {
                 Origin::Queue { seq, weight } => {
@@ -192,7 +201,7 @@ impl Worker {
                     progressed |= !std::mem::replace(&mut stored.progressed, true);
                 }
                 Origin::Ahead { seq } => stored.done.push(seq),
-                Origin::Transient | Origin::Group { .. } => {}
+                Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => {}
             }
         }
         if let Some(session) = self.connection(location).and_then(Connection::session)
@@ -203,6 +212,9 @@ impl Worker {
         }
         if progressed {
             self.turn.progressed.push(location);
+        }
+        if im_moved {
+            self.im_note_moved(location);
         }
     }
 
@@ -221,6 +233,9 @@ impl Worker {
             if let Some(id) = id {
                 self.exchange_ended(location, id, origin);
             }
+            if let Origin::Im { stream, seq } = origin {
+                self.im_skipped(location, stream, seq);
+            }
             self.finished(location, origin);
         }
     }
@@ -230,6 +245,7 @@ impl Worker {
         if let Some(session) = self.connection(location).and_then(Connection::session)
             && (!session.backlog.is_empty()
                 || !session.scans.is_empty()
+                || session.im.is_some()
                 || session.stored.as_ref().is_some_and(|stored| stored.feed.behind()))
         {
             self.send_waiting(location);
@@ -266,13 +282,14 @@ impl Worker {
             }
         }
         self.read_on(location);
+        self.im_read_on(location);
         self.scan_on(location);
     }
 }
 
 /// Encodes one copy into a connection's output; a packet above the client's maximum is left out
 /// as if it had been sent ([MQTT-3.1.2-25]).
-fn write_to(
+pub(super) fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
     pool: &mut Pool,
@@ -310,7 +327,7 @@ fn skip(connection: &mut Connection, qos: QoS, id: Option<PacketId>) {
     };
     if let Ok(origin) = ended {
         let exchange = (qos == QoS::ExactlyOnce).then_some(id);
-        if origin.source().is_some() {
+        if origin.source().is_some() || matches!(origin, Origin::Im { .. }) {
             session.skipped.push((exchange, origin));
         }
     }

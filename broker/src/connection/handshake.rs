@@ -17,12 +17,14 @@ use hoopoe_store::command::{
 use hoopoe_store::effect::{Opened, StoredSession};
 
 use super::closing::Cause;
+use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
+use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
-use crate::fabric::Mail;
+use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
@@ -50,12 +52,14 @@ impl Worker {
         let Some(connection) = self.connection(location) else { return };
         let door = **connection.listener.door.load();
         let certificate_user = connection.certificate_user();
+        let client_id = newcomer.client_id.clone();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
         let credentials = Credentials {
             user: connect.username,
             password: connect.password,
             certificate_user: certificate_user.as_deref(),
+            client_id: &client_id,
         };
         match self.env.access.authenticator().check(credentials, door) {
             Login::Accepted(identity) => self.logged_in(location, Ok(identity)),
@@ -112,6 +116,12 @@ impl Worker {
             self.refuse(location, version, ReasonCode::PacketTooLarge);
             return;
         }
+        if let (Some(space), Some(will)) = (space_of(&identity.tenant), &mut newcomer.will) {
+            let topic = [&*space, will.publication.topic()].concat();
+            let parts = PublicationParts { topic: &topic, ..will.publication.parts() };
+            will.publication = parts.to_publication();
+        }
+        let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
         let key = SessionKey {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
@@ -129,7 +139,12 @@ impl Worker {
         connection.phase = Phase::Opening(newcomer);
         let slot = open.key.slot();
         self.opening += 1;
-        self.command(slot, Command::Open(Box::new(open)));
+        let open = Box::new(open);
+        if is_user {
+            self.command(slot, ShardMail::Enter(open));
+        } else {
+            self.command(slot, Command::Open(open));
+        }
     }
 
     /// The shard has found or made the session.
@@ -191,6 +206,7 @@ impl Worker {
             let at = self.now_secs + keep_alive_limit(keep_alive_secs);
             self.wheel.schedule(location, at);
         }
+        self.im_attach(location, opened.session_present, newcomer.heads_only);
         if let Some(stored) = opened.session {
             self.restore(location, stored);
         }
@@ -270,6 +286,12 @@ impl Worker {
             stored.head,
         );
         session.incoming.restore(&stored.markers, &stored.answered);
+        let inbox: Vec<_> = stored
+            .subscriptions
+            .iter()
+            .filter(|subscription| hoopoe_im::is_reserved(&subscription.filter))
+            .map(|own| (Box::from(&*own.filter), own.options, own.identifier))
+            .collect();
         let Some(session) = self.connection(location).and_then(|c| c.session()) else { return };
         session.stored = Some(Box::new(Stored {
             id: stored.id,
@@ -283,6 +305,7 @@ impl Worker {
             steps_bytes: 0,
             progressed: false,
         }));
+        self.im_restore_filters(location, inbox);
         for id in released {
             // [MQTT-4.4.0-1]: an unanswered PUBREL is sent again.
             let pubrel = super::inbound::ack(id, ReasonCode::Success);
@@ -415,6 +438,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_response: properties.request_response_information.unwrap_or(false),
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
+        heads_only: properties.user_properties.get("im-start") == Some("heads"),
     })
 }
 
@@ -557,6 +581,7 @@ fn new_session(
     now_ms: u64,
 ) -> Session {
     let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
+    let identity_tenant = identity.tenant.clone();
     let aliases = newcomer.topic_alias_maximum;
     Session {
         key: SessionKey {
@@ -591,5 +616,7 @@ fn new_session(
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
+        space: space_of(&identity_tenant),
+        im: None,
     }
 }

@@ -397,6 +397,10 @@ impl Worker {
             let publisher = session.route.subscriber;
             self.fan_out_shared(publication, plan, publisher);
         }
+        if let Some(im) = owed.im {
+            self.im_fulfil(location, owed.answer, *im);
+            return;
+        }
         if code == ReasonCode::RetainNotSupported {
             code = self.not_retained(location);
             owed.reason = Some("delivered and not retained: as many are retained as may be");
@@ -456,7 +460,7 @@ impl Worker {
                 self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
-            Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
+            Answer::UnsubAck(id, codes, _) => self.unsuback(location, id, codes, code),
         }
     }
 

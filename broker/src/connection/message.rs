@@ -8,6 +8,7 @@ use hoopoe_codec::{PacketId, PublishHead, QoS, Version, patch_packet_id};
 use hoopoe_core::{Publication, PublicationParts, seconds_left};
 
 use super::output::{Output, SHARED_FROM_BYTES};
+use crate::access::tenant::bare_topic;
 
 /// What distinguishes the encodings of one publication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,8 @@ impl<'a> Message<'a> {
     /// A publication whose bytes lie in a read buffer.
     pub fn borrowed(parts: PublicationParts<'a>, frames: &'a mut Frames, now_ms: u64) -> Self {
         frames.used = 0;
+        // Receivers of one publication are of one tenant and see their topics bare.
+        let parts = PublicationParts { topic: bare_topic(parts.topic), ..parts };
         let expiry_left_secs = parts.expires_at_ms.map(|at| seconds_left(at, now_ms));
         Message { parts, expiry_left_secs, publication: None, payload: None, frames }
     }

@@ -5,9 +5,11 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
+mod census;
 mod closing;
 mod deliver;
 mod handshake;
+mod im;
 mod inbound;
 mod message;
 mod output;
@@ -15,12 +17,14 @@ mod plan;
 mod publish;
 mod queue;
 mod rate;
+mod room;
 mod session;
 mod socket;
 mod subscribe;
 mod wheel;
 mod worker;
 
+pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
@@ -36,6 +40,7 @@ use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::fabric::Fabric;
+use crate::im::ImNode;
 use crate::settings::Door;
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::{ConnectionPermit, ListenerTransport, WorkerSeat};
@@ -110,6 +115,8 @@ pub struct Env {
     pub refuse_at_messages: u64,
     /// Publications with RETAIN, while some client is sent retained messages.
     pub retained: RetainedOrder,
+    /// What all threads share of the IM profile.
+    pub im: ImNode,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -171,6 +178,8 @@ pub struct Listener {
     pub limits: ArcSwap<Limits>,
     /// The subject of a client's certificate is its user name.
     pub subject_as_user: bool,
+    /// Users who come in here are users of the IM profile.
+    pub im: bool,
     /// Seconds from accept to CONNECT.
     pub connect_timeout_secs: u64,
 }
@@ -203,6 +212,8 @@ struct Newcomer {
     request_response: bool,
     request_problem: bool,
     expiry_capped: bool,
+    /// A device of an IM user wants no replay (`im-start = heads`).
+    heads_only: bool,
 }
 
 /// How far a connection is.

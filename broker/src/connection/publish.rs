@@ -26,8 +26,7 @@ use super::session::{Answer, Owed};
 use super::worker::Worker;
 use super::{Connection, Limits};
 use crate::access::Action;
-use crate::fabric::Delivery;
-use crate::fabric::Mail;
+use crate::fabric::{Delivery, Mail, ShardMail};
 
 /// Why a publication is refused: the code, and words for people.
 type Refusal = (ReasonCode, &'static str);
@@ -77,10 +76,17 @@ impl Worker {
             check_publish(&connection.limits, publish, topic)?;
         }
         let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
-        if let Some(refusal) = self.may_publish(location, topic, publish.retain) {
+        if hoopoe_im::is_reserved(topic) {
+            return self.im_publish(location, topic, publish, answer);
+        }
+        if let Some(refusal) = self.may_publish(location, topic) {
             self.refuse_publish(location, answer, refusal);
             return Ok(());
         }
+        let session = self.connection(location).and_then(Connection::session);
+        let space = session.and_then(|session| session.space.clone());
+        let spaced = space.map(|space| [&*space, topic].concat());
+        let topic = spaced.as_deref().unwrap_or(topic);
         let properties = publish.properties.forwardable();
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {
@@ -153,15 +159,7 @@ impl Worker {
     }
 
     /// Why the client may not publish to the topic, if so.
-    fn may_publish(&mut self, location: Location, topic: &str, retain: bool) -> Option<Refusal> {
-        if hoopoe_im::is_reserved(topic) {
-            // Ruling 16.
-            return Some(if retain {
-                (ReasonCode::ImplementationSpecificError, "nothing below im/ can be retained")
-            } else {
-                (ReasonCode::NotAuthorized, "the im/ tree is not open to publications")
-            });
-        }
+    fn may_publish(&mut self, location: Location, topic: &str) -> Option<Refusal> {
         let generation = self.env.access.generation();
         let access = self.env.access.clone();
         let session = self.connection(location).and_then(Connection::session)?;
@@ -333,14 +331,14 @@ impl Worker {
                 self.env.retained.under_way.fetch_add(1, Ordering::AcqRel);
             }
             command.reply = Some(reply);
-            self.turn.to_shards[shard].push(Command::Publish(command));
+            self.turn.to_shards[shard].push(Command::Publish(command).into());
         }
     }
 
     /// Puts a command on its way to the shard that owns the slot.
-    pub(super) fn command(&mut self, slot: Slot, command: Command) {
+    pub(super) fn command(&mut self, slot: Slot, command: impl Into<ShardMail>) {
         let shard = self.env.fabric.shard_of(slot);
-        self.turn.to_shards[shard].push(command);
+        self.turn.to_shards[shard].push(command.into());
     }
 
     /// PUBREL of a stored publisher: the marker goes from every shard that may hold it.
@@ -354,10 +352,13 @@ impl Worker {
         let shards = self.turn.to_shards.len();
         let token = self.owe(location, shards as u8, 0, answer);
         for batch in &mut self.turn.to_shards {
-            batch.push(Command::Release {
-                marker: PacketIdent { session, id: id.get() },
-                reply: Some(ReplyTo { location, token }),
-            });
+            batch.push(
+                Command::Release {
+                    marker: PacketIdent { session, id: id.get() },
+                    reply: Some(ReplyTo { location, token }),
+                }
+                .into(),
+            );
         }
     }
 
@@ -366,7 +367,7 @@ impl Worker {
     pub(super) fn forget_marker(&mut self, session: SessionId, id: PacketId) {
         for batch in &mut self.turn.to_shards {
             let marker = PacketIdent { session, id: id.get() };
-            batch.push(Command::Release { marker, reply: None });
+            batch.push(Command::Release { marker, reply: None }.into());
         }
     }
 
@@ -490,7 +491,7 @@ impl Worker {
         }
         self.fan_out_shared(&submit.publication, &submit.plan, 0);
         if let Some((shard, outbox)) = submit.outbox.filter(|(_, outbox)| *outbox != 0) {
-            self.turn.to_shards[shard].push(Command::OutboxDone { outbox });
+            self.turn.to_shards[shard].push(Command::OutboxDone { outbox }.into());
         }
     }
 }

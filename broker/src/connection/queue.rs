@@ -44,12 +44,15 @@ impl Worker {
             Mail::Offer { location, group, entry } => self.offered(location, group, *entry),
             Mail::EntryGone { location, group, seq } => self.entry_gone(location, group, seq),
             Mail::Deliver(delivery) => self.delivered(&delivery),
+            Mail::Room(letter) => self.room_letter(&letter),
             Mail::Queue { location, page } => self.queue_page(location, page),
             Mail::Retained { location, page } => self.retained_page(location, page),
             Mail::Publish { shard, outbox, key, publication } => {
                 self.publish_internal(&key, publication, Some((shard, outbox)));
             }
+            Mail::Im(mail) => self.im_letter(mail),
             Mail::System(publication) => self.publish_system(&publication),
+            Mail::Census(census) => self.census(*census),
             Mail::Stop { hurry } => self.stop(hurry),
         }
     }

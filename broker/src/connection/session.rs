@@ -14,6 +14,7 @@ use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
 use hoopoe_store::effect::QueueEntry;
 use smallvec::SmallVec;
 
+use super::im::{ImDevice, ImOwed};
 use super::plan::Plan;
 use super::rate::Rate;
 use crate::access::Identity;
@@ -43,13 +44,20 @@ pub enum Origin {
         /// Entry.
         seq: u64,
     },
+    /// A conversation of the IM profile, which goes by cursors.
+    Im {
+        /// The device's stream.
+        stream: u32,
+        /// Entry.
+        seq: u64,
+    },
 }
 
 impl Origin {
     /// The origin as the store knows it; `None` when nothing is stored.
     pub fn source(self) -> Option<Source> {
         match self {
-            Origin::Transient => None,
+            Origin::Transient | Origin::Im { .. } => None,
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
@@ -105,8 +113,8 @@ pub enum Answer {
     PubComp(PacketId, ReasonCode),
     /// SUBACK, with the retained messages that are to follow.
     SubAck(PacketId, SmallVec<[ReasonCode; 8]>),
-    /// UNSUBACK.
-    UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>),
+    /// UNSUBACK, and the shared subscriptions that it ends.
+    UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>, Vec<Arc<str>>),
 }
 
 /// An answer, and the publication that goes to connected receivers when its turn comes.
@@ -120,15 +128,20 @@ pub struct Owed {
     pub bytes: usize,
     /// Why the publication is refused, if it is: for people.
     pub reason: Option<&'static str>,
+    /// Set for what is published below `im/`.
+    pub im: Option<Box<ImOwed>>,
 }
 
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
         let bytes = match &answer {
-            Answer::SubAck(_, codes) | Answer::UnsubAck(_, codes) => codes.len(),
+            Answer::SubAck(_, codes) => codes.len(),
+            Answer::UnsubAck(_, codes, shared) => {
+                codes.len() + shared.iter().map(|filter| filter.len()).sum::<usize>()
+            }
             _ => 0,
         };
-        Owed { answer, publish: None, bytes, reason: None }
+        Owed { answer, publish: None, bytes, reason: None, im: None }
     }
 }
 
@@ -293,6 +306,10 @@ pub struct Session {
     pub allowed: SmallVec<[u64; 2]>,
     /// Generation of the rules that `allowed` rests on.
     pub allowed_at: u64,
+    /// Where the topics of the client's tenant lie.
+    pub space: Option<Arc<str>>,
+    /// Set when the client is a device of an IM user.
+    pub im: Option<Box<ImDevice>>,
 }
 
 impl Session {
@@ -308,7 +325,7 @@ impl Session {
         let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
         let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
-            Origin::Transient | Origin::Group { .. } => None,
+            Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => None,
         });
         queued.chain(ahead).collect()
     }

@@ -4,6 +4,7 @@
 //! waits for the commit, where there is one (ruling 3). Retained messages are scanned after that,
 //! page by page, as fast as the client takes them (ruling 8).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,7 @@ use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
+use crate::access::tenant::{is_in_a_space, spaced_filter};
 use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
@@ -54,16 +56,19 @@ impl Worker {
         // Announced before anything enters the index; what is not needed is given back below.
         let announced = subscribe.filters.len();
         self.env.retained.begin_scans(announced);
+        let space = self.space(location);
+        let kept: SmallVec<[Cow<'_, str>; 4]> =
+            subscribe.filters.iter().map(|(filter, _)| spaced(space.as_deref(), filter)).collect();
         let mut codes: SmallVec<[ReasonCode; 8]> = SmallVec::new();
         let mut accepted: SmallVec<[Accepted<'_>; 4]> = SmallVec::new();
         let most = self.connection(location).map_or(0, |c| c.limits.max_subscriptions);
-        for (filter, options) in &subscribe.filters {
+        for ((filter, options), kept) in subscribe.filters.iter().zip(&kept) {
             if codes.len() >= most {
                 // More than a session may have: some of them are there twice.
                 codes.push(ReasonCode::QuotaExceeded);
                 continue;
             }
-            match self.grant(location, filter, *options) {
+            match self.grant(location, (filter, kept), *options) {
                 Ok(grant) => {
                     codes.push(granted(grant.options.qos));
                     self.route(location, &grant, identifier);
@@ -99,6 +104,7 @@ impl Worker {
             reason: ReasonCode::QuotaExceeded,
             what: "SUBSCRIBE: too many shared subscriptions in one packet",
         })?;
+        self.enter_rooms_after(location, subscribe.id);
         let token = self.owe(location, commits, 0, Answer::SubAck(subscribe.id, codes));
         let reply = ReplyTo { location, token };
         if let (Some(session), false) = (stored, accepted.is_empty()) {
@@ -137,7 +143,7 @@ impl Worker {
     fn grant<'a>(
         &mut self,
         location: Location,
-        filter: &'a str,
+        (filter, kept): (&str, &'a str),
         options: SubscribeOptions,
     ) -> Result<Accepted<'a>, Refused> {
         let access = self.env.access.clone();
@@ -167,24 +173,43 @@ impl Worker {
             return refuse(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let bare = shared.as_ref().map_or(filter, |shared| shared.filter);
+        if is_in_a_space(bare) {
+            return refuse(ReasonCode::NotAuthorized);
+        }
         if !limits.wildcard_available && bare.contains(['+', '#']) {
             return refuse(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        if hoopoe_im::is_reserved(bare) {
-            return refuse(ReasonCode::NotAuthorized);
-        }
+        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
+        let reserved = hoopoe_im::is_reserved(bare);
+        let options = match (reserved, &shared) {
+            (false, _) => options,
+            // Ruling 10.
+            (true, Some(_)) => return refuse(ReasonCode::NotAuthorized),
+            (true, None) => match self.im_grant(location, filter, options) {
+                Ok(qos) => SubscribeOptions { qos, ..options },
+                Err(code) => return refuse(code),
+            },
+        };
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return refuse(ReasonCode::UnspecifiedError);
         };
-        let existed = session.subscriptions.has(filter);
+        let existed = session.subscriptions.has(kept);
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);
         }
-        if !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare) {
+        if !reserved
+            && !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare)
+        {
             return refuse(ReasonCode::NotAuthorized);
         }
-        let options = SubscribeOptions { qos: options.qos.min(limits.max_qos), ..options };
-        Ok(Accepted { filter, options, shared, existed })
+        // Below the tenant's space, where the client's filter is good so is this one.
+        let shared = SharedFilter::parse(kept).and_then(Result::ok);
+        Ok(Accepted { filter: kept, options, shared, existed })
+    }
+
+    fn space(&mut self, location: Location) -> Option<Arc<str>> {
+        let session = self.connection(location).and_then(Connection::session)?;
+        session.space.clone()
     }
 
     /// Puts a granted subscription into the session and, unless shared, into the index.
@@ -193,6 +218,10 @@ impl Worker {
             return;
         };
         session.subscriptions.put(grant.filter);
+        if hoopoe_im::is_reserved(grant.filter) {
+            self.im_subscribed(location, grant.filter, grant.options, identifier);
+            return;
+        }
         let route = session.route.clone();
         if grant.shared.is_none() {
             let subscriber = route.subscriber;
@@ -249,6 +278,7 @@ impl Worker {
         }
         let suback = SubAck { id, codes, properties: AckProperties::NONE };
         self.send_packet(location, version, &Packet::SubAck(suback));
+        self.enter_rooms(location, Some(id));
         self.scan_on(location);
     }
 
@@ -258,6 +288,7 @@ impl Worker {
         location: Location,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        let space = self.space(location);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
@@ -265,15 +296,16 @@ impl Worker {
         let mut ended: Vec<Arc<str>> = Vec::new();
         let mut dropped_scans = 0;
         for filter in &unsubscribe.filters {
+            let filter = &*spaced(space.as_deref(), filter);
             if check_filter(filter).is_err() {
                 codes.push(ReasonCode::TopicFilterInvalid);
             } else if session.subscriptions.take(filter) {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
                 let before = session.scans.len();
-                session.scans.retain(|scan| scan.reading || *scan.filter != **filter);
+                session.scans.retain(|scan| scan.reading || *scan.filter != *filter);
                 dropped_scans += before - session.scans.len();
-                ended.push((*filter).into());
+                ended.push(filter.into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
             }
@@ -281,20 +313,24 @@ impl Worker {
         let (subscriber, stored) = (session.route.subscriber, session.route.session);
         let epoch = session.epoch;
         self.env.retained.end_scans(dropped_scans);
-        let shared: Vec<_> = ended.iter().filter(|filter| filter.starts_with("$share/")).collect();
+        let shared = ended.iter().filter(|filter| filter.starts_with("$share/"));
+        let shared: Vec<Arc<str>> = shared.cloned().collect();
         let stores = stored.is_some() && !ended.is_empty();
         let commits = u8::try_from(shared.len() + usize::from(stores)).map_err(|_| Fault {
             reason: ReasonCode::QuotaExceeded,
             what: "UNSUBSCRIBE: too many shared subscriptions in one packet",
         })?;
-        let answer = Answer::UnsubAck(unsubscribe.id, codes);
+        let answer = Answer::UnsubAck(unsubscribe.id, codes, shared.clone());
         let token = self.owe(location, commits, 0, answer);
         let reply = ReplyTo { location, token };
         // [MQTT-3.10.4-2]: from UNSUBACK on nothing new is added for them.
-        for filter in shared {
+        for filter in &shared {
             if let Some((slot, leave)) = leave_command(filter, subscriber, Some(reply)) {
                 self.command(slot, Command::Group(Box::new(leave)));
             }
+        }
+        for filter in ended.iter().filter(|filter| hoopoe_im::is_reserved(filter)) {
+            self.im_unsubscribed(location, filter);
         }
         for filter in ended.iter().filter(|filter| !filter.starts_with("$share/")) {
             self.env.fabric.index.remove(filter, subscriber);
@@ -355,12 +391,12 @@ impl Worker {
             scan.barriers = Some(shards);
             let reply = ReplyTo { location, token: SCAN_TOKEN };
             for batch in &mut self.turn.to_shards {
-                batch.push(Command::Barrier { reply });
+                batch.push(Command::Barrier { reply }.into());
             }
             return None;
         }
         let (filter, after) = (scan.filter.clone(), scan.after.clone());
-        if filter.starts_with('$') {
+        if filter.starts_with("$SYS") {
             let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
             return Some(RetainedPage { messages, next: None });
@@ -463,6 +499,11 @@ enum Refused {
     Connection(Fault),
 }
 
+/// A client's filter as it is kept: below the space of its tenant.
+fn spaced<'a>(space: Option<&str>, filter: &'a str) -> Cow<'a, str> {
+    space.map_or(Cow::Borrowed(filter), |space| Cow::Owned(spaced_filter(space, filter)))
+}
+
 fn granted(qos: QoS) -> ReasonCode {
     match qos {
         QoS::AtMostOnce => ReasonCode::Success,
@@ -474,6 +515,7 @@ fn granted(qos: QoS) -> ReasonCode {
 /// Retain handling ([MQTT-3.3.1-9] to [MQTT-3.3.1-11]); never for shared subscriptions.
 fn owed_retained(grant: &Accepted<'_>) -> bool {
     grant.shared.is_none()
+        && !hoopoe_im::is_reserved(grant.filter)
         && match grant.options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => !grant.existed,

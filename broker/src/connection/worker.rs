@@ -4,7 +4,7 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch. No rule of MQTT lives in this file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
-use hoopoe_store::Command;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
@@ -21,10 +20,11 @@ use super::message::Frames;
 use super::output::{Flush, Output, Pool};
 use super::plan::Plans;
 use super::publish::InternalSubmit;
+use super::room::LocalRooms;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
-use crate::fabric::{Mail, Mailbox};
+use crate::fabric::{Mail, Mailbox, ShardMail};
 use crate::shard::ReadJob;
 use crate::telemetry::WorkerCounters;
 use crate::transport::{Flow, Layers, Stream};
@@ -98,12 +98,16 @@ impl From<&mio::event::Event> for Ready {
 pub(super) struct Turn {
     pub dirty: Vec<usize>,
     pub to_workers: Vec<Vec<Mail>>,
-    pub to_shards: Vec<Vec<Command>>,
+    pub to_shards: Vec<Vec<ShardMail>>,
     pub to_readers: Vec<ReadJob>,
     /// Connections to read (again) although no event says so.
     pub again: Vec<Location>,
     /// Stored sessions with progress to report.
     pub progressed: Vec<Location>,
+    /// Devices whose cursors have moved.
+    pub im_moved: Vec<Location>,
+    /// When devices in the background are to be told what was held back.
+    pub im_pokes: BTreeSet<(u64, u64)>,
 }
 
 /// One worker thread's whole state.
@@ -114,6 +118,7 @@ pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) plans: Plans,
     pub(super) frames: Frames,
+    pub(super) rooms: LocalRooms,
     pub(super) turn: Turn,
     pub(super) internal: HashMap<u64, InternalSubmit, foldhash::fast::RandomState>,
     pub(super) next_internal: u64,
@@ -151,6 +156,7 @@ impl Worker {
             connections: Slab::new(),
             plans: Plans::new(number),
             frames: Frames::default(),
+            rooms: LocalRooms::default(),
             turn,
             internal: HashMap::default(),
             next_internal: 0,
@@ -209,6 +215,7 @@ impl Worker {
             again.append(&mut self.turn.again);
             self.turn.again = again;
         }
+        self.look_at_rooms();
         self.flush();
         let done = self.connections.is_empty() && self.internal.is_empty() && self.opening == 0;
         let ended = self.stopping && done;
@@ -231,7 +238,9 @@ impl Worker {
     fn wait(&mut self, events: &mut Events, pressed: bool) -> io::Result<()> {
         let timeout = if self.turn.again.is_empty() {
             let into_second = self.started.elapsed().subsec_millis();
-            Duration::from_millis(u64::from(1001 - into_second))
+            let next_second = u64::from(1001 - into_second);
+            let room = self.rooms.next_look_ms().map(|at| at.saturating_sub(self.now_ms));
+            Duration::from_millis(room.unwrap_or(next_second).min(next_second))
         } else if pressed {
             PRESSURE_PAUSE
         } else {
@@ -261,6 +270,8 @@ impl Worker {
             self.deadline(location);
         }
         self.report_progress();
+        self.im_report();
+        self.im_pokes();
         self.check_logins();
     }
 

@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 
 use super::Weigh;
 use crate::access::Identity;
-use crate::connection::{Listener, Seats};
+use crate::connection::{Census, Listener, Seats};
+use crate::im::ImMail;
+use crate::im::rooms::RoomLetter;
 use crate::shard::{QueuePage, RetainedPage};
 use crate::transport::Stream;
 
@@ -80,6 +82,8 @@ pub enum Mail {
     },
     /// A transient publication from another worker.
     Deliver(Delivery),
+    /// From a live room.
+    Room(Box<RoomLetter>),
     /// Entries of a stored queue.
     Queue {
         /// Who asked.
@@ -105,8 +109,12 @@ pub enum Mail {
         /// The message.
         publication: Arc<Publication>,
     },
+    /// About the IM profile.
+    Im(ImMail),
     /// The broker's own publication (`$SYS`), QoS 0.
     System(Arc<Publication>),
+    /// An operator asks who is connected here.
+    Census(Box<Census>),
     /// Stop: tell clients (0x8B), hand sessions back. `hurry` drops what is unfinished.
     Stop {
         /// True at the second signal.
@@ -120,6 +128,8 @@ impl Weigh for Mail {
             Mail::Deliver(Delivery { publication, .. })
             | Mail::Live { publication, .. }
             | Mail::Publish { publication, .. } => publication.bytes().len(),
+            Mail::Im(ImMail::Entry { entry, .. }) => entry.payload.len(),
+            Mail::Room(letter) => letter.weight(),
             Mail::Offer { entry, .. } => entry.publication.bytes().len(),
             // Pages are bounded for each session that asked for one.
             _ => 0,

@@ -16,11 +16,32 @@ use std::sync::Arc;
 use hoopoe_core::index::Index;
 use hoopoe_core::{Slot, Subscription};
 use hoopoe_store::Command;
+use hoopoe_store::command::Open;
 
 use crate::shard::ReadJob;
 
 /// A command on its way to a shard.
-pub type ShardMail = Command;
+#[derive(Debug)]
+pub enum ShardMail {
+    /// For sessions, queues and retained messages.
+    Mqtt(Command),
+    /// For the IM profile.
+    Im(hoopoe_im::Command),
+    /// A CONNECT of an IM user, who may be let in or not.
+    Enter(Box<Open>),
+}
+
+impl From<Command> for ShardMail {
+    fn from(command: Command) -> ShardMail {
+        ShardMail::Mqtt(command)
+    }
+}
+
+impl From<hoopoe_im::Command> for ShardMail {
+    fn from(command: hoopoe_im::Command) -> ShardMail {
+        ShardMail::Im(command)
+    }
+}
 
 /// Commands that may wait for a shard before workers stop reading sockets.
 pub const SHARD_MAIL_HIGH: usize = 16_384;
@@ -47,7 +68,8 @@ pub struct Fabric {
 impl Weigh for ShardMail {
     fn bytes(&self) -> usize {
         match self {
-            Command::Publish(publish) => publish.publication.bytes().len(),
+            ShardMail::Mqtt(Command::Publish(publish)) => publish.publication.bytes().len(),
+            ShardMail::Im(hoopoe_im::Command::Send(send)) => send.payload.len(),
             _ => 0,
         }
     }

@@ -63,6 +63,7 @@ pub(super) fn open(
             door: ArcSwap::from_pointee(settings.door(configured)),
             limits: ArcSwap::from_pointee(client_limits(settings, configured)),
             subject_as_user: configured.tls.as_ref().is_some_and(|tls| tls.subject_as_user),
+            im: configured.im,
             connect_timeout_secs: u64::from(configured.connect_timeout_secs),
         };
         open.push(OpenListener {

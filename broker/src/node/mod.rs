@@ -17,15 +17,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use dashmap::DashMap;
 use hoopoe_core::index::Index;
-use hoopoe_im::FIRST_LEVEL;
+use hoopoe_im::{FIRST_LEVEL, ImShard};
 use hoopoe_store::{Restored, ShardSettings, ShardView, Store, StoreSettings};
 use mio::{Poll, Waker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
-use crate::admin::{AdminState, Gauges, NodePhase, control};
+use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
+use crate::im::ImNode;
+use crate::im::hook::Hook;
+use crate::im::push::PushHook;
+use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
 use crate::shard::{ShardParts, route_restored};
@@ -69,7 +73,9 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
-    let http_task = http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone())));
+    let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
+    let http_task =
+        http.listener.map(|listener| tokio::spawn(serve_http(listener, admin.clone(), api)));
     banner::print(&settings, &open, http.address);
     admin.set_phase(NodePhase::Ready);
     crate::telemetry::systemd::ready();
@@ -148,6 +154,7 @@ impl Node {
             readers: Arc::new(Jobs::default()),
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
+        let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let env = Arc::new(Env {
             fabric,
             access,
@@ -159,8 +166,19 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
+            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
             subscribers: AtomicU64::new(1),
         });
+        if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
+            env.im.set_hook(hook);
+        }
+        let (push, kv) = (&settings.im.push, store.kv());
+        if let Some(hook) = PushHook::open(push, &kv)? {
+            env.im.set_push(hook);
+        }
+        if let Some(hook) = env.im.push() {
+            hook.start(&env, &kv, push)?;
+        }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
         let worker_parts = polls.into_iter().enumerate().map(|(number, poll)| WorkerParts {
@@ -196,6 +214,7 @@ impl Node {
                 worker_letters: fabric.workers.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 shard_letters: fabric.shards.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 reader_jobs: fabric.readers.len() as u64,
+                im: env.im.gauges(),
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
@@ -227,18 +246,7 @@ impl Node {
                 interval,
             )));
         }
-        let store = self.store.clone();
-        tasks.push(tokio::spawn(async move {
-            let mut every = tokio::time::interval(RECLAIM_EVERY);
-            loop {
-                every.tick().await;
-                let store = store.clone();
-                let reclaimed = tokio::task::spawn_blocking(move || store.reclaim_if_due()).await;
-                if let Ok(Err(error)) = reclaimed {
-                    tracing::error!(%error, "space could not be given back");
-                }
-            }
-        }));
+        tasks.push(tokio::spawn(reclaim(self.store.clone(), self.env.clone())));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
         if settings.broker.durability != Durability::Memory {
             tasks.extend(self.open_control(&settings.broker.data_dir));
@@ -290,8 +298,25 @@ impl Node {
     }
 }
 
-async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>) {
-    if let Err(error) = crate::admin::serve(listener, admin, std::future::pending()).await {
+/// Gives the space of what is dead back, when it is worth it.
+async fn reclaim(store: Store, env: Arc<Env>) {
+    let mut every = tokio::time::interval(RECLAIM_EVERY);
+    loop {
+        every.tick().await;
+        let (store, env) = (store.clone(), env.clone());
+        let reclaimed = tokio::task::spawn_blocking(move || {
+            store.reclaim_if_due()?;
+            if env.im.space.take_due() { store.reclaim_log() } else { Ok(()) }
+        });
+        if let Ok(Err(error)) = reclaimed.await {
+            tracing::error!(%error, "space could not be given back");
+        }
+    }
+}
+
+async fn serve_http(listener: std::net::TcpListener, admin: Arc<AdminState>, api: Arc<Api>) {
+    let ended = crate::admin::serve(listener, admin, Some(api), std::future::pending()).await;
+    if let Err(error) = ended {
         tracing::error!(%error, "the HTTP listener has ended");
     }
 }
@@ -315,6 +340,11 @@ fn open_shards(
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
     };
+    env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
+    hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {
+        env.im.rooms.restore(now_ms, tenant, room, row);
+    })
+    .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
     for number in 0..usize::from(settings.broker.shards) {
         let (view, restored) =
@@ -326,10 +356,20 @@ fn open_shards(
                 )
             })?;
         route_restored(env, &restored);
+        let (im, im_outbox) = ImShard::open(
+            store.kv(),
+            number as u16,
+            store.shards(),
+            env.im.settings.clone(),
+            now_ms,
+        )
+        .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,
             view,
+            im,
+            im_outbox,
             mailbox: env.fabric.shards[number].clone(),
             env: env.clone(),
             counters: env.telemetry.shards[number].clone(),

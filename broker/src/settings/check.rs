@@ -13,6 +13,8 @@ const PACKET_BYTES_MAX: u32 = 268_435_455 + 5;
 const PACKET_BYTES_MIN: u32 = 256;
 /// A client identifier of 23 bytes must be accepted ([MQTT-3.1.3-5]).
 const CLIENT_ID_BYTES_MIN: u16 = 23;
+/// A shorter token could be guessed.
+const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// More threads than this are a mistyped number.
 const THREADS_MAX: u16 = 256;
 
@@ -50,6 +52,8 @@ impl Settings {
         self.check_room_for_packets(&mut found);
         self.check_access(&mut found);
         self.check_addresses(&mut found);
+        self.check_http(&mut found);
+        self.check_im(&mut found);
         for (index, listener) in self.listener.iter().enumerate() {
             self.check_listener(&format!("listener[{index}]"), listener, &mut found);
         }
@@ -145,6 +149,64 @@ impl Settings {
                 );
             }
         }
+    }
+
+    fn check_http(&self, found: &mut Found) {
+        let http = &self.http;
+        if http.admin_token.is_some() && http.admin_token_file.is_some() {
+            found.add("http.admin_token_file", "http.admin_token is set as well: expected one");
+        }
+        if let Some(token) = &http.admin_token
+            && token.reveal().len() < ADMIN_TOKEN_BYTES_MIN
+        {
+            let message = format!("expected at least {ADMIN_TOKEN_BYTES_MIN} characters");
+            found.add("http.admin_token", message);
+        }
+        if http.requests_per_sec > 0 {
+            found.range("http.request_burst", http.request_burst, 1, u32::MAX);
+        }
+        check_origin_list("http", &http.origins, found);
+    }
+
+    fn check_im(&self, found: &mut Found) {
+        let im = &self.im;
+        for (key, value) in [
+            ("im.devices_per_user", im.devices_per_user),
+            ("im.payload_max_bytes", im.payload_max_bytes),
+            ("im.sends_per_sec", im.sends_per_sec),
+            ("im.send_burst", im.send_burst),
+        ] {
+            found.range(key, value, 1, u32::MAX);
+        }
+        if im.small_group_members > im.group_members_max {
+            let most = im.group_members_max;
+            let message = format!("more than im.group_members_max, which is {most}");
+            found.add("im.small_group_members", message);
+        }
+        let (sweep, day) = (im.sweep_interval_secs, 24 * 3600);
+        found.range("im.sweep_interval_secs", sweep, 1, day);
+        let session = u64::from(self.mqtt.session_expiry_max_secs);
+        if im.device_keep_secs > 0 && im.device_keep_secs < session {
+            let message = format!("less than mqtt.session_expiry_max_secs, which is {session}");
+            found.add("im.device_keep_secs", message);
+        }
+        found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
+        found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
+        for (key, url) in [("im.hook.url", &im.hook.url), ("im.push.url", &im.push.url)] {
+            let Some(url) = url else { continue };
+            let rest = url.strip_prefix("http://");
+            let named = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            if !named || url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+                found.add(key, format!("`{url}`: expected http://host:port/path"));
+            }
+        }
+        let push = &im.push;
+        found.range("im.push.batch_max", push.batch_max, 1, 10_000);
+        found.range("im.push.connections", push.connections, 1, THREADS_MAX);
+        found.range("im.push.timeout_ms", push.timeout_ms, 1, 600_000);
+        found.range("im.push.retry_first_ms", push.retry_first_ms, 1, 600_000);
+        found.range("im.push.retry_max_secs", push.retry_max_secs, 1, 24 * 3600);
+        found.range("im.push.attempts_max", push.attempts_max, 1, u32::MAX);
     }
 
     fn check_access(&self, found: &mut Found) {
@@ -259,7 +321,11 @@ fn check_origins(key: &str, listener: &Listener, found: &mut Found) {
             format!("only web pages have an origin, and {} is no WebSocket", listener.url),
         );
     }
-    for (index, origin) in listener.origins.iter().enumerate() {
+    check_origin_list(key, &listener.origins, found);
+}
+
+fn check_origin_list(key: &str, origins: &[String], found: &mut Found) {
+    for (index, origin) in origins.iter().enumerate() {
         let host = origin.split_once("://").map(|(_, host)| host);
         let is_page = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
         if !is_page && origin != "*" && origin != "null" {

@@ -21,6 +21,10 @@ const PREFIX: &str = "HOOPOE_";
 /// in, which the Makefile exports to what it starts.
 const NOT_SETTINGS: [&str; 2] = ["HOOPOE_CONFIG", "HOOPOE_CACHE"];
 
+/// Keys that hold a text, also when it looks like a number, and that are not set by default.
+const TEXTS: [&str; 4] =
+    ["http.admin_token", "http.admin_token_file", "im.hook.url", "im.hook.token"];
+
 /// What the command line says; `None` and empty where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Flags {
@@ -192,7 +196,8 @@ fn lay_over(settings: Settings, variables: &[Variable]) -> Result<Settings, Sett
     for variable in variables {
         let text = &variable.text;
         // What is a text so far stays one, also when the new one looks like a number.
-        let stays_text = matches!(base.find_value(&variable.key), Ok(Value::String(..)));
+        let stays_text = TEXTS.contains(&variable.key.as_str())
+            || matches!(base.find_value(&variable.key), Ok(Value::String(..)));
         let value = match text.parse::<Value>() {
             Ok(value) if !stays_text => value,
             _ => Value::from(text.clone()),

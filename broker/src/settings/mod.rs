@@ -10,22 +10,30 @@
 mod address;
 mod check;
 mod error;
+mod im;
 mod listener;
 mod load;
 mod network;
 mod places;
+mod push;
 mod reload;
+mod secret;
 mod sections;
 
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
+pub use im::{
+    ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings, RoomsSection,
+};
 pub use listener::{
     ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,
 };
 pub use load::{Flags, SettingsSource};
 pub use network::Network;
+pub use push::PushSettings;
 pub use reload::Changes;
+pub use secret::Secret;
 pub use sections::{
     AccessSettings, BrokerSettings, Durability, HttpSettings, LimitSettings, LogFormat, LogLevel,
     LogSettings, MqttSettings, QueuePolicy, QueueSettings,
@@ -51,6 +59,8 @@ pub struct Settings {
     pub access: AccessSettings,
     /// What is logged and how.
     pub log: LogSettings,
+    /// The IM profile.
+    pub im: ImSection,
     /// Where MQTT clients connect; one table per address.
     pub listener: Vec<Listener>,
 }
@@ -65,6 +75,7 @@ impl Default for Settings {
             limits: LimitSettings::default(),
             access: AccessSettings::default(),
             log: LogSettings::default(),
+            im: ImSection::default(),
             listener: vec![
                 Listener::at(ListenerUrl::loopback(Scheme::Tcp, 1883)),
                 Listener::at(ListenerUrl::loopback(Scheme::Ws, 8083)),
@@ -79,13 +90,20 @@ impl Settings {
         self.access.users_file.is_some()
     }
 
-    /// The settings as TOML, complete. There is no secret among them: keys and password hashes
-    /// are named by the path of their file.
+    /// The settings as TOML, complete but for secrets, which are named and not shown. Keys and
+    /// password hashes are named by the path of their file.
     ///
     /// # Errors
     /// When a value cannot be written as TOML: a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string_pretty(self)
+        let mut shown = self.clone();
+        let im = &mut shown.im;
+        for secret in [&mut shown.http.admin_token, &mut im.hook.token, &mut im.push.secret] {
+            if secret.is_some() {
+                *secret = Some(Secret::hidden());
+            }
+        }
+        toml::to_string_pretty(&shown)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::HttpAddress;
+use super::{HttpAddress, Secret};
 
 /// What is on the disk before an acknowledgement leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -71,13 +71,30 @@ impl Default for BrokerSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSettings {
-    /// Where `/health`, `/ready` and `/metrics` are served.
+    /// Where `/health`, `/ready`, `/metrics` and `/v1` are served.
     pub address: HttpAddress,
+    /// What operators and back ends show as `Authorization: Bearer`; none: there are no operators.
+    pub admin_token: Option<Secret>,
+    /// The file whose first line is that token, in place of `admin_token`.
+    pub admin_token_file: Option<PathBuf>,
+    /// The web pages that may use `/v1`; empty: on loopback pages of this machine, elsewhere none.
+    pub origins: Vec<String>,
+    /// Requests to `/v1` per second of one user, or one address without a login; 0 is no limit.
+    pub requests_per_sec: u32,
+    /// Requests at once after a pause.
+    pub request_burst: u32,
 }
 
 impl Default for HttpSettings {
     fn default() -> HttpSettings {
-        HttpSettings { address: HttpAddress::loopback(8080) }
+        HttpSettings {
+            address: HttpAddress::loopback(8080),
+            admin_token: None,
+            admin_token_file: None,
+            origins: Vec::new(),
+            requests_per_sec: 100,
+            request_burst: 500,
+        }
     }
 }
 
@@ -219,6 +236,9 @@ pub struct AccessSettings {
     pub rules_file: Option<PathBuf>,
     /// Whether clients may connect without a user; none: on loopback while there are no users.
     pub anonymous: Option<bool>,
+    /// Whether a login may name a tenant, as `tenant/user`: a world of its own of users and
+    /// topics.
+    pub tenants: bool,
     /// Successful logins remembered, so that a reconnecting client costs no password hashing.
     pub login_cache: u32,
     /// Threads that check passwords.
@@ -233,6 +253,7 @@ impl Default for AccessSettings {
             users_file: None,
             rules_file: None,
             anonymous: None,
+            tenants: false,
             login_cache: 10_000,
             hash_threads: 2,
             hash_queue: 256,

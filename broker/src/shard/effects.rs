@@ -135,7 +135,7 @@ impl Effects {
                     };
                     let slot = group_slot(shared.group, shared.filter);
                     let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
-                    owner.put(Command::Group(Box::new(leave)));
+                    owner.put(Command::Group(Box::new(leave)).into());
                 }
                 _ => {
                     self.env.fabric.index.remove(filter, session.0);
@@ -144,9 +144,11 @@ impl Effects {
         }
     }
 
-    /// Puts what a shard found in the store into the index, and carries on its outbox.
+    /// Puts what a shard found in the store into the index, and carries on its outbox. A write
+    /// whose outcome was unknown may have been done: its entries are in queues and nobody was told.
     pub(super) fn restored(&mut self, restored: Restored) {
         route_restored(&self.env, &restored);
+        self.lost.fill(true);
         self.release(restored.outbox);
     }
 
@@ -172,7 +174,8 @@ impl Effects {
 pub fn route_restored(env: &Env, restored: &Restored) {
     for session in &restored.sessions {
         for subscription in &session.subscriptions {
-            if !subscription.filter.starts_with("$share/") {
+            let filter = &subscription.filter;
+            if !filter.starts_with("$share/") && !hoopoe_im::is_reserved(filter) {
                 let route = session.route.clone();
                 let StoredSubscription { filter, options, identifier } = subscription.clone();
                 let subscriber = route.subscriber;

@@ -10,6 +10,7 @@ use hoopoe_store::{Command, Reader};
 
 use crate::connection::Env;
 use crate::fabric::Mail;
+use crate::im::ImRead;
 
 /// How long a reader sleeps before it looks whether the node stops.
 const NAP: Duration = Duration::from_millis(200);
@@ -45,6 +46,8 @@ pub enum ReadJob {
         /// Its Subscription Identifier, 0 when none.
         identifier: u32,
     },
+    /// For the IM profile.
+    Im(ImRead),
     /// Retained messages.
     Retained {
         /// Who asks.
@@ -96,12 +99,8 @@ pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
 
 /// Reads what a job asks for and tells its worker.
 pub fn carry_out(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) {
-    let (location, letter) = work(env, reader, job, now_ms);
-    env.fabric.workers[location.worker()].put(letter);
-}
-
-fn work(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) -> (Location, Mail) {
-    match job {
+    let (location, letter) = match job {
+        ReadJob::Im(job) => return crate::im::read(env, &reader.kv(), now_ms, job),
         ReadJob::Queue { location, session, from, expired_too, max_entries, max_bytes } => {
             let as_of = if expired_too { 0 } else { now_ms };
             let page = match reader.read_queue(as_of, session, from, max_entries, max_bytes) {
@@ -154,7 +153,8 @@ fn work(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) -> (Location, Mai
             };
             (location, Mail::Retained { location, page })
         }
-    }
+    };
+    env.fabric.workers[location.worker()].put(letter);
 }
 
 /// Tells the owning shards which retained messages have expired.
@@ -166,7 +166,7 @@ fn forget_expired(env: &Env, expired: Vec<(Arc<str>, u64)>) {
     }
     for (topics, shard) in by_shard.into_iter().zip(&env.fabric.shards) {
         if !topics.is_empty() {
-            shard.put(Command::ExpireRetained { topics });
+            shard.put(Command::ExpireRetained { topics }.into());
         }
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
 use super::effects::Effects;
 use crate::connection::Env;
-use crate::fabric::Mailbox;
+use crate::fabric::{Mailbox, ShardMail};
+use crate::im::ImEffects;
 use crate::telemetry::ShardCounters;
 
 /// Bytes of rows after which a batch is committed, whatever waits.
@@ -24,10 +26,14 @@ const RECOVER_PAUSE_MS: u64 = 1_000;
 pub struct ShardParts {
     /// The shard's number.
     pub number: usize,
-    /// The step.
+    /// The step for sessions, queues and retained messages.
     pub view: ShardView,
+    /// The step of the IM profile, which writes into the same batches.
+    pub im: ImShard,
+    /// What the profile owed other shards when the broker ended.
+    pub im_outbox: Vec<hoopoe_im::Effect>,
     /// Where its commands arrive.
-    pub mailbox: Arc<Mailbox<Command>>,
+    pub mailbox: Arc<Mailbox<ShardMail>>,
     /// What all threads share.
     pub env: Arc<Env>,
     /// Its counters.
@@ -39,11 +45,15 @@ pub struct ShardParts {
 /// One shard's whole state.
 pub struct Shard {
     view: ShardView,
+    im: ImShard,
+    im_pending: Pending,
+    im_effects: ImEffects,
     effects: Effects,
     counters: Arc<ShardCounters>,
+    env: Arc<Env>,
     number: usize,
-    mailbox: Arc<Mailbox<Command>>,
-    commands: Vec<Command>,
+    mailbox: Arc<Mailbox<ShardMail>>,
+    commands: Vec<ShardMail>,
     /// When the store is to be read again, after it could not be.
     recover_at_ms: u64,
     /// What kept the store from coming back the last time: told once, not every second.
@@ -68,11 +78,17 @@ pub fn run_shard(parts: ShardParts) {
 impl Shard {
     /// A shard ready to run.
     pub fn new(parts: ShardParts) -> Shard {
-        let ShardParts { number, view, mailbox, env, counters, stop: _ } = parts;
+        let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop: _ } = parts;
+        let mut im_effects = ImEffects::new(number, env.clone());
+        im_effects.release(im_outbox);
         Shard {
             view,
-            effects: Effects::new(number, env, counters.clone()),
+            im,
+            im_pending: Pending::default(),
+            im_effects,
+            effects: Effects::new(number, env.clone(), counters.clone()),
             counters,
+            env,
             number,
             mailbox,
             commands: Vec::new(),
@@ -82,13 +98,18 @@ impl Shard {
     }
 
     fn nap(&self) -> Duration {
-        let due = self.view.next_timeout().map(|at| at.saturating_sub(now_ms()));
+        let due = self.due().map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
 
     /// When a turn has something to do although no command came, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.view.is_stale() { Some(self.recover_at_ms) } else { self.view.next_timeout() }
+        if self.view.is_stale() { Some(self.recover_at_ms) } else { self.due() }
+    }
+
+    fn due(&self) -> Option<u64> {
+        let im = self.im.next_timeout().filter(|_| self.view.is_writing());
+        [self.view.next_timeout(), im].into_iter().flatten().min()
     }
 
     /// One turn: everything in the mailbox is applied and committed. True when there was something.
@@ -100,14 +121,28 @@ impl Shard {
         any
     }
 
-    fn turn(&mut self, now: u64, commands: &mut Vec<Command>) {
+    fn turn(&mut self, now: u64, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
         let mut batch = PendingBatch::new();
         let mut count = 0;
         let mut retained = 0;
         for command in commands.drain(..) {
-            retained += u64::from(matches!(&command, Command::Publish(publish) if publish.retain));
-            self.view.apply(now, command, &mut batch);
+            match command {
+                ShardMail::Mqtt(command) => {
+                    let retains = matches!(&command, Command::Publish(publish) if publish.retain);
+                    retained += u64::from(retains);
+                    self.view.apply(now, command, &mut batch);
+                }
+                ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
+                ShardMail::Enter(open) => {
+                    let key = &open.key;
+                    let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
+                    match self.im.admit(now, &user, &key.client) {
+                        Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
+                        Err(code) => self.view.turn_away(&open, code, &mut batch),
+                    }
+                }
+            }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
                 self.commit(std::mem::take(&mut batch), count, started);
@@ -115,11 +150,29 @@ impl Shard {
             }
         }
         self.view.on_tick(now, &mut batch);
-        if !batch.is_empty() {
+        if self.view.is_writing() {
+            if self.im.wants_to_tell(now) && self.env.fabric.under_pressure() {
+                self.im.shed(now);
+            }
+            self.im.on_tick(now, &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, count, started);
         }
         self.effects.retained_settled(retained);
         self.recover_if_due(now);
+    }
+
+    /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
+    /// applied before is told so by its marker (ruling 4).
+    fn apply_im(&mut self, now: u64, command: hoopoe_im::Command, batch: &mut PendingBatch) {
+        if !self.view.is_writing() {
+            self.im.refuse(command, &mut self.im_pending);
+            return;
+        }
+        let marker = command.marker();
+        let is_new = marker.is_none_or(|marker| self.view.note_marker(marker, batch));
+        self.im.apply(now, command, is_new, batch, &mut self.im_pending);
     }
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
@@ -128,13 +181,20 @@ impl Shard {
                 self.counters.commits.add(1);
                 self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
                 self.counters.batch_commands.record(commands);
+                self.im.committed();
+                let im = self.im_pending.release(&receipt);
                 self.effects.release(receipt.into_effects());
+                self.im_effects.release(im);
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
+                let (refused, lost) = self.im_pending.fail(&error);
                 for reply in error.lost {
                     self.effects.lose(reply);
                 }
+                self.im.forget();
+                self.im_effects.lose(lost);
+                self.im_effects.release(refused);
                 self.effects.release(error.effects);
             }
         }
@@ -170,7 +230,10 @@ impl Shard {
     pub fn finish(&mut self, now_ms: u64) {
         let mut batch = PendingBatch::new();
         self.view.on_tick(now_ms + LAZY_MS, &mut batch);
-        if !batch.is_empty() {
+        if self.view.is_writing() {
+            self.im.finish(now_ms, &mut batch, &mut self.im_pending);
+        }
+        if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, 0, Instant::now());
         }
     }

@@ -50,16 +50,19 @@ pub enum Dropped {
     SlowReceiver,
     /// A stored queue was full: its oldest message made room.
     QueueFull,
+    /// A room has more to say than one receiver gets.
+    Shaped,
 }
 
 impl Dropped {
     /// All reasons, with the word that metrics use for each.
-    pub const ALL: [(Dropped, &'static str); 5] = [
+    pub const ALL: [(Dropped, &'static str); 6] = [
         (Dropped::FullBuffer, "full_buffer"),
         (Dropped::TooLarge, "too_large"),
         (Dropped::Expired, "expired"),
         (Dropped::SlowReceiver, "slow_receiver"),
         (Dropped::QueueFull, "queue_full"),
+        (Dropped::Shaped, "shaped"),
     ];
 }
 

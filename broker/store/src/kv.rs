@@ -25,17 +25,23 @@ pub enum Family {
     Body,
     /// Retained messages by topic.
     Retained,
+    /// What the IM profile knows besides messages: conversations, members, users, cursors.
+    Im,
+    /// Entries of the IM profile's conversations.
+    Log,
 }
 
 impl Family {
     /// Every family, in the order of their numbers.
-    pub const ALL: [Family; 6] = [
+    pub const ALL: [Family; 8] = [
         Family::Meta,
         Family::Shard,
         Family::Session,
         Family::Queue,
         Family::Body,
         Family::Retained,
+        Family::Im,
+        Family::Log,
     ];
 
     /// Name of the column family, also in messages.
@@ -47,6 +53,8 @@ impl Family {
             Family::Queue => "queue",
             Family::Body => "body",
             Family::Retained => "retained",
+            Family::Im => "im",
+            Family::Log => "log",
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod rocks;
 mod rows;
 pub mod settings;
 pub mod store;
+mod survey;
 pub mod view;
 
 pub use command::Command;
@@ -27,6 +28,8 @@ pub use floors::Counts;
 pub use log::{CommitError, PendingBatch, Receipt};
 pub use memory::MemoryKv;
 pub use read::{QueuePage, Reader, RetainedPage};
+pub use rows::wire;
 pub use settings::{Durability, Overflow, ShardSettings, StoreSettings};
 pub use store::Store;
+pub use survey::SessionSurvey;
 pub use view::{Restored, RestoredGroup, RestoredSession, ShardView};

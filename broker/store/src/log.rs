@@ -16,7 +16,7 @@ use hoopoe_core::{Location, SessionId};
 use crate::command::{Close, ReplyTo};
 use crate::effect::Effect;
 use crate::error::WriteError;
-use crate::kv::{Batch, SharedKv};
+use crate::kv::{Batch, Family, SharedKv};
 use crate::settings::Durability;
 
 /// What a shard's commands have changed since the last commit, and what that makes happen.
@@ -31,6 +31,8 @@ pub struct PendingBatch {
     pub(crate) after: Vec<After>,
     /// Sessions given back in this batch, in case it fails.
     pub(crate) closes: Vec<(SessionId, Box<Close>)>,
+    /// Outbox entries removed in this batch, likewise.
+    pub(crate) carried_out: Vec<u64>,
 }
 
 /// What the shard does for itself once the batch is on disk.
@@ -65,6 +67,22 @@ impl PendingBatch {
             Durability::Os => self.sync,
             Durability::Memory => true,
         }
+    }
+
+    /// Writes a row of another step of this shard, which somebody waits for.
+    pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.rows.put(family, key, value);
+        self.durable = true;
+    }
+
+    /// Writes a row of another step of this shard with the next batch that is synced.
+    pub fn put_lazily(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.rows.put(family, key, value);
+    }
+
+    /// Removes a row of another step of this shard.
+    pub fn delete(&mut self, family: Family, key: &[u8]) {
+        self.rows.delete(family, key);
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {

@@ -247,6 +247,7 @@ fn listener(shape: &Shape) -> Listener {
         burst_secs: 1,
     };
     Listener {
+        im: false,
         url: "tcp://simulated:1883".to_owned(),
         transport: Arc::new(ListenerTransport::new(Carrier::Tcp)),
         door: ArcSwap::from_pointee(Door { anonymous: true, development: true }),

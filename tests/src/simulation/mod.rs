@@ -16,7 +16,7 @@ pub mod script;
 pub mod world;
 
 use crate::crash::random::Random;
-pub use world::Tally;
+pub use world::{Listener, Tally};
 use world::{World, guarded};
 
 /// Steps of a run before it is brought to its end.
@@ -36,17 +36,17 @@ pub struct Failure {
     pub what: String,
 }
 
-/// One run; `told` says on the standard output what happens.
+/// One run; `listener` is told its course.
 ///
 /// # Errors
 /// When an invariant was broken.
-pub fn run(seed: u64, told: bool) -> Result<Tally, Failure> {
+pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let mut random = Random::new(seed);
     let shape = script::shape(&mut random);
     let temper = script::temper(&mut random);
     let roles = script::roles(&mut random, &shape);
     let mut world = World::new(random, shape, temper, roles);
-    world.told = told;
+    world.listener = listener;
     let result = guarded(|| play(&mut world));
     let (step, disk_failed) = (world.tally.steps, world.ledger.disk_failed);
     result.map(|()| world.tally).map_err(|what| Failure { seed, step, disk_failed, what })

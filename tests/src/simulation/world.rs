@@ -19,6 +19,9 @@ const START_MS: u64 = 1_700_000_000_000;
 /// Steps that a run may take to come to rest.
 const MOST_SETTLING_STEPS: usize = 20_000;
 
+/// Who is told the course of a run, line by line.
+pub type Listener = fn(&str);
+
 /// A link and whose it is.
 #[derive(Debug)]
 pub struct Line {
@@ -128,8 +131,8 @@ pub struct World {
     pub tally: Tally,
     /// No more mischief: everything is to come to its end.
     pub settling: bool,
-    /// Says on the standard output what happens.
-    pub told: bool,
+    /// Is told what happens.
+    pub listener: Option<Listener>,
     shape: Shape,
     temper: Temper,
     disk: Disk,
@@ -150,7 +153,7 @@ impl World {
             lines: Vec::new(),
             tally: Tally { digest: 0xcbf2_9ce4_8422_2325, ..Tally::default() },
             settling: false,
-            told: false,
+            listener: None,
             shape,
             temper,
             disk,
@@ -165,9 +168,9 @@ impl World {
 
     /// Tells what happens, when it is to be told.
     pub fn tell(&self, what: impl FnOnce() -> String) {
-        if self.told {
+        if let Some(listener) = self.listener {
             let at = self.now_ms - START_MS;
-            println!("{:6} {at:7} ms  {}", self.tally.steps, what());
+            listener(&format!("{:6} {at:7} ms  {}", self.tally.steps, what()));
         }
     }
 
@@ -291,10 +294,12 @@ impl World {
         let ready = lines.filter_map(|line| line.link.take_ready()).collect();
         let now_ms = self.now_ms;
         let Some(broker) = &mut self.broker else { return Ok(()) };
-        let (mut fault, ledger, told) = (Ok(()), &mut self.ledger, self.told);
+        let (mut fault, ledger, listener) = (Ok(()), &mut self.ledger, self.listener);
         broker.look_at_letters(worker, |letter| {
-            if told && let Some(words) = super::ledger::describe(letter) {
-                println!("{:25}{words}", "");
+            if let Some(listener) = listener
+                && let Some(words) = super::ledger::describe(letter)
+            {
+                listener(&format!("{:25}{words}", ""));
             }
             if fault.is_ok() {
                 fault = ledger.letter(letter);
@@ -363,7 +368,7 @@ impl World {
         if self.clients[client].link != Some(number) {
             return Ok(());
         }
-        if self.told {
+        if self.listener.is_some() {
             let packets = self.clients[client].preview(&bytes);
             self.tell(|| format!("{} <- [{number}] {packets}", self.clients[client].role.name));
         }

@@ -221,7 +221,7 @@ fn subscription_identifier_comes_with_the_message_and_follows_its_subscription()
     let mut back = shared_broker().connect(&connect);
     assert_eq!(ids(&mut back), [8], "part of the session");
     back.subscribe(&topic, 1);
-    assert_eq!(ids(&mut back), [], "replaced by one without");
+    assert!(ids(&mut back).is_empty(), "replaced by one without");
 }
 
 #[test]

@@ -28,6 +28,9 @@ fn passwd(file: &Path, user: &str, password: &str) {
     program.succeed();
 }
 
+/// A listener for plain MQTT: its users get no greeting of the messaging profile.
+const PLAIN: &str = "[[listener]]\nurl = \"tcp://127.0.0.1:0\"\nim = false\n";
+
 /// A broker with the users alice and bob, whose passwords are `secret of <name>`, and the rules.
 fn guarded() -> Broker {
     let options = Options::new().no_listeners();
@@ -39,7 +42,7 @@ fn guarded() -> Broker {
     std::fs::write(&rules, RULES).expect("the rules can be written");
     let text = format!(
         "[access]\nusers_file = {users:?}\nrules_file = {rules:?}\n\
-         [[listener]]\nurl = \"tcp://127.0.0.1:0\"\n"
+         {PLAIN}"
     );
     options.configuration(&text).start()
 }
@@ -191,7 +194,7 @@ fn users_cannot_take_over_each_others_sessions() {
 
 #[test]
 fn development_mode_believes_user_names_on_loopback() {
-    let broker = Broker::start();
+    let broker = Options::new().no_listeners().configuration(PLAIN).start();
     let id = unique_id("dev");
     let topic = unique_topic("dev");
     let mut alice = broker.connect(&Connect::v5(&id).login("alice", "anything"));
@@ -204,8 +207,8 @@ fn development_mode_believes_user_names_on_loopback() {
 
 #[test]
 fn passwords_and_payloads_reach_no_log() {
-    let options = Options::new().environment("HOOPOE_LOG__LEVEL", "trace");
-    let broker = options.start();
+    let options = Options::new().no_listeners().environment("HOOPOE_LOG__LEVEL", "trace");
+    let broker = options.configuration(PLAIN).start();
     let (password, payload) = ("pa55word-in-no-log", "payl0ad-in-no-log");
     let connect = Connect::v5(&unique_id("log")).login("alice", password);
     let mut client = broker.connect(&connect);

@@ -40,6 +40,11 @@ impl<W> Answers<W> {
         self.owed.len()
     }
 
+    /// What is owed, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        self.owed.iter().map(|owed| &owed.work)
+    }
+
     /// Owes an answer that waits for `commits` commits (0: only for its turn). `topic` is the
     /// hash of a publication's topic, 0 for other packets. Gives the token to settle it by.
     pub fn owe(&mut self, commits: u8, topic: u64, work: W) -> u64 {
@@ -65,6 +70,12 @@ impl<W> Answers<W> {
             owed.code = code;
         }
         true
+    }
+
+    /// What is owed under a token that has not been answered.
+    pub fn get_mut(&mut self, token: u64) -> Option<&mut W> {
+        let at = usize::try_from(token.checked_sub(self.first)?).ok()?;
+        self.owed.get_mut(at).map(|owed| &mut owed.work)
     }
 
     /// The next answer whose turn has come.

@@ -5,16 +5,21 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 use hoopoe_codec::ReasonCode;
+use hoopoe_im::User;
+use hoopoe_im::user::account::Account;
 
 use super::hash_pool::HashPool;
 use super::login_cache::LoginCache;
-use super::{AccessError, Identity, LoginMethod, Users};
+use super::tokens::{Tokens, is_token, sha256};
+use super::users::default_dummy;
+use super::{AccessError, Accounts, DEFAULT_TENANT, Identity, LoginMethod, Users};
 use crate::settings::{AccessSettings, Door};
 
 /// What a client says about itself in CONNECT, and what its transport established.
@@ -26,6 +31,8 @@ pub struct Credentials<'a> {
     pub password: Option<&'a [u8]>,
     /// The user of a checked client certificate, on listeners with `subject_as_user`.
     pub certificate_user: Option<&'a str>,
+    /// The client identifier, which a token may be bound to.
+    pub client_id: &'a str,
 }
 
 /// Names no password: it does not belong in a log.
@@ -63,13 +70,50 @@ pub struct Authenticator {
 struct Shared {
     users: ArcSwapOption<Users>,
     cache: LoginCache,
+    /// A login may name a tenant.
+    tenants: bool,
+    tokens: Tokens,
+    accounts: Accounts,
+    /// Checked for users who do not exist while there is no users file.
+    dummy: Arc<str>,
 }
 
 impl Shared {
+    /// Whether somebody has said who the users are.
+    fn has_users(&self) -> bool {
+        self.users.load().is_some() || !self.accounts.is_empty()
+    }
+
+    /// The hash of a user's password: that of the account in the store, or of the users file.
+    fn hash_of(&self, user: &str) -> Option<Arc<str>> {
+        let account = self.account_of(user);
+        if account.as_ref().is_some_and(|account| account.disabled) {
+            return None;
+        }
+        let stored = account.and_then(|account| account.password.clone());
+        stored.or_else(|| self.users.load().as_ref()?.hash_of(user).cloned())
+    }
+
+    fn account_of(&self, user: &str) -> Option<Arc<Account>> {
+        if self.accounts.is_empty() {
+            return None;
+        }
+        self.accounts.of(&User { tenant: DEFAULT_TENANT.into(), id: user.into() })
+    }
+
+    fn is_disabled(&self, user: &str) -> bool {
+        self.account_of(user).is_some_and(|account| account.disabled)
+    }
+
+    fn dummy_hash(&self) -> Arc<str> {
+        self.users.load().as_ref().map_or_else(|| &self.dummy, |users| users.dummy_hash()).clone()
+    }
+
     /// The user whose password was good.
     fn identity_of(&self, user: &str, hash: &str) -> Identity {
         let password_mark = self.cache.mark(user, hash);
-        Identity { password_mark, ..Identity::new(user, LoginMethod::Password) }
+        let named = Identity::named(user, LoginMethod::Password, self.tenants);
+        Identity { password_mark, ..named }
     }
 }
 
@@ -88,24 +132,46 @@ impl Authenticator {
         let threads = usize::from(settings.hash_threads);
         let pool =
             HashPool::new(threads, settings.hash_queue as usize).map_err(AccessError::Threads)?;
-        Authenticator::with_pool(users, settings.login_cache as usize, pool)
+        Authenticator::with_pool(users, settings.login_cache as usize, settings.tenants, pool)
             .map_err(AccessError::Random)
     }
 
     fn with_pool(
         users: Option<Users>,
         cache: usize,
+        tenants: bool,
         pool: HashPool,
     ) -> Result<Authenticator, getrandom::Error> {
         let users = ArcSwapOption::from(users.map(Arc::new));
-        let shared = Arc::new(Shared { users, cache: LoginCache::new(cache)? });
+        let shared = Arc::new(Shared {
+            users,
+            cache: LoginCache::new(cache)?,
+            tenants,
+            tokens: Tokens::default(),
+            accounts: Accounts::default(),
+            dummy: default_dummy().into(),
+        });
         Ok(Authenticator { shared, pool: Arc::new(pool) })
+    }
+
+    fn named(&self, login: &str, method: LoginMethod) -> Identity {
+        Identity::named(login, method, self.shared.tenants)
     }
 
     /// The users from now on. Good logins of before are forgotten.
     pub(super) fn exchange_users(&self, users: Option<Users>) {
         self.shared.users.store(users.map(Arc::new));
         self.shared.cache.clear();
+    }
+
+    /// The valid tokens.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
+    }
+
+    /// The accounts of the store.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.shared.accounts
     }
 
     /// Logins that wait to be checked: for the metrics.
@@ -123,29 +189,56 @@ impl Authenticator {
             return if certified.is_empty() || user.is_some_and(|user| user != certified) {
                 Login::Refused(ReasonCode::BadUserNameOrPassword)
             } else {
-                Login::Accepted(Identity::new(certified, LoginMethod::Certificate))
+                self.unless_disabled(self.named(certified, LoginMethod::Certificate))
             };
+        }
+        if let Some(token) = credentials.password.filter(|password| is_token(password)) {
+            return self.check_token(token, user, credentials.client_id);
         }
         let Some(user) = user else {
             return anonymous(door, ReasonCode::NotAuthorized);
         };
-        let users = self.shared.users.load_full();
-        match (users, credentials.password) {
+        match (self.shared.has_users(), credentials.password) {
             // The door was computed from settings that a reload may just have replaced: with
             // users there is no development mode, whatever it says.
-            (Some(_), None) => Login::Refused(ReasonCode::BadUserNameOrPassword),
-            (Some(users), Some(password)) => self.check_password(&users, user, password),
-            (None, _) if door.development => {
-                Login::Accepted(Identity::new(user, LoginMethod::Development))
+            (true, None) => Login::Refused(ReasonCode::BadUserNameOrPassword),
+            (true, Some(password)) => self.check_password(user, password),
+            (false, _) if door.development => {
+                Login::Accepted(self.named(user, LoginMethod::Development))
             }
             // Nobody can tell whether the client is that user, so it is nobody.
-            (None, _) => anonymous(door, ReasonCode::BadUserNameOrPassword),
+            (false, _) => anonymous(door, ReasonCode::BadUserNameOrPassword),
         }
     }
 
-    fn check_password(&self, users: &Users, user: &str, password: &[u8]) -> Login {
-        let known = users.hash_of(user);
-        if let Some(hash) = known
+    fn unless_disabled(&self, identity: Identity) -> Login {
+        if self.shared.is_disabled(&identity.login_name()) {
+            Login::Refused(ReasonCode::NotAuthorized)
+        } else {
+            Login::Accepted(identity)
+        }
+    }
+
+    /// A token needs no hashing that costs anything: one look into a table.
+    fn check_token(&self, token: &[u8], user: Option<&str>, client_id: &str) -> Login {
+        let refused = Login::Refused(ReasonCode::BadUserNameOrPassword);
+        let hash = sha256(token);
+        let Some(owner) = self.shared.tokens.owner(&hash, now_ms()) else { return refused };
+        let other_user = user.is_some_and(|user| *user != *owner.user.id);
+        let other_device = owner.device.as_deref().is_some_and(|device| device != client_id);
+        if other_user || other_device || self.shared.accounts.is_disabled(&owner.user) {
+            return refused;
+        }
+        Login::Accepted(Identity {
+            tenant: owner.user.tenant.clone(),
+            token: Some(Box::new(hash)),
+            ..Identity::new(&owner.user.id, LoginMethod::Token)
+        })
+    }
+
+    fn check_password(&self, user: &str, password: &[u8]) -> Login {
+        let known = self.shared.hash_of(user);
+        if let Some(hash) = &known
             && self.shared.cache.contains(&self.shared.cache.mac(user, hash, password))
         {
             return Login::Accepted(self.shared.identity_of(user, hash));
@@ -153,8 +246,8 @@ impl Authenticator {
         let check = PasswordCheck {
             user: user.into(),
             password: password.into(),
-            hash: Arc::clone(known.unwrap_or_else(|| users.dummy_hash())),
             exists: known.is_some(),
+            hash: known.unwrap_or_else(|| self.shared.dummy_hash()),
             shared: Arc::clone(&self.shared),
         };
         Login::Pending(PasswordJob { check, pool: Arc::clone(&self.pool) })
@@ -163,18 +256,27 @@ impl Authenticator {
     /// Whether a client that is connected may stay after a reload: its user is still there and has
     /// the same password. Who came without a password is judged by the door of its listener.
     pub fn still_good(&self, identity: &Identity, door: Door) -> bool {
-        let users = self.shared.users.load();
+        let shared = &self.shared;
         match identity.method {
             LoginMethod::Password => {
-                let hash = users.as_ref().and_then(|users| users.hash_of(&identity.user));
-                let mark = |hash| self.shared.cache.mark(&identity.user, hash);
-                hash.is_some_and(|hash| mark(hash) == identity.password_mark)
+                let name = identity.login_name();
+                let mark = |hash: Arc<str>| shared.cache.mark(&name, &hash);
+                shared.hash_of(&name).map(mark) == Some(identity.password_mark)
             }
-            LoginMethod::Certificate => true,
-            LoginMethod::Development => users.is_none() && door.development,
+            LoginMethod::Token => {
+                let owner = identity.token.as_ref();
+                let owner = owner.and_then(|hash| shared.tokens.owner(hash, now_ms()));
+                owner.is_some_and(|owner| !shared.accounts.is_disabled(&owner.user))
+            }
+            LoginMethod::Certificate => !shared.is_disabled(&identity.login_name()),
+            LoginMethod::Development => !shared.has_users() && door.development,
             LoginMethod::Anonymous => door.anonymous,
         }
     }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn anonymous(door: Door, otherwise: ReasonCode) -> Login {
@@ -241,9 +343,7 @@ impl PasswordCheck {
             return refused;
         }
         // Another hash now means: changed, removed or reloaded while this one was computed.
-        let users = self.shared.users.load();
-        let current = users.as_ref().and_then(|users| users.hash_of(&self.user));
-        if current.is_none_or(|current| *current != self.hash) {
+        if self.shared.hash_of(&self.user).is_none_or(|current| current != self.hash) {
             return refused;
         }
         let cache = &self.shared.cache;

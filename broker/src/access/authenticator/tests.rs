@@ -24,11 +24,16 @@ fn users(pairs: &[(&str, &str)]) -> Option<Users> {
 }
 
 fn authenticator(users: Option<Users>) -> Authenticator {
-    Authenticator::with_pool(users, 10, HashPool::new(1, 10).unwrap()).unwrap()
+    Authenticator::with_pool(users, 10, false, HashPool::new(1, 10).unwrap()).unwrap()
 }
 
 fn says<'a>(user: &'a str, password: &'a str) -> Credentials<'a> {
-    Credentials { user: Some(user), password: Some(password.as_bytes()), certificate_user: None }
+    Credentials {
+        user: Some(user),
+        password: Some(password.as_bytes()),
+        certificate_user: None,
+        client_id: "",
+    }
 }
 
 /// Who was let in and how, or why not.
@@ -110,8 +115,12 @@ fn a_certificate_decides_alone() {
         (None, "", refused),
     ];
     for (user, certified, expected) in cases {
-        let credentials =
-            Credentials { user, password: Some(b"any"), certificate_user: Some(certified) };
+        let credentials = Credentials {
+            user,
+            password: Some(b"any"),
+            certificate_user: Some(certified),
+            client_id: "",
+        };
         assert_eq!(answer(authenticator.check(credentials, SHUT)).0, expected, "{credentials:?}");
     }
 }
@@ -169,7 +178,7 @@ fn who_came_without_a_password_stays_as_long_as_the_door_is_open() {
 fn a_full_queue_says_come_again() {
     let users = users(&[("alice", "secret")]);
     let pool = HashPool::new(0, 1).unwrap();
-    let authenticator = Authenticator::with_pool(users, 10, pool).unwrap();
+    let authenticator = Authenticator::with_pool(users, 10, false, pool).unwrap();
     let submit = || match authenticator.check(says("alice", "secret"), SHUT) {
         Login::Pending(job) => job.submit(Box::new(|_| ())),
         other => panic!("{other:?}"),

@@ -209,28 +209,29 @@ impl Rules {
         if is_sys && action == Action::Publish {
             return false;
         }
+        let name = who.login_name();
         let wanted = match action {
             Action::Publish => topic_levels(topic),
             Action::Subscribe => filter_levels(topic),
         };
-        for place in self.places_for(who) {
+        for place in self.places_for(who, &name) {
             let rule = &self.rules[*place as usize];
             let concerned = match action {
                 Action::Publish => rule.publish,
                 Action::Subscribe => rule.subscribe,
             };
-            if concerned && rule.decides(&who.user, client_id, &wanted) {
+            if concerned && rule.decides(&name, client_id, &wanted) {
                 return rule.allow;
             }
         }
         self.otherwise || (is_sys && !who.is_anonymous())
     }
 
-    fn places_for(&self, who: &Identity) -> &[u32] {
+    fn places_for(&self, who: &Identity, name: &str) -> &[u32] {
         if who.is_anonymous() {
             &self.anonymous
         } else {
-            self.named.get(&*who.user).unwrap_or(&self.every_user)
+            self.named.get(name).unwrap_or(&self.every_user)
         }
     }
 }

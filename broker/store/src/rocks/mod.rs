@@ -232,10 +232,29 @@ impl RocksKv {
                 options.set_bottommost_compression_type(DBCompressionType::Zstd);
                 options.set_write_buffer_size(buffers / 4);
             }
+            Family::Log => {
+                // Written once, read in stretches of one conversation.
+                table.set_block_size(16 << 10);
+                table.set_bloom_filter(10.0, false);
+                options.set_write_buffer_size(buffers / 2);
+            }
+            Family::Im => {
+                // Asked for what is often not there (deduplication): a filter answers.
+                table.set_bloom_filter(10.0, false);
+                options.set_write_buffer_size(buffers / 4);
+            }
             Family::Meta | Family::Shard | Family::Session => {
                 // Small rows written again and again; read in full at the start.
                 options.set_write_buffer_size(buffers / 8);
             }
+        }
+        if matches!(family, Family::Log | Family::Im) {
+            // Retention removes long stretches: files full of removals are merged soon.
+            options.add_compact_on_deletion_collector_factory(
+                REMOVALS_WINDOW,
+                REMOVALS_TRIGGER,
+                REMOVALS_RATIO,
+            );
         }
         options.set_block_based_table_factory(&table);
         if let Some(judge) = &self.judge
@@ -553,6 +572,13 @@ impl Kv for RocksKv {
         copy.create_checkpoint(folder.join(FOLDER)).map_err(read_error)
     }
 }
+
+/// A file in which so many of so many rows in a row are removals is merged without waiting for
+/// its turn.
+const REMOVALS_WINDOW: usize = 4_096;
+const REMOVALS_TRIGGER: usize = 2_048;
+/// So is one of which this part is removals.
+const REMOVALS_RATIO: f64 = 0.5;
 
 /// Makes a filter for every merge of files.
 struct JudgeFactory {

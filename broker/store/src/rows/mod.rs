@@ -8,7 +8,7 @@ mod check;
 mod message;
 mod session;
 mod shard;
-pub(crate) mod wire;
+pub mod wire;
 
 #[cfg(feature = "rocksdb")]
 pub(crate) use check::check;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hoopoe_codec::QoS;
 
 /// What does not fit in a row.
-pub(crate) type Fault = &'static str;
+pub type Fault = &'static str;
 
 /// Appends a number, seven bits a byte, low ones first.
-pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
+pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -17,20 +17,20 @@ pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends bytes with their length before them.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Walks a row; every step checks what is there.
 #[derive(Clone, Copy)]
-pub(crate) struct Cursor<'a> {
+pub struct Cursor<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
     /// At the first byte of a row, behind its format version.
-    pub(crate) fn of(row: &'a [u8], version: u8) -> Result<Cursor<'a>, Fault> {
+    pub fn of(row: &'a [u8], version: u8) -> Result<Cursor<'a>, Fault> {
         match row.split_first() {
             Some((found, rest)) if *found == version => Ok(Cursor { rest }),
             Some(_) => Err("unknown format version"),
@@ -38,13 +38,15 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(crate) fn byte(&mut self) -> Result<u8, Fault> {
+    /// The next byte.
+    pub fn byte(&mut self) -> Result<u8, Fault> {
         let (first, rest) = self.rest.split_first().ok_or("ends early")?;
         self.rest = rest;
         Ok(*first)
     }
 
-    pub(crate) fn number(&mut self) -> Result<u64, Fault> {
+    /// A number.
+    pub fn number(&mut self) -> Result<u64, Fault> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -60,50 +62,58 @@ impl<'a> Cursor<'a> {
         Err("number too long")
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, Fault> {
+    /// A number of at most 32 bits.
+    pub fn u32(&mut self) -> Result<u32, Fault> {
         u32::try_from(self.number()?).map_err(|_| "number too large")
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, Fault> {
+    /// A number of at most 16 bits.
+    pub fn u16(&mut self) -> Result<u16, Fault> {
         u16::try_from(self.number()?).map_err(|_| "number too large")
     }
 
-    pub(crate) fn len(&mut self) -> Result<usize, Fault> {
+    /// A length.
+    pub fn len(&mut self) -> Result<usize, Fault> {
         usize::try_from(self.number()?).map_err(|_| "number too large")
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+    /// So many bytes.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or("ends early")?;
         self.rest = rest;
         Ok(taken)
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Fault> {
+    /// Bytes with their length before them.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let len = self.len()?;
         self.take(len)
     }
 
-    pub(crate) fn text(&mut self) -> Result<Arc<str>, Fault> {
+    /// Text with its length before it.
+    pub fn text(&mut self) -> Result<Arc<str>, Fault> {
         let bytes = self.bytes()?;
         std::str::from_utf8(bytes).map(Arc::from).map_err(|_| "text is not UTF-8")
     }
 
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    /// What has not been read.
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// True at the end.
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// The row must end here.
-    pub(crate) fn end(self) -> Result<(), Fault> {
+    pub fn end(self) -> Result<(), Fault> {
         if self.rest.is_empty() { Ok(()) } else { Err("longer than it should be") }
     }
 }
 
 /// The QoS in the two lowest bits.
-pub(crate) fn qos(bits: u8) -> Result<QoS, Fault> {
+pub fn qos(bits: u8) -> Result<QoS, Fault> {
     QoS::try_from(bits & 3).map_err(|_| "QoS 3")
 }
 

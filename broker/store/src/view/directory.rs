@@ -141,6 +141,11 @@ pub(super) fn refused(open: &Open, code: ReasonCode) -> Effect {
 }
 
 impl ShardView {
+    /// A CONNECT that another step of this shard does not let in.
+    pub fn turn_away(&self, open: &Open, code: ReasonCode, batch: &mut PendingBatch) {
+        batch.effect(refused(open, code));
+    }
+
     /// A CONNECT: at once when the seat is free, else when the connection in it has gone.
     pub(super) fn open_session(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
         let Some(live) = self.directory.live(&open.key) else {

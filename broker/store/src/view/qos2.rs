@@ -208,6 +208,16 @@ impl ShardView {
         batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
     }
 
+    /// Notes an incoming QoS 2 publication that another step of this shard applies in the same
+    /// batch; false when it was noted before, then there is nothing to apply.
+    pub fn note_marker(&mut self, marker: PacketIdent, batch: &mut PendingBatch) -> bool {
+        let new = !self.markers.contains(&marker);
+        if new {
+            self.mark(marker, batch);
+        }
+        new
+    }
+
     /// The identifier's life ends.
     pub(super) fn release(
         &mut self,

@@ -1,0 +1,96 @@
+//! Login with the IM profile: users with many conversations were away, messages came in some of them,
+//! and all return at once. What counts is how soon each has the first message, and all of them.
+
+use anyhow::{Context, Result};
+
+use super::im::{conclude, keep_books};
+use super::login::{Arrivals, come_back};
+use super::offline::{Feeders, feed};
+use super::{TURN, base, engine, leave, remark, wipe};
+use crate::clock::{now_ns, secs_to_ns};
+use crate::lobby::{Roster, gather};
+use crate::net::Net;
+use crate::run::{Outcome, Run};
+use crate::talk::world::{Plan, World, qos};
+use crate::talk::{Sort, Talk};
+
+/// Plays the return.
+pub(super) fn play(run: &Run) -> Result<Outcome> {
+    let shape = &run.shape;
+    let (users, peers) = (shape.clients as u32, shape.subscriptions as u32);
+    let name = base(run, 0, "-");
+    let mut net = engine(run, 0, (users + peers) as usize)?;
+    let nothing = |_| Vec::new();
+    let speakers =
+        Roster { name: name.clone(), first: 0, persistent: false, clean: true, filters: &nothing };
+    let readers = Roster { name, persistent: true, clean: false, ..speakers };
+    let mut outcome = Outcome::default();
+    let mut old = Talk::new(conversations(run, &readers.name, shape.subscriptions), run.tag);
+    keep_books(run, &mut old);
+    run.phase("first visit");
+    gather(run, &mut net, &mut old, &readers, 0..users).context("the first visit")?;
+    gather(run, &mut net, &mut old, &speakers, users..users + peers)?;
+    let feeders = Feeders::new(&old, users, peers, 1);
+    feed(run, &mut net, &mut old, feeders, &mut outcome)?;
+    settle(run, &mut net, &mut old)?;
+    leave(&mut net, 0..users);
+
+    let mut news = Talk::new(conversations(run, &readers.name, shape.news), run.tag);
+    keep_books(run, &mut news);
+    let mut arrivals = Arrivals::new(run, news);
+    let feeders = Feeders::new(&arrivals.talk, users, peers, shape.messages / shape.news);
+    feed(run, &mut net, &mut arrivals.talk, feeders, &mut outcome)?;
+    leave(&mut net, users..users + peers);
+    come_back(run, &mut net, &mut arrivals, &readers, &mut outcome)?;
+    outcome.checks = arrivals.talk.balance();
+    conclude(run, &arrivals.talk, &mut outcome);
+    if run.interrupted() {
+        outcome.checks.lost = 0;
+    }
+    remark(&mut outcome, true);
+    let Arrivals { mut talk, first, whole, .. } = arrivals;
+    outcome.histograms.insert(0, ("login to last message", whole));
+    outcome.histograms.insert(0, ("login to first message", first));
+    wipe(run, &mut net, &mut talk, &readers.name, 0..users)?;
+    Ok(outcome)
+}
+
+/// What the first `count` peers, evenly spread over all, say to every user.
+fn conversations(run: &Run, base: &str, count: usize) -> World {
+    let shape = &run.shape;
+    let (users, peers) = (shape.clients as u32, shape.subscriptions as u32);
+    let mut world = World::empty((users + peers) as usize, vec![Sort::new("waiting")]);
+    let stride = shape.subscriptions / count;
+    for user in 0..users {
+        for n in 0..count {
+            let plan = Plan {
+                topic: format!("im/u/{base}-{user}/msg"),
+                members: vec![user],
+                speakers: vec![users + (n * stride) as u32],
+                sort: 0,
+                qos: qos(shape.qos),
+                retain: false,
+                size: shape.size,
+                window: 0,
+                echo: false,
+            };
+            world.add(run.target.version, plan);
+        }
+    }
+    world
+}
+
+/// Waits until everybody has read what was said in front of them.
+fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
+    let quiet_ns = secs_to_ns(run.shape.drain_secs);
+    let began = now_ns();
+    while !talk.is_settled() && !run.stopping() {
+        if now_ns() > talk.heard_ns.max(began) + quiet_ns {
+            break;
+        }
+        net.turn(talk, TURN, None)?;
+    }
+    // The acknowledgements of the last ones.
+    net.turn(talk, TURN, None)?;
+    Ok(())
+}

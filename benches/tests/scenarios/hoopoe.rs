@@ -1,0 +1,88 @@
+//! Against Hoopoe, which alone speaks the IM profile: the program beside this one, or `HOOPOE_BIN`.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::erring::{Erring, Error};
+use super::program::{path, play};
+
+/// A broker of one test.
+struct Hoopoe {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Hoopoe {
+    fn start() -> Hoopoe {
+        let program = std::env::var_os("HOOPOE_BIN")
+            .map_or_else(|| path().with_file_name("hoopoe"), PathBuf::from);
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(&program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOOPOE_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(["serve", "--listen", "tcp://127.0.0.1:0", "--http", "off", "--data"])
+            .arg(dir.path())
+            // Closed loops send more than people may.
+            .env("HOOPOE_IM__SENDS_PER_SEC", "1000000")
+            .env("HOOPOE_IM__SEND_BURST", "1000000")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|why| panic!("{}: {why}; `make test` builds it", program.display()));
+        let mut port = None;
+        let output = child.stdout.take().unwrap();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("listening on tcp://") {
+                port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+            }
+            if line == "ready" {
+                break;
+            }
+        }
+        Hoopoe { child, port: port.expect("it says where it listens"), _dir: dir }
+    }
+}
+
+impl Drop for Hoopoe {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().map(|_| ()).unwrap_or_default();
+    }
+}
+
+const ALL: &[&str] = &[
+    "im-pairs --pairs 5 --duration 0.3",
+    "im-group --groups 4 --members 10 --memberships 2 --duration 0.3",
+    "im-big-group --members 20 --absent 1500 --duration 0.3",
+    "im-room --clients 30 --speakers 3 --rate 20 --duration 1",
+    "im-sync --clients 5 --messages 70 --duration 0.3",
+    "im-login --clients 10 --subscriptions 20 --news 5 --messages 20",
+];
+
+#[test]
+fn every_im_scenario_passes_in_both_versions() {
+    let broker = Hoopoe::start();
+    for version in ["3.1.1", "5.0"] {
+        for scenario in ALL {
+            let outcome = play(broker.port, &format!("{scenario} --mqtt {version}"));
+            assert_eq!(outcome.code, 0, "{scenario} {version}\n{}", outcome.text);
+            assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
+            assert_eq!(outcome.check("lost"), 0, "{scenario} {version}\n{}", outcome.text);
+            assert_eq!(outcome.check("doubled"), 0, "{scenario} {version}\n{}", outcome.text);
+        }
+    }
+}
+
+#[test]
+fn a_broker_without_the_profile_does_not_pass() {
+    let broker = Erring::start(Error::Never);
+    let outcome = play(broker.port, "im-pairs --pairs 2 --duration 0.2");
+    assert_eq!(outcome.code, 3, "{}", outcome.text);
+    assert!(outcome.check("lost") > 0, "{}", outcome.text);
+}

@@ -1,0 +1,189 @@
+//! Operations on stored messages: recall, edit, reactions, burning (ruling 32).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hoopoe_store::kv::Family;
+use serde::{Deserialize, Serialize};
+
+use super::NewEntry;
+use crate::command::{Operate, Operation};
+use crate::effect::Answer;
+use crate::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind};
+use crate::refusal::{Fault, Refusal};
+use crate::rows::Sent;
+use crate::shard::{Due, Work};
+
+/// Bytes of one reaction.
+const REACTION_MAX_BYTES: usize = 64;
+
+/// A message that is to burn.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Burn {
+    /// Seconds after it was read.
+    pub(crate) secs: u32,
+    /// Who sent it.
+    pub(crate) from: Arc<str>,
+    /// When it burns, ms since the epoch; none while it is unread.
+    pub(crate) due_ms: Option<u64>,
+}
+
+impl Work<'_> {
+    /// A recall, edit or reaction.
+    pub(crate) fn operate(&mut self, operate: &Operate, is_new: bool) -> Result<Answer, Fault> {
+        if !is_new {
+            return self.sent_before(&operate.conv, operate.marker);
+        }
+        if let Some(cid) = &operate.cid {
+            let key = keys::sent(&operate.conv, &operate.from.id, cid);
+            if let Some(row) = self.txn.get(Family::Im, &key)? {
+                return Ok(Answer::Sent { sent: Sent::decode(&key, &row)?, repeated: true });
+            }
+        }
+        if operate.payload.len() > self.settings.payload_max_bytes {
+            let most = self.settings.payload_max_bytes;
+            return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
+        }
+        self.may_take_part(&operate.conv, &operate.from.id)?;
+        let missing = || Refusal::not_found(format!("no message {}", operate.seq));
+        let entry = self.entry(&operate.conv, operate.seq)?.ok_or_else(missing)?;
+        if entry.kind == EntryKind::Void {
+            return Err(Refusal::conflict(format!("message {} is void", operate.seq)).into());
+        }
+        if entry.kind != EntryKind::Message {
+            return Err(Refusal::conflict(format!("{} is no message", operate.seq)).into());
+        }
+        let kind = match operate.operation {
+            Operation::Recall => self.recall(operate, &entry)?,
+            Operation::Edit => self.edit(operate, &entry)?,
+            Operation::React => self.react(operate)?,
+        };
+        let event = self.append(
+            &operate.conv,
+            NewEntry {
+                device: operate.device.clone(),
+                cid: operate.cid.clone(),
+                properties: operate.properties.clone(),
+                ..NewEntry::event(kind, operate.seq, &operate.from.id, operate.payload.clone())
+            },
+        )?;
+        let sent = Sent { seq: event.seq, id: event.id, ts_ms: event.ts_ms };
+        if let Some(cid) = &operate.cid {
+            let key = keys::sent(&operate.conv, &operate.from.id, cid);
+            self.txn.put(Family::Im, &key, sent.encode());
+        }
+        self.remember_marker(&operate.conv, operate.marker, &sent);
+        Ok(Answer::Sent { sent, repeated: false })
+    }
+
+    /// Whether the user belongs to the conversation at all.
+    fn may_take_part(&mut self, conv: &ConvKey, user: &str) -> Result<(), Fault> {
+        let belongs = match conv.kind() {
+            ConvKind::User => {
+                conv.pair_users().is_some_and(|(low, high)| user == low || user == high)
+            }
+            ConvKind::Group => {
+                self.group(conv)?;
+                self.is_member(conv, user)?
+            }
+            ConvKind::Channel => self.is_member(conv, user)?,
+        };
+        if belongs { Ok(()) } else { Err(Refusal::not_allowed("not a member").into()) }
+    }
+
+    fn recall(&mut self, operate: &Operate, entry: &Entry) -> Result<EntryKind, Fault> {
+        let own = entry.from == operate.from.id;
+        if !self.may_moderate(&operate.conv, &operate.from.id)? {
+            if !own {
+                return Err(Refusal::not_allowed("only the sender may recall this").into());
+            }
+            let window = self.settings.recall_window_secs;
+            if self.now_ms > entry.ts_ms + window * 1000 {
+                let text = format!("the recall window of {window} s is over");
+                return Err(Refusal::not_allowed(text).into());
+            }
+        }
+        self.void(entry, VOID_RECALLED)?;
+        let key = keys::conv_seq(&operate.conv, conv_kind::BURN, entry.seq);
+        if self.txn.has(Family::Im, &key)? {
+            self.txn.delete(Family::Im, &key);
+        }
+        Ok(EntryKind::Recall)
+    }
+
+    fn edit(&mut self, operate: &Operate, entry: &Entry) -> Result<EntryKind, Fault> {
+        if entry.from != operate.from.id {
+            return Err(Refusal::not_allowed("only the sender may edit this").into());
+        }
+        // Only the newest content is kept; place, time and id stay.
+        let mut edited = entry.clone();
+        edited.payload = operate.payload.clone();
+        edited.properties = operate.properties.clone();
+        self.put_entry(&edited);
+        let mut head = self.head(&operate.conv)?;
+        head.bytes = (head.bytes + edited.size()).saturating_sub(entry.size());
+        self.put_head(&operate.conv, &head);
+        Ok(EntryKind::Edit)
+    }
+
+    fn react(&mut self, operate: &Operate) -> Result<EntryKind, Fault> {
+        let key = keys::reaction(&operate.conv, operate.seq, &operate.from.id);
+        if operate.payload.is_empty() {
+            self.txn.delete(Family::Im, &key);
+            return Ok(EntryKind::React);
+        }
+        let text = std::str::from_utf8(&operate.payload)
+            .ok()
+            .filter(|text| text.len() <= REACTION_MAX_BYTES)
+            .ok_or_else(|| {
+                let text =
+                    format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
+                Refusal::bad_request(text)
+            })?;
+        let mut reactions: Vec<String> = self.txn.json(&key)?.unwrap_or_default();
+        if reactions.iter().any(|reaction| reaction == text) {
+            return Err(Refusal::new(crate::refusal::Word::Exists, "reacted so before").into());
+        }
+        if reactions.len() >= self.settings.reactions_max {
+            let most = self.settings.reactions_max;
+            return Err(Refusal::limit(format!("more than {most} reactions")).into());
+        }
+        reactions.push(text.to_owned());
+        self.txn.put_json(&key, &reactions);
+        Ok(EntryKind::React)
+    }
+
+    /// The reader's cursor has passed messages that burn: their time runs from now on.
+    pub(crate) fn light(&mut self, conv: &ConvKey, reader: &str, read: u64) -> Result<(), Fault> {
+        let prefix = keys::conv_prefix(conv, conv_kind::BURN);
+        for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
+            let seq = keys::seq_of(&key);
+            if seq > read {
+                break;
+            }
+            let Some(mut burn) = self.txn.json::<Burn>(&key)? else { continue };
+            if burn.due_ms.is_none() && *burn.from != *reader {
+                let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
+                burn.due_ms = Some(due_ms);
+                self.txn.put_json(&key, &burn);
+                self.schedule(due_ms, Due::Burn(conv.clone(), seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// The time of a message that burns is over.
+    pub(crate) fn burn(&mut self, conv: &ConvKey, seq: u64) -> Result<(), Fault> {
+        let key = keys::conv_seq(conv, conv_kind::BURN, seq);
+        let Some(burn) = self.txn.json::<Burn>(&key)? else { return Ok(()) };
+        self.txn.delete(Family::Im, &key);
+        let Some(entry) = self.entry(conv, seq)? else { return Ok(()) };
+        if entry.kind == EntryKind::Message {
+            self.void(&entry, VOID_BURNT)?;
+            self.append(conv, NewEntry::event(EntryKind::Burn, seq, &burn.from, Bytes::new()))?;
+        }
+        Ok(())
+    }
+}

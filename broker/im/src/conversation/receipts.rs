@@ -1,0 +1,167 @@
+//! Receipts: senders hear how far their messages have come, at most once a second per
+//! conversation and reader. What waits to be told may be lost in a crash; the cursors are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hoopoe_store::kv::Family;
+
+use crate::entry::{Entry, EntryKind};
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind};
+use crate::refusal::Fault;
+use crate::rows::CursorCopy;
+use crate::shard::Work;
+
+/// At most one receipt per conversation and reader in this time.
+const INTERVAL_MS: u64 = 1_000;
+/// Entries looked at for the senders who are told.
+const MOST_ENTRIES: u64 = 200;
+/// Receipts that wait; beyond it they are sent at once.
+const MOST_WAITING: usize = 100_000;
+
+/// Receipts of one shard that wait or were sent within the last second.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    readers: BTreeMap<(ConvKey, Arc<str>), Reader>,
+    due: BTreeSet<(u64, ConvKey, Arc<str>)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reader {
+    /// What senders were told last.
+    told: CursorCopy,
+    /// What they are to be told.
+    now: CursorCopy,
+}
+
+impl Receipts {
+    pub(crate) fn next_timeout(&self) -> Option<u64> {
+        self.due.first().map(|(at, ..)| *at)
+    }
+
+    fn moved(&mut self, now_ms: u64, conv: &ConvKey, user: &str, from: CursorCopy, to: CursorCopy) {
+        let key = (conv.clone(), Arc::from(user));
+        if let Some(reader) = self.readers.get_mut(&key) {
+            reader.now = to;
+            return;
+        }
+        let at = if self.readers.len() >= MOST_WAITING { 0 } else { now_ms };
+        self.due.insert((at, key.0.clone(), key.1.clone()));
+        self.readers.insert(key, Reader { told: from, now: to });
+    }
+
+    /// Readers whose receipts are due, with what senders know and what they are to know.
+    fn take_due(&mut self, now_ms: u64) -> Vec<(ConvKey, Arc<str>, CursorCopy, CursorCopy)> {
+        let mut taken = Vec::new();
+        while let Some((at, ..)) = self.due.first()
+            && *at <= now_ms
+        {
+            let Some((_, conv, user)) = self.due.pop_first() else { break };
+            let key = (conv, user);
+            let Some(reader) = self.readers.get_mut(&key) else { continue };
+            if reader.told == reader.now {
+                self.readers.remove(&key);
+                continue;
+            }
+            taken.push((key.0.clone(), key.1.clone(), reader.told, reader.now));
+            reader.told = reader.now;
+            self.due.insert((now_ms + INTERVAL_MS, key.0, key.1));
+        }
+        taken
+    }
+}
+
+impl Work<'_> {
+    /// A member's cursors have moved, as committed by the user's shard.
+    pub(crate) fn cursors_moved(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+        recv: u64,
+        read: u64,
+    ) -> Result<(), Fault> {
+        let key = keys::conv_name(conv, conv_kind::COPY, user);
+        let before: CursorCopy = self.txn.json(&key)?.unwrap_or_default();
+        let now = CursorCopy { recv: before.recv.max(recv), read: before.read.max(read) };
+        if now == before || !self.keeps_receipts(conv, user)? {
+            return Ok(());
+        }
+        self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&now));
+        if now.read > before.read {
+            self.light(conv, user, now.read)?;
+        }
+        self.memory.receipts.moved(self.now_ms, conv, user, before, now);
+        Ok(())
+    }
+
+    fn keeps_receipts(&mut self, conv: &ConvKey, user: &str) -> Result<bool, Fault> {
+        match conv.kind() {
+            ConvKind::User => Ok(true),
+            ConvKind::Channel => Ok(false),
+            ConvKind::Group => Ok(self.is_small_group(conv)? && self.is_member(conv, user)?),
+        }
+    }
+
+    /// Tells senders what is due.
+    pub(crate) fn send_receipts(&mut self) -> Result<(), Fault> {
+        for (conv, reader, told, now) in self.memory.receipts.take_due(self.now_ms) {
+            if now.recv > told.recv {
+                self.tell_senders(&conv, &reader, "recv", told.recv, now.recv)?;
+            }
+            if now.read > told.read {
+                self.tell_senders(&conv, &reader, "read", told.read, now.read)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_senders(
+        &mut self,
+        conv: &ConvKey,
+        reader: &str,
+        what: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Fault> {
+        let mut senders: BTreeSet<Arc<str>> = BTreeSet::new();
+        for seq in (from + 1).max(to.saturating_sub(MOST_ENTRIES) + 1)..=to {
+            if let Some(Entry { from, kind: EntryKind::Message, .. }) = self.entry(conv, seq)?
+                && *from != *reader
+            {
+                senders.insert(from);
+            }
+        }
+        for sender in senders {
+            let wire = conv.wire(&sender);
+            let topic = format!("im/me/sys/receipt/{wire}/{what}/{to}/{reader}");
+            let user = self.user_of(conv, &sender);
+            self.notice(user, topic, bytes::Bytes::new());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_of_a_reader_are_merged_to_one_a_second() {
+        let conv = ConvKey::pair("default", "alice", "bob");
+        let mut receipts = Receipts::default();
+        let at = |recv| CursorCopy { recv, read: 0 };
+        receipts.moved(1_000, &conv, "bob", at(0), at(1));
+        assert_eq!(receipts.next_timeout(), Some(1_000));
+        let due = receipts.take_due(1_000);
+        assert_eq!(due, [(conv.clone(), "bob".into(), at(0), at(1))]);
+        for n in 2..9 {
+            receipts.moved(1_000 + n, &conv, "bob", at(n - 1), at(n));
+        }
+        assert_eq!(receipts.take_due(1_500), []);
+        let due = receipts.take_due(2_000);
+        assert_eq!(due, [(conv.clone(), "bob".into(), at(1), at(8))]);
+        assert_eq!(receipts.take_due(3_000), [], "nothing new: forgotten");
+        assert_eq!(receipts.next_timeout(), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Sending: judged, deduplicated, appended, in one command (rulings 2 and 20).
+
+use std::sync::Arc;
+
+use hoopoe_store::kv::Family;
+
+use super::NewEntry;
+use crate::command::{Forward, Listed, Send, SendSignal, User};
+use crate::effect::{Answer, Effect};
+use crate::entry::EntryKind;
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind};
+use crate::refusal::{Fault, Refusal};
+use crate::rows::{Interval, PairRow, Sent};
+use crate::settings::ContactPolicy;
+use crate::shard::{Due, Work};
+
+impl Work<'_> {
+    /// A message for a conversation.
+    pub(crate) fn send(&mut self, send: &Send, is_new: bool) -> Result<Answer, Fault> {
+        if !is_new {
+            return self.sent_before(&send.conv, send.marker);
+        }
+        if let Some(sent) = self.repeated(send)? {
+            return Ok(Answer::Sent { sent, repeated: true });
+        }
+        if send.payload.len() > self.settings.payload_max_bytes {
+            let most = self.settings.payload_max_bytes;
+            return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
+        }
+        self.may_send(send)?;
+        let is_first = self.head(&send.conv)?.last == 0;
+        let mentions = self.mentioned(send)?;
+        let entry = self.append(
+            &send.conv,
+            NewEntry {
+                kind: EntryKind::Message,
+                reference: 0,
+                from: send.from.id.clone(),
+                device: send.device.clone(),
+                cid: send.cid.clone(),
+                expires_at_ms: send.expires_at_ms,
+                at_all: send.at_all,
+                mentions,
+                burn_secs: send.burn_secs,
+                properties: send.properties.clone(),
+                payload: send.payload.clone(),
+            },
+        )?;
+        let sent = Sent { seq: entry.seq, id: entry.id, ts_ms: entry.ts_ms };
+        self.remember(send, &sent);
+        if is_first && send.conv.kind() == ConvKind::User {
+            self.list_pair(&send.conv);
+        }
+        if entry.at_all {
+            let key = keys::conv_seq(&send.conv, conv_kind::AT_ALL, entry.seq);
+            self.txn.put(Family::Im, &key, vec![crate::rows::VERSION]);
+        }
+        for user in &entry.mentions {
+            let (tenant, user) = (send.from.tenant.clone(), user.clone());
+            let conv = send.conv.clone();
+            self.forward(Forward::Mentioned { tenant, user, conv, seq: entry.seq });
+        }
+        if entry.burn_secs > 0 {
+            let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
+            let wait = super::operate::Burn {
+                secs: entry.burn_secs,
+                from: entry.from.clone(),
+                due_ms: None,
+            };
+            self.txn.put_json(&key, &wait);
+        }
+        // In the batch of the message: what a crash within the next second takes from the sender's
+        // own list is found here (ruling 22).
+        self.cursors_moved(&send.conv, &send.from.id, entry.seq, entry.seq)?;
+        self.tell(Forward::OwnSend {
+            tenant: send.from.tenant.clone(),
+            user: send.from.id.clone(),
+            conv: send.conv.clone(),
+            seq: entry.seq,
+            count: entry.count,
+        });
+        Ok(Answer::Sent { sent, repeated: false })
+    }
+
+    /// What an earlier send with the same client message id led to.
+    fn repeated(&mut self, send: &Send) -> Result<Option<Sent>, Fault> {
+        let Some(cid) = &send.cid else { return Ok(None) };
+        let key = keys::sent(&send.conv, &send.from.id, cid);
+        let Some(row) = self.txn.get(Family::Im, &key)? else { return Ok(None) };
+        let sent = Sent::decode(&key, &row)?;
+        let over = sent.ts_ms + self.settings.dedup_secs * 1000;
+        Ok((over > self.now_ms).then_some(sent))
+    }
+
+    /// The answer to a QoS 2 publication that was applied over an earlier connection.
+    pub(crate) fn sent_before(
+        &mut self,
+        conv: &ConvKey,
+        marker: Option<hoopoe_core::PacketIdent>,
+    ) -> Result<Answer, Fault> {
+        let Some(marker) = marker else { return Ok(Answer::Done) };
+        let key = marked_key(conv, marker);
+        match self.txn.get(Family::Im, &key)? {
+            Some(row) => Ok(Answer::Sent { sent: Sent::decode(&key, &row)?, repeated: true }),
+            None => Ok(Answer::Done),
+        }
+    }
+
+    fn remember(&mut self, send: &Send, sent: &Sent) {
+        if let Some(cid) = &send.cid {
+            let key = keys::sent(&send.conv, &send.from.id, cid);
+            self.txn.put(Family::Im, &key, sent.encode());
+        }
+        self.remember_marker(&send.conv, send.marker, sent);
+    }
+
+    pub(crate) fn remember_marker(
+        &mut self,
+        conv: &ConvKey,
+        marker: Option<hoopoe_core::PacketIdent>,
+        sent: &Sent,
+    ) {
+        // One row per packet identifier, written over by the identifier's next life.
+        if let Some(marker) = marker {
+            self.txn.put(Family::Im, &marked_key(conv, marker), sent.encode());
+        }
+    }
+
+    /// Whether the sender may write to the conversation.
+    fn may_send(&mut self, send: &Send) -> Result<(), Fault> {
+        match send.conv.kind() {
+            ConvKind::User if send.privileged => Ok(()),
+            ConvKind::User => self.may_write_to(&send.conv, &send.from.id),
+            ConvKind::Group => {
+                self.may_write_to_group(&send.conv, &send.from.id, send.privileged, send.at_all)
+            }
+            ConvKind::Channel => {
+                self.may_post_to_channel(&send.conv, &send.from.id, send.privileged)
+            }
+        }
+    }
+
+    /// A signal: whoever may write may signal.
+    pub(crate) fn signal(&mut self, signal: Box<SendSignal>) -> Result<Answer, Fault> {
+        let most = self.settings.signal_max_bytes;
+        if signal.payload.len() > most {
+            return Err(Refusal::limit(format!("signal larger than {most} bytes")).into());
+        }
+        match signal.conv.kind() {
+            ConvKind::User => self.may_write_to(&signal.conv, &signal.from.id)?,
+            ConvKind::Group => {
+                self.may_write_to_group(&signal.conv, &signal.from.id, false, false)?;
+            }
+            ConvKind::Channel => {
+                return Err(Refusal::not_allowed("channels hear no signals").into());
+            }
+        }
+        self.txn.effect(Effect::Signal(signal));
+        Ok(Answer::Done)
+    }
+
+    /// Contact policy and blocks of a pair.
+    pub(crate) fn may_write_to(&mut self, conv: &ConvKey, from: &str) -> Result<(), Fault> {
+        let Some((low, high)) = conv.pair_users() else { return Ok(()) };
+        if low == high {
+            return Ok(());
+        }
+        let pair: PairRow = self.txn.json(&keys::conv(conv, conv_kind::PAIR))?.unwrap_or_default();
+        let blocked = if from == low { pair.high_blocks } else { pair.low_blocks };
+        if blocked {
+            return Err(Refusal::not_allowed("the receiver has blocked the sender").into());
+        }
+        if self.settings.contact_policy == ContactPolicy::Roster && !pair.friends {
+            return Err(Refusal::not_allowed("only friends may write to each other here").into());
+        }
+        Ok(())
+    }
+
+    /// Members that are mentioned; others are left out.
+    fn mentioned(&mut self, send: &Send) -> Result<Vec<Arc<str>>, Fault> {
+        if send.mentions.len() > self.settings.mentions_max {
+            let most = self.settings.mentions_max;
+            return Err(Refusal::limit(format!("more than {most} users mentioned")).into());
+        }
+        let mut members = Vec::new();
+        for user in &send.mentions {
+            let is_member = match send.conv.kind() {
+                ConvKind::User => send
+                    .conv
+                    .pair_users()
+                    .is_some_and(|(low, high)| **user == *low || **user == *high),
+                _ => self.is_member(&send.conv, user)?,
+            };
+            if is_member && *user != send.from.id && !members.contains(user) {
+                members.push(user.clone());
+            }
+        }
+        Ok(members)
+    }
+
+    /// The first message of a pair brings the conversation into both lists (ruling 26).
+    fn list_pair(&mut self, conv: &ConvKey) {
+        let Some((low, high)) = conv.pair_users() else { return };
+        let users = if low == high { vec![low] } else { vec![low, high] };
+        for user in users {
+            self.forward(Forward::Listed(Listed {
+                tenant: conv.tenant().into(),
+                user: user.into(),
+                conv: conv.clone(),
+                intervals: vec![Interval { from: 1, until: None }],
+                start: 0,
+                start_count: 0,
+                since_ms: self.now_ms,
+                version: 0,
+            }));
+        }
+    }
+
+    /// A user of the conversation's tenant.
+    pub(crate) fn user_of(&self, conv: &ConvKey, id: &str) -> User {
+        User { tenant: conv.tenant().into(), id: id.into() }
+    }
+
+    pub(crate) fn schedule(&mut self, at_ms: u64, due: Due) {
+        self.memory.due.insert((at_ms, due));
+    }
+}
+
+fn marked_key(conv: &ConvKey, marker: hoopoe_core::PacketIdent) -> Vec<u8> {
+    let mut key = keys::conv_seq(conv, conv_kind::MARKED, marker.session.0);
+    key.extend_from_slice(&marker.id.to_be_bytes());
+    key
+}

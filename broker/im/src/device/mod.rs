@@ -1,0 +1,390 @@
+//! One connected device: how far it has come in each conversation, and what it gets next
+//! (ruling 7: live only if it is next, else read by cursor; one rule for everything).
+//!
+//! The step knows positions only. Entries are read by others and handed to the connection, whose
+//! window decides when there is room; a message that is not sent yet is a position here, never
+//! bytes, so that a recall reaches it (ruling 24).
+//!
+//! Deliberately not here: sockets, packet identifiers, encoding.
+
+mod attention;
+mod background;
+
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
+
+use crate::id::ConvKey;
+use crate::rows::Interval;
+
+pub use attention::{Arrival, Attention, Verdict};
+
+/// A conversation as a device follows it.
+#[derive(Debug)]
+struct Stream {
+    conv: ConvKey,
+    /// Everything up to here is acknowledged, passed or not to be seen.
+    acked: u64,
+    /// What moves the user's `recv`.
+    recv: u64,
+    /// The next entry to send.
+    next: u64,
+    /// The last entry there is, as far as known.
+    head: u64,
+    /// The last entry that may be sent: in the background, groups wait behind it.
+    allowed: u64,
+    /// When the user may see what.
+    intervals: Vec<Interval>,
+    /// It stands in the queue of streams that are behind, or is being read.
+    queued: bool,
+    /// Its acknowledgements have not been reported.
+    moved: bool,
+}
+
+/// What a live entry means for a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Live {
+    /// Send it now.
+    Send {
+        /// The stream it belongs to.
+        stream: u32,
+    },
+    /// It is not to be sent, or not now.
+    Nothing,
+}
+
+/// Where a device stands in one conversation when it connects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// The conversation.
+    pub conv: ConvKey,
+    /// Everything up to here has been received.
+    pub cursor: u64,
+    /// The last entry.
+    pub head: u64,
+    /// When the user may see what.
+    pub intervals: Vec<Interval>,
+}
+
+/// What is left out of a replay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The conversation.
+    pub conv: ConvKey,
+    /// First entry left out.
+    pub from: u64,
+    /// Last entry left out.
+    pub to: u64,
+}
+
+/// What is to be read for a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Read {
+    /// The stream.
+    pub stream: u32,
+    /// The conversation.
+    pub conv: ConvKey,
+    /// First entry.
+    pub from: u64,
+    /// Last entry.
+    pub to: u64,
+}
+
+/// Heads noted while the list is being read; beyond it the oldest knowledge is asked for anew.
+const MOST_EARLY: usize = 4_096;
+
+/// A connected device of a user.
+#[derive(Debug, Default)]
+pub struct Device {
+    streams: Vec<Stream>,
+    by_conv: HashMap<ConvKey, u32>,
+    /// Heads of conversations heard of before the list arrived; `None` once it has.
+    early: Option<HashMap<ConvKey, u64>>,
+    /// Streams with entries to read, in turn.
+    behind: VecDeque<u32>,
+    /// The stream that is being read.
+    reading: Option<u32>,
+    /// Streams with acknowledgements to report.
+    moved: Vec<u32>,
+    /// Whether the app is looked at.
+    attention: Attention,
+}
+
+impl Device {
+    /// A device whose conversations are being read.
+    pub fn new() -> Device {
+        Device { early: Some(HashMap::default()), ..Device::default() }
+    }
+
+    /// True until the list has arrived.
+    pub fn is_loading(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// The user's conversations: delivery begins. At most `replay_max` entries of each are
+    /// replayed; the gaps name the rest, and are passed.
+    pub fn load(&mut self, starts: Vec<Start>, replay_max: u64) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        for start in starts {
+            gaps.extend(self.follow(start, replay_max));
+        }
+        for (conv, head) in self.early.take().unwrap_or_default() {
+            match self.by_conv.get(&conv) {
+                Some(at) => self.raise(*at, head),
+                None => gaps.extend(self.follow(new_pair(conv, head), replay_max)),
+            }
+        }
+        gaps
+    }
+
+    fn follow(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
+        let Start { conv, cursor, head, intervals } = start;
+        let end = intervals.last().and_then(|interval| interval.until).unwrap_or(u64::MAX);
+        let (mut next, last) = (cursor + 1, head.min(end));
+        let mut gap = None;
+        if last >= next && last - next >= replay_max {
+            let to = last - replay_max;
+            gap = Some(Gap { conv: conv.clone(), from: next, to });
+            next = to + 1;
+        }
+        let allowed = self.allowed_at_first(&conv);
+        let at = self.streams.len() as u32;
+        self.by_conv.insert(conv.clone(), at);
+        self.streams.push(Stream {
+            conv,
+            acked: next - 1,
+            recv: 0,
+            next,
+            head: head.max(cursor),
+            allowed,
+            intervals,
+            queued: false,
+            moved: false,
+        });
+        if gap.is_some() {
+            // A gap moves the device's cursor at once (ruling 21).
+            self.note_moved(at);
+        }
+        self.queue_if_behind(at);
+        gap
+    }
+
+    /// The list says something new about a conversation.
+    pub fn listed(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
+        if let Some(early) = &mut self.early {
+            // The list that is on its way may be older: what is there then is asked for anew.
+            let head = early.entry(start.conv).or_default();
+            *head = (*head).max(start.head);
+            return None;
+        }
+        match self.by_conv.get(&start.conv).copied() {
+            Some(at) => {
+                let stream = &mut self.streams[at as usize];
+                stream.intervals = start.intervals;
+                if start.cursor > stream.acked && start.cursor >= stream.next {
+                    stream.next = start.cursor + 1;
+                    stream.acked = start.cursor;
+                }
+                self.raise(at, start.head);
+                None
+            }
+            None => self.follow(start, replay_max),
+        }
+    }
+
+    /// Everything up to `through` is passed: the user has cleared the conversation.
+    pub fn skip(&mut self, conv: &ConvKey, through: u64) {
+        if let Some(at) = self.by_conv.get(conv).copied() {
+            let stream = &mut self.streams[at as usize];
+            if through >= stream.next {
+                stream.next = through + 1;
+                stream.head = stream.head.max(through);
+                stream.acked = stream.acked.max(through);
+                self.note_moved(at);
+            }
+        }
+    }
+
+    /// A committed entry. `room`: it could be sent now. `own`: this very device has sent it.
+    pub fn live(&mut self, conv: &ConvKey, seq: u64, room: bool, own: bool) -> Live {
+        if let Some(early) = &mut self.early {
+            if early.len() < MOST_EARLY || early.contains_key(conv) {
+                let head = early.entry(conv.clone()).or_default();
+                *head = (*head).max(seq);
+            }
+            return Live::Nothing;
+        }
+        let at = match self.by_conv.get(conv) {
+            Some(at) => *at,
+            None => {
+                // A pair that is new to the user.
+                self.follow(new_pair(conv.clone(), 0), u64::MAX);
+                (self.streams.len() - 1) as u32
+            }
+        };
+        let stream = &mut self.streams[at as usize];
+        stream.head = stream.head.max(seq);
+        if seq != stream.next || stream.queued {
+            self.queue_if_behind(at);
+            return Live::Nothing;
+        }
+        if !visible(&stream.intervals, seq) {
+            self.queue_if_behind(at);
+            return Live::Nothing;
+        }
+        if own {
+            stream.next += 1;
+            self.pass(at, seq);
+            return Live::Nothing;
+        }
+        if !room {
+            self.queue_if_behind(at);
+            return Live::Nothing;
+        }
+        stream.next += 1;
+        Live::Send { stream: at }
+    }
+
+    /// What is to be read next, when nothing is being read.
+    pub fn next_read(&mut self, most: u64) -> Option<Read> {
+        if self.reading.is_some() {
+            return None;
+        }
+        while let Some(at) = self.behind.pop_front() {
+            let stream = &mut self.streams[at as usize];
+            // What may not be seen is passed.
+            if let Some(from) = next_visible(&stream.intervals, stream.next) {
+                if from > stream.next {
+                    let passed = (from - 1).min(stream.head);
+                    if stream.acked + 1 == stream.next {
+                        stream.acked = stream.acked.max(passed);
+                    }
+                    stream.next = from;
+                }
+                let until = interval_end(&stream.intervals, from).min(stream.last_to_send());
+                if from <= until {
+                    self.reading = Some(at);
+                    let to = until.min(from + most - 1);
+                    return Some(Read { stream: at, conv: stream.conv.clone(), from, to });
+                }
+            }
+            stream.queued = false;
+        }
+        None
+    }
+
+    /// Entries up to `through` have been read and are with the connection to be sent; the stream
+    /// goes to the end of the queue.
+    pub fn read(&mut self, through: u64) {
+        let Some(at) = self.reading.take() else { return };
+        let stream = &mut self.streams[at as usize];
+        stream.next = stream.next.max(through + 1);
+        stream.queued = false;
+        self.queue_if_behind(at);
+    }
+
+    /// An entry is acknowledged, in the order of sending per stream. `received`: the client has
+    /// said so (QoS 0 moves no `recv`, ruling 28).
+    pub fn acknowledged(&mut self, stream: u32, seq: u64, received: bool) {
+        if let Some(at) = self.streams.get_mut(stream as usize) {
+            at.acked = at.acked.max(seq);
+            if received {
+                at.recv = at.recv.max(seq);
+            }
+            self.note_moved(stream);
+        }
+    }
+
+    /// An entry is passed without being sent. Only when nothing before it is under way the cursor
+    /// moves at once; else the acknowledgement of what comes next takes it along.
+    pub fn pass(&mut self, stream: u32, seq: u64) {
+        if let Some(at) = self.streams.get_mut(stream as usize)
+            && at.acked + 1 == seq
+        {
+            at.acked = seq;
+            self.note_moved(stream);
+        }
+    }
+
+    /// Entries are not there any more, and the client is told so: the cursor moves at once, unless
+    /// something before them is under way (ruling 21).
+    pub fn pass_lost(&mut self, stream: u32, from: u64, through: u64) {
+        if let Some(at) = self.streams.get_mut(stream as usize)
+            && at.acked + 1 == from
+        {
+            at.acked = at.acked.max(through);
+            self.note_moved(stream);
+        }
+    }
+
+    /// Takes out what has moved since the last report: conversation, cursor, `recv`.
+    pub fn take_moves(&mut self) -> Vec<(ConvKey, u64, u64)> {
+        let moved = std::mem::take(&mut self.moved);
+        let moves = moved.into_iter().map(|at| {
+            let stream = &mut self.streams[at as usize];
+            stream.moved = false;
+            (stream.conv.clone(), stream.acked, stream.recv)
+        });
+        moves.collect()
+    }
+
+    /// The conversation of a stream.
+    pub fn conversation(&self, stream: u32) -> Option<&ConvKey> {
+        self.streams.get(stream as usize).map(|stream| &stream.conv)
+    }
+
+    /// Groups and channels it follows: their topics in the index.
+    pub fn conversations(&self) -> impl Iterator<Item = &ConvKey> {
+        self.streams.iter().map(|stream| &stream.conv)
+    }
+
+    /// Whether something waits to be read.
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty() || self.reading.is_some()
+    }
+
+    fn raise(&mut self, at: u32, head: u64) {
+        let stream = &mut self.streams[at as usize];
+        stream.head = stream.head.max(head);
+        self.queue_if_behind(at);
+    }
+
+    fn queue_if_behind(&mut self, at: u32) {
+        let stream = &mut self.streams[at as usize];
+        if !stream.queued && stream.next <= stream.last_to_send() {
+            stream.queued = true;
+            self.behind.push_back(at);
+        }
+    }
+
+    fn note_moved(&mut self, at: u32) {
+        let stream = &mut self.streams[at as usize];
+        if !std::mem::replace(&mut stream.moved, true) {
+            self.moved.push(at);
+        }
+    }
+}
+
+/// A pair's conversation that nobody has listed yet: all of it is to be seen.
+fn new_pair(conv: ConvKey, head: u64) -> Start {
+    Start { conv, cursor: 0, head, intervals: vec![Interval { from: 1, until: None }] }
+}
+
+fn visible(intervals: &[Interval], seq: u64) -> bool {
+    crate::rows::may_see(intervals, seq)
+}
+
+/// The first visible seq at or behind `seq`.
+fn next_visible(intervals: &[Interval], seq: u64) -> Option<u64> {
+    let ends_behind = |i: &&Interval| i.until.is_none_or(|until| until >= seq);
+    intervals.iter().find(ends_behind).map(|interval| interval.from.max(seq))
+}
+
+/// Where the interval around `seq` ends.
+fn interval_end(intervals: &[Interval], seq: u64) -> u64 {
+    let around = intervals.iter().find(|i| i.from <= seq && i.until.is_none_or(|u| seq <= u));
+    around.and_then(|interval| interval.until).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

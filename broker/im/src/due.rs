@@ -1,0 +1,66 @@
+//! What falls due without anybody asking, found again at the start.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use hoopoe_core::SLOTS;
+use hoopoe_store::StoreError;
+use hoopoe_store::kv::{Family, SharedKv, Span};
+
+use crate::conversation::operate::Burn;
+use crate::group::GroupRow;
+use crate::id::ConvKey;
+use crate::keys::{self, conv_kind};
+use crate::shard::Due;
+
+/// Everything of a shard's slots that is due at some time.
+pub(crate) fn load(
+    kv: &SharedKv,
+    shard: u16,
+    shards: u16,
+) -> Result<BTreeSet<(u64, Due)>, StoreError> {
+    let mut due = BTreeSet::new();
+    for slot in (shard..SLOTS).step_by(usize::from(shards)) {
+        scan(kv, slot, conv_kind::BURN, |name, key, row| {
+            let burn: Burn = crate::txn::read_json(key, row)?;
+            let name = name.len().checked_sub(9).and_then(|end| name.get(..end));
+            if let (Some(at), Some(conv)) = (burn.due_ms, conv_of(name)) {
+                due.insert((at, Due::Burn(conv, keys::seq_of(key))));
+            }
+            Ok(())
+        })?;
+        scan(kv, slot, conv_kind::GROUP, |name, key, row| {
+            let group: GroupRow = crate::txn::read_json(key, row)?;
+            let at = match group.dissolved {
+                true => group.untold.map(|_| 0),
+                false => group.until_ms,
+            };
+            if let (Some(at), Some(conv)) = (at, conv_of(Some(name))) {
+                due.insert((at, Due::GroupEnd(conv)));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(due)
+}
+
+fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {
+    ConvKey::parse(std::str::from_utf8(name?).ok()?)
+}
+
+/// Visits the rows of a kind in a slot: what stands behind the kind, the key, the row.
+pub(crate) fn scan(
+    kv: &SharedKv,
+    slot: u16,
+    kind: u8,
+    mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let [high, low] = slot.to_be_bytes();
+    let (from, to) = ([high, low, kind], [high, low, kind + 1]);
+    let mut result = Ok(());
+    kv.scan(Family::Im, Span::half_open(&from, &to), &mut |key, row| {
+        result = each(&key[from.len()..], key, row);
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    result
+}

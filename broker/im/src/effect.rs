@@ -1,0 +1,227 @@
+//! What an IM step makes happen, released only after the commit that it rests on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hoopoe_codec::ReasonCode;
+use hoopoe_store::log::CommitError;
+use hoopoe_store::{Receipt, WriteError};
+
+use crate::command::{Asker, Device, Forward, SendSignal, User};
+use crate::entry::Entry;
+use crate::id::ConvKey;
+use crate::refusal::Refusal;
+use crate::rows::Sent;
+use crate::service::Call;
+use crate::user::account::Account;
+use crate::user::token::{TokenHash, TokenOwner};
+
+/// An answer to whoever waits.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// An entry is stored.
+    Sent {
+        /// What the sender is told.
+        sent: Sent,
+        /// It had been sent before.
+        repeated: bool,
+    },
+    /// Done.
+    Done,
+    /// Refused: nothing has changed.
+    Refused(Refusal),
+    /// A service's answer.
+    Value(serde_json::Value),
+}
+
+/// An effect.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Somebody is answered.
+    Answer {
+        /// Who.
+        asker: Asker,
+        /// What.
+        answer: Answer,
+    },
+    /// A stored entry goes to the connected devices of the conversation.
+    Entry(Arc<Entry>),
+    /// A stored entry of a big conversation goes to one user's devices only (ruling 27).
+    EntryFor {
+        /// The user.
+        user: Arc<str>,
+        /// The entry.
+        entry: Arc<Entry>,
+    },
+    /// A QoS 0 publication to all connected devices of a user.
+    Notice {
+        /// The user.
+        user: User,
+        /// Topic.
+        topic: String,
+        /// Payload.
+        payload: Bytes,
+    },
+    /// A signal that may be heard.
+    Signal(Box<SendSignal>),
+    /// The devices of a user get the entries of a conversation from now on, or with another
+    /// interval.
+    Listed {
+        /// The user.
+        user: User,
+        /// The conversation.
+        conv: ConvKey,
+        /// What the list says now.
+        row: crate::rows::UserConv,
+    },
+    /// The devices of a user are moved on in a conversation: cleared.
+    Skip {
+        /// The user.
+        user: User,
+        /// The conversation.
+        conv: ConvKey,
+        /// Everything up to here is passed.
+        through: u64,
+    },
+    /// Another shard is told. Comes before answers.
+    Forward {
+        /// The outbox entry that keeps it; `None`: nothing is kept.
+        outbox: Option<u64>,
+        /// What.
+        forward: Box<Forward>,
+    },
+    /// A forward has been applied: the shard that keeps it may forget it.
+    ForwardDone {
+        /// That shard.
+        shard: u16,
+        /// The outbox entry.
+        outbox: u64,
+    },
+    /// A call that reads may be carried out.
+    Read(Box<Call>),
+    /// A connected device's conversations may be read.
+    Login(Box<Device>),
+    /// A token is valid from now on, or no more.
+    Token {
+        /// Its hash.
+        hash: TokenHash,
+        /// Whose it is; `None` when it is revoked.
+        owner: Option<TokenOwner>,
+    },
+    /// An account has changed, or is gone.
+    Account {
+        /// Whose.
+        user: User,
+        /// How it is now.
+        account: Option<Arc<Account>>,
+    },
+    /// An app of the user is looked at from now on, or none is: for push (ruling 35).
+    Attended {
+        /// The user.
+        user: User,
+        /// Which.
+        attended: bool,
+    },
+    /// A push token of a user has come or gone.
+    PushToken {
+        /// The user.
+        user: User,
+        /// There is a device with a token now.
+        takes: bool,
+        /// An app of the user is looked at.
+        attended: bool,
+    },
+    /// Retention has taken entries of a conversation.
+    Swept {
+        /// How many.
+        entries: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The sweep has walked over all rows of its shard.
+    Walked {
+        /// Bytes of the conversations that are left.
+        alive_bytes: u64,
+    },
+    /// A user's connections end.
+    Kick {
+        /// The user.
+        user: User,
+        /// Only this device; `None` for all.
+        client: Option<Arc<str>>,
+        /// Reason of the DISCONNECT.
+        reason: ReasonCode,
+        /// What it is told before.
+        notice: Option<String>,
+    },
+}
+
+/// Effects of a batch that is not committed. They come out with the receipt of its commit, or are
+/// turned into refusals.
+#[derive(Debug, Default)]
+pub struct Pending {
+    effects: Vec<Effect>,
+    /// Who is answered later, if the batch is committed.
+    waiting: Vec<Asker>,
+}
+
+impl Pending {
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+
+    pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
+        if self.effects.is_empty() {
+            self.effects = effects;
+        } else {
+            self.effects.extend(effects);
+        }
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Somebody is answered by another batch that rests on this one.
+    pub(crate) fn wait(&mut self, asker: Asker) {
+        self.waiting.push(asker);
+    }
+
+    /// The batch is committed: the effects, what goes to other shards first, so that whoever is
+    /// answered finds it done (each shard keeps the order of what it is told).
+    pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
+        self.waiting.clear();
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.sort_by_key(|effect| !matches!(effect, Effect::Forward { .. }));
+        effects
+    }
+
+    /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
+    /// the outcome is unknown.
+    pub fn fail(&mut self, error: &CommitError) -> (Vec<Effect>, Vec<Asker>) {
+        let (mut refused, mut lost) = (Vec::new(), Vec::new());
+        let unknown = matches!(error.fault, WriteError::Unknown(_));
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
+        for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {
+            let asker = match effect {
+                Effect::Answer { asker, answer: Answer::Refused(refusal) } => {
+                    let answer = Answer::Refused(refusal);
+                    refused.push(Effect::Answer { asker, answer });
+                    continue;
+                }
+                Effect::Answer { asker, .. } => asker,
+                Effect::Read(call) => call.asker,
+                _ => continue,
+            };
+            if unknown {
+                lost.push(asker);
+            } else {
+                let answer = Answer::Refused(Refusal::not_writable());
+                refused.push(Effect::Answer { asker, answer });
+            }
+        }
+        (refused, lost)
+    }
+}

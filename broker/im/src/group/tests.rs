@@ -1,0 +1,382 @@
+//! Groups over several shards: rights, limits, what who may see.
+
+use serde_json::{Value, json};
+
+use super::event::MemberEvent;
+use crate::id::ConvKey;
+use crate::refusal::Word;
+use crate::rig::{Rig, TENANT, caller};
+use crate::settings::ImSettings;
+
+fn rig() -> Rig {
+    Rig::new(ImSettings::default())
+}
+
+fn team(rig: &mut Rig, members: &[&str]) {
+    let body = json!({ "group": "team", "name": "The team", "members": members });
+    assert_eq!(rig.call("alice", "group/create", body), Ok(json!({ "group": "team", "seq": 1 })));
+}
+
+fn ok(rig: &mut Rig, who: &str, op: &str, body: Value) {
+    assert_eq!(rig.call(who, op, body), Ok(json!({})), "{who} {op}");
+}
+
+/// The group's `member` events as `op users by`.
+fn events(rig: &mut Rig) -> Vec<String> {
+    let conv = ConvKey::group(TENANT, "team");
+    let entries = rig.query().entries(&conv, 1, u64::MAX, 1_000, usize::MAX, false).unwrap();
+    let events = entries.iter().filter_map(|entry| MemberEvent::of(entry));
+    events
+        .map(|event| {
+            let op = serde_json::to_value(event.op).unwrap();
+            format!("{} {} {}", op.as_str().unwrap(), event.users.join(","), event.by)
+        })
+        .collect()
+}
+
+#[test]
+fn a_group_begins_with_its_first_members() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol", "bob", "alice"]);
+    assert_eq!(events(&mut rig), ["join alice,bob,carol alice"]);
+    for who in ["alice", "bob", "carol"] {
+        assert_eq!(rig.pulled(who, "g/team"), [1], "{who}");
+        assert_eq!(rig.unread(who, "g/team"), (0, 0), "events do not count");
+    }
+    let again = json!({ "group": "team", "name": "x" });
+    assert_eq!(rig.refused("alice", "group/create", again.clone()), "exists");
+    assert_eq!(rig.refused("dave", "group/create", again), "exists");
+    let info = rig.call("bob", "group/info", json!({ "group": "team" })).unwrap();
+    assert_eq!(
+        info,
+        json!({
+            "group": "team", "name": "The team", "owner": "alice", "join": "invite",
+            "history": "joined", "members": 3, "my_role": "member", "muted": false,
+            "until": null, "last": 1, "info": null,
+        })
+    );
+    let list = rig.call("carol", "group/list", json!({})).unwrap();
+    let line = json!({ "group": "team", "name": "The team", "role": "member", "members": 3 });
+    assert_eq!(list, json!({ "groups": [line] }));
+    let made = rig.call("dave", "group/create", json!({ "name": "no id" })).unwrap();
+    assert_eq!(made["group"].as_str().unwrap().len(), 13, "the broker makes an id");
+}
+
+#[test]
+fn members_see_what_was_there_while_they_were_members() {
+    let mut rig = rig();
+    team(&mut rig, &["bob"]);
+    assert_eq!(rig.send("alice", "g/team", "2").unwrap().seq, 2);
+    let invite = json!({ "group": "team", "users": ["carol", "bob"] });
+    let answer = rig.call("alice", "group/invite", invite).unwrap();
+    assert_eq!(answer["added"], json!(["carol"]));
+    assert_eq!(answer["refused"][0]["user"], "bob");
+    assert_eq!(answer["refused"][0]["error"], "exists");
+    assert_eq!(rig.send("bob", "g/team", "4").unwrap().seq, 4);
+    assert_eq!(rig.pulled("carol", "g/team"), [3, 4], "from the join's seq on");
+    assert_eq!(rig.unread("carol", "g/team"), (1, 0), "what was before does not count");
+    assert_eq!(rig.unread("alice", "g/team"), (1, 0));
+    ok(&mut rig, "alice", "group/kick", json!({ "group": "team", "users": ["carol"] }));
+    let (gone, entry) = rig.entries_for.pop().expect("carol's devices are told");
+    assert_eq!((&*gone, entry.seq), ("carol", 5));
+    assert!(MemberEvent::of(&entry).unwrap().removes("carol"));
+    assert_eq!(rig.send("bob", "g/team", "6").unwrap().seq, 6);
+    assert_eq!(rig.pulled("carol", "g/team"), [3, 4, 5], "up to the removal, included");
+    assert_eq!(rig.unread("carol", "g/team"), (1, 0));
+    assert_eq!(rig.send("carol", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+    assert_eq!(rig.call("carol", "group/list", json!({})), Ok(json!({ "groups": [] })));
+    let again = json!({ "group": "team", "users": ["carol"] });
+    rig.call("alice", "group/invite", again).unwrap();
+    assert_eq!(rig.send("bob", "g/team", "8").unwrap().seq, 8);
+    assert_eq!(rig.pulled("carol", "g/team"), [3, 4, 5, 7, 8], "a new interval");
+    assert_eq!(rig.unread("carol", "g/team"), (1, 0));
+    let expected =
+        ["join alice,bob alice", "invite carol alice", "kick carol alice", "invite carol alice"];
+    assert_eq!(events(&mut rig), expected);
+    rig.crash();
+    rig.settle();
+    assert_eq!(rig.pulled("carol", "g/team"), [3, 4, 5, 7, 8], "also after a crash");
+}
+
+#[test]
+fn a_group_may_show_its_history_to_who_comes_later() {
+    let mut rig = rig();
+    team(&mut rig, &[]);
+    rig.send("alice", "g/team", "2").unwrap();
+    ok(
+        &mut rig,
+        "alice",
+        "group/set",
+        json!({ "group": "team", "history": "all", "join": "open" }),
+    );
+    let joined = rig.call("bob", "group/join", json!({ "group": "team" }));
+    assert_eq!(joined, Ok(json!({ "state": "member" })));
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3, 4]);
+    assert_eq!(rig.unread("bob", "g/team"), (0, 0), "what was before is not unread");
+    let again = rig.call("bob", "group/join", json!({ "group": "team" }));
+    assert_eq!(again, Ok(json!({ "state": "member" })));
+    ok(&mut rig, "bob", "group/leave", json!({ "group": "team" }));
+    rig.send("alice", "g/team", "6").unwrap();
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3, 4, 5]);
+    rig.call("bob", "group/join", json!({ "group": "team" })).unwrap();
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(events(&mut rig).len(), 5);
+}
+
+#[test]
+fn rights_go_by_role() {
+    let group = || json!({ "group": "team" });
+    let on = |user: &str| json!({ "group": "team", "user": user });
+    let users = |user: &str| json!({ "group": "team", "users": [user] });
+    let role = |user: &str, role: &str| json!({ "group": "team", "user": user, "role": role });
+    // Who, what, refused with.
+    let table = [
+        ("carol", "group/kick", users("dave"), "not_allowed"),
+        ("carol", "group/invite", users("eve"), "not_allowed"),
+        ("carol", "group/mute", on("dave"), "not_allowed"),
+        ("carol", "group/mute", group(), "not_allowed"),
+        ("carol", "group/set", json!({ "group": "team", "name": "x" }), "not_allowed"),
+        ("carol", "group/role", role("dave", "admin"), "not_allowed"),
+        ("carol", "group/transfer", on("carol"), "not_allowed"),
+        ("carol", "group/dissolve", group(), "not_allowed"),
+        ("carol", "group/join", json!({ "group": "nowhere" }), "not_found"),
+        ("bob", "group/kick", users("alice"), "not_allowed"),
+        ("bob", "group/kick", users("bob"), "not_allowed"),
+        ("bob", "group/mute", on("alice"), "not_allowed"),
+        ("bob", "group/role", role("dave", "admin"), "not_allowed"),
+        ("bob", "group/dissolve", group(), "not_allowed"),
+        ("bob", "group/kick", users("nobody"), "not_found"),
+        ("bob", "group/kick", json!({ "group": "team", "users": [] }), "bad_request"),
+        ("bob", "group/approve", on("eve"), "not_found"),
+        ("alice", "group/leave", group(), "conflict"),
+        ("alice", "group/role", role("alice", "member"), "conflict"),
+        ("alice", "group/kick", users("a/b"), "bad_request"),
+        ("alice", "group/kick", json!({ "group": "a/b", "users": ["bob"] }), "bad_request"),
+        ("eve", "group/join", group(), "not_allowed"),
+        ("eve", "group/apply", group(), "not_allowed"),
+        ("eve", "group/leave", group(), "not_allowed"),
+        ("eve", "group/kick", users("bob"), "not_allowed"),
+        ("eve", "group/members", group(), "not_allowed"),
+    ];
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol", "dave"]);
+    ok(&mut rig, "alice", "group/role", role("bob", "admin"));
+    let before = events(&mut rig);
+    for (who, op, body, word) in table {
+        assert_eq!(rig.refused(who, op, body.clone()), word, "{who} {op} {body}");
+    }
+    assert_eq!(events(&mut rig), before, "nothing is half done");
+    ok(&mut rig, "bob", "group/kick", users("dave"));
+    ok(&mut rig, "alice", "group/transfer", on("carol"));
+    ok(&mut rig, "alice", "group/leave", group());
+    let info = rig.call("carol", "group/info", group()).unwrap();
+    assert_eq!((&info["owner"], &info["members"]), (&json!("carol"), &json!(2)));
+    ok(&mut rig, "carol", "group/role", role("bob", "member"));
+    assert_eq!(rig.refused("bob", "group/invite", users("eve")), "not_allowed");
+    let operator = rig.call_as(caller("root", true), "group/kick", users("bob"));
+    assert!(operator.is_ok(), "an operator may do what an owner may");
+    assert_eq!(events(&mut rig).last().unwrap(), "kick bob root");
+}
+
+#[test]
+fn the_muted_do_not_write() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol"]);
+    let until = rig.now + 1_000;
+    let mute = json!({ "group": "team", "user": "bob", "until": until });
+    ok(&mut rig, "alice", "group/mute", mute);
+    assert_eq!(rig.send("bob", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+    assert!(rig.send("carol", "g/team", "x").is_ok());
+    let members = rig.call("carol", "group/members", json!({ "group": "team" })).unwrap();
+    assert_eq!(members["members"][1]["muted_until"], until);
+    rig.pass(1_000);
+    assert!(rig.send("bob", "g/team", "x").is_ok(), "its time is over");
+    ok(&mut rig, "alice", "group/mute", json!({ "group": "team" }));
+    assert_eq!(rig.send("bob", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+    assert!(rig.send("alice", "g/team", "x").is_ok(), "everyone but owner and admins");
+    ok(&mut rig, "alice", "group/unmute", json!({ "group": "team" }));
+    assert!(rig.send("bob", "g/team", "x").is_ok());
+    // Leaving and coming back does not end it.
+    ok(&mut rig, "alice", "group/mute", json!({ "group": "team", "user": "bob" }));
+    ok(&mut rig, "alice", "group/set", json!({ "group": "team", "join": "open" }));
+    ok(&mut rig, "bob", "group/leave", json!({ "group": "team" }));
+    rig.call("bob", "group/join", json!({ "group": "team" })).unwrap();
+    assert_eq!(rig.send("bob", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+}
+
+#[test]
+fn who_applies_waits_for_an_admin() {
+    let mut rig = Rig::new(ImSettings { requests_max: 2, ..ImSettings::default() });
+    team(&mut rig, &["bob"]);
+    ok(&mut rig, "alice", "group/set", json!({ "group": "team", "join": "ask" }));
+    let apply = json!({ "group": "team", "message": "let me in" });
+    for who in ["carol", "carol", "dave"] {
+        let applied = rig.call(who, "group/apply", apply.clone());
+        assert_eq!(applied, Ok(json!({ "state": "applied" })));
+    }
+    let told = rig.take_notices();
+    assert_eq!(told.first().unwrap(), "alice group/apply/team/carol let me in");
+    assert_eq!(rig.refused("eve", "group/apply", apply.clone()), "limit");
+    assert_eq!(rig.refused("eve", "group/join", json!({ "group": "team" })), "not_allowed");
+    let info = rig.call("alice", "group/info", json!({ "group": "team" })).unwrap();
+    assert_eq!(info["applications"][1]["user"], "dave");
+    let approve = |user: &str| json!({ "group": "team", "user": user });
+    assert_eq!(rig.refused("bob", "group/approve", approve("carol")), "not_allowed");
+    ok(&mut rig, "alice", "group/approve", approve("carol"));
+    ok(&mut rig, "alice", "group/reject", approve("dave"));
+    assert_eq!(rig.take_notices(), ["carol group/approve/team", "dave group/reject/team"]);
+    assert_eq!(rig.refused("alice", "group/approve", approve("dave")), "not_found");
+    assert_eq!(rig.pulled("carol", "g/team"), [3]);
+    assert!(rig.pulled("dave", "g/team").is_empty());
+    assert_eq!(events(&mut rig), ["join alice,bob alice", "set  alice", "join carol alice"]);
+}
+
+#[test]
+fn with_consent_the_invited_are_asked() {
+    let mut rig = Rig::new(ImSettings { invite_consent: true, ..ImSettings::default() });
+    team(&mut rig, &["bob"]);
+    let invite = json!({ "group": "team", "users": ["carol", "dave"] });
+    let answer = rig.call("alice", "group/invite", invite).unwrap();
+    let expected = json!({ "added": [], "asked": ["carol", "dave"], "refused": [] });
+    assert_eq!(answer, expected);
+    assert_eq!(rig.take_notices()[0], "carol group/invite/team/alice The team");
+    assert!(rig.pulled("carol", "g/team").is_empty());
+    let joined = rig.call("carol", "group/join", json!({ "group": "team" }));
+    assert_eq!(joined, Ok(json!({ "state": "member" })));
+    ok(&mut rig, "dave", "group/reject", json!({ "group": "team", "user": "dave" }));
+    assert_eq!(rig.refused("dave", "group/join", json!({ "group": "team" })), "not_allowed");
+}
+
+#[test]
+fn limits_are_kept() {
+    let mut rig =
+        Rig::new(ImSettings { groups_max: 2, group_members_max: 3, ..ImSettings::default() });
+    team(&mut rig, &["bob"]);
+    let open = json!({ "group": "open", "name": "o", "join": "open" });
+    rig.call("bob", "group/create", open).unwrap();
+    let third = json!({ "group": "third", "name": "x" });
+    assert_eq!(rig.refused("bob", "group/create", third.clone()), "limit");
+    let with_bob = json!({ "group": "third", "name": "x", "members": ["bob"] });
+    assert_eq!(rig.refused("carol", "group/create", with_bob), "limit");
+    assert!(rig.call("carol", "group/create", third).is_ok(), "nothing was half done");
+    let invite = json!({ "group": "third", "users": ["bob", "dave"] });
+    let answer = rig.call("carol", "group/invite", invite).unwrap();
+    assert_eq!(answer["added"], json!(["dave"]));
+    assert_eq!(answer["refused"][0]["error"], "limit");
+    ok(&mut rig, "bob", "group/leave", json!({ "group": "team" }));
+    let invite = json!({ "group": "third", "users": ["bob", "eve"] });
+    let answer = rig.call("carol", "group/invite", invite).unwrap();
+    assert_eq!(answer["added"], json!(["bob"]), "leaving makes room");
+    assert_eq!(answer["refused"][0]["error"], "limit", "three members at most");
+}
+
+#[test]
+fn a_dissolved_group_is_read_but_not_written() {
+    let mut rig = rig();
+    team(&mut rig, &["bob"]);
+    rig.send("alice", "g/team", "2").unwrap();
+    ok(&mut rig, "alice", "group/dissolve", json!({ "group": "team" }));
+    assert_eq!(events(&mut rig).last().unwrap(), "dissolve  alice");
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3]);
+    for who in ["alice", "bob"] {
+        assert_eq!(rig.send(who, "g/team", "x").unwrap_err().word, Word::NotFound);
+        assert_eq!(rig.recall(who, "g/team", 2).unwrap_err().word, Word::NotFound);
+        assert_eq!(rig.call(who, "group/list", json!({})), Ok(json!({ "groups": [] })));
+    }
+    assert_eq!(rig.refused("alice", "group/dissolve", json!({ "group": "team" })), "not_found");
+    let again = json!({ "group": "team", "name": "again" });
+    assert_eq!(rig.refused("alice", "group/create", again), "exists", "its log is still read");
+}
+
+#[test]
+fn a_temporary_group_ends_by_itself_also_after_a_crash() {
+    let mut rig = rig();
+    let until = rig.now + 60_000;
+    let over = json!({ "name": "x", "until": rig.now });
+    assert_eq!(rig.refused("alice", "group/create", over), "bad_request");
+    let body = json!({ "group": "team", "name": "x", "members": ["bob"], "until": until });
+    rig.call("alice", "group/create", body).unwrap();
+    rig.crash();
+    rig.pass(59_999);
+    assert!(rig.send("bob", "g/team", "still there").is_ok());
+    rig.pass(1);
+    assert_eq!(rig.send("bob", "g/team", "x").unwrap_err().word, Word::NotFound);
+    assert_eq!(events(&mut rig), ["join alice,bob alice", "dissolve  alice"]);
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3]);
+}
+
+#[test]
+fn a_big_group_keeps_only_what_concerns_roles_and_removals() {
+    let mut rig = Rig::new(ImSettings { small_group_members: 2, ..ImSettings::default() });
+    let conv = ConvKey::group(TENANT, "team");
+    team(&mut rig, &["bob"]);
+    assert!(!rig.step_of(&conv).is_big(&conv));
+    let invite = |users: &[&str]| json!({ "group": "team", "users": users });
+    rig.call("alice", "group/invite", invite(&["carol", "dave"])).unwrap();
+    assert!(rig.step_of(&conv).is_big(&conv));
+    assert_eq!(rig.send("alice", "g/team", "2").unwrap().seq, 2, "the invitation has no entry");
+    assert_eq!(rig.pulled("carol", "g/team"), [2]);
+    assert_eq!(rig.unread("carol", "g/team"), (1, 0));
+    rig.take_notices();
+    ok(&mut rig, "alice", "group/mute", json!({ "group": "team", "user": "bob" }));
+    assert_eq!(rig.take_notices(), ["bob group/mute/team"]);
+    ok(&mut rig, "dave", "group/leave", json!({ "group": "team" }));
+    assert_eq!(&*rig.entries_for.pop().unwrap().0, "dave");
+    let role = json!({ "group": "team", "user": "carol", "role": "admin" });
+    ok(&mut rig, "alice", "group/role", role);
+    let expected = ["join alice,bob alice", "leave dave dave", "role carol alice"];
+    assert_eq!(events(&mut rig), expected);
+    let count = json!({ "conv": "g/team", "seq": 2 });
+    assert_eq!(rig.refused("alice", "receipt/count", count), "unavailable");
+}
+
+#[test]
+fn members_of_a_big_group_learn_of_its_end_in_turns() {
+    let mut rig = Rig::new(ImSettings { small_group_members: 2, ..ImSettings::default() });
+    let members: Vec<String> = (0..2_500).map(|n| format!("user-{n:04}")).collect();
+    let body = json!({ "group": "team", "name": "x", "members": members });
+    assert_eq!(rig.call("alice", "group/create", body).unwrap()["seq"], 1);
+    ok(&mut rig, "alice", "group/dissolve", json!({ "group": "team" }));
+    let told = |rig: &Rig| rig.listed.iter().filter(|(.., row)| !row.is_current()).count();
+    assert_eq!(told(&rig), 1_000);
+    // The rest is told by whoever starts again.
+    rig.crash();
+    rig.listed.clear();
+    rig.pass(10);
+    assert_eq!(told(&rig), 1_501);
+    assert_eq!(rig.pulled("user-2499", "g/team"), [1, 2]);
+}
+
+#[test]
+fn members_are_paged() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol", "dave"]);
+    ok(&mut rig, "alice", "group/kick", json!({ "group": "team", "users": ["bob"] }));
+    let body = json!({ "group": "team", "limit": 2 });
+    let page = rig.call("carol", "group/members", body).unwrap();
+    let names = |page: &Value| -> Vec<String> {
+        let members = page["members"].as_array().unwrap();
+        members.iter().map(|member| member["user"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&page), ["alice", "carol"]);
+    assert_eq!(page["members"][0]["role"], "owner");
+    let body = json!({ "group": "team", "limit": 2, "next": page["next"] });
+    let page = rig.call("carol", "group/members", body).unwrap();
+    assert_eq!((names(&page), page.get("next")), (vec!["dave".to_owned()], None));
+}
+
+#[test]
+fn receipts_tell_who_has_what() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol"]);
+    assert_eq!(rig.send("alice", "g/team", "2").unwrap().seq, 2);
+    rig.read("bob", "g/team", 2);
+    let of = json!({ "conv": "g/team", "seq": 2 });
+    let list = rig.call("alice", "receipt/list", of.clone());
+    assert_eq!(list, Ok(json!({ "recv": ["bob"], "read": ["bob"] })));
+    let count = rig.call("alice", "receipt/count", of.clone());
+    assert_eq!(count, Ok(json!({ "recv": 1, "read": 1, "members": 3 })));
+    assert_eq!(rig.refused("dave", "receipt/list", of), "not_found");
+    let of = json!({ "conv": "g/team", "seq": 3 });
+    assert_eq!(rig.refused("alice", "receipt/list", of), "not_found");
+}

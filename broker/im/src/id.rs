@@ -1,0 +1,582 @@
+//! Names of the profile: what may be an id, device classes, message ids, conversation keys, and
+//! the slots and internal topics that follow from them.
+//!
+//! Owns no state but the last number of a [`MessageIds`]. Deliberately not here: the clock (times
+//! come in as arguments) and the keys of rows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hoopoe_core::Slot;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest id in bytes.
+pub const MAX_ID_LEN: usize = 64;
+
+/// Whether the text may name a user, device, group, channel, room, tenant or client message:
+/// 1 to 64 of `A-Z a-z 0-9 . _ - : @` (profile, section 2).
+pub fn is_id(text: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'@');
+    matches!(text.len(), 1..=MAX_ID_LEN) && text.bytes().all(allowed)
+}
+
+/// What kind of device a client is, by its client id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DeviceClass {
+    /// A telephone with iOS.
+    Ios,
+    /// A telephone with Android.
+    Android,
+    /// A tablet.
+    Pad,
+    /// A computer.
+    Pc,
+    /// A browser.
+    Web,
+    /// A program.
+    Bot,
+    /// Anything else.
+    Other,
+}
+
+impl DeviceClass {
+    /// The client id up to the first `-` (all of it without one), when that names a class.
+    pub fn of(client_id: &str) -> DeviceClass {
+        match client_id.split('-').next().unwrap_or_default() {
+            "ios" => DeviceClass::Ios,
+            "android" => DeviceClass::Android,
+            "pad" => DeviceClass::Pad,
+            "pc" => DeviceClass::Pc,
+            "web" => DeviceClass::Web,
+            "bot" => DeviceClass::Bot,
+            _ => DeviceClass::Other,
+        }
+    }
+
+    /// The word for it in topics and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeviceClass::Ios => "ios",
+            DeviceClass::Android => "android",
+            DeviceClass::Pad => "pad",
+            DeviceClass::Pc => "pc",
+            DeviceClass::Web => "web",
+            DeviceClass::Bot => "bot",
+            DeviceClass::Other => "other",
+        }
+    }
+}
+
+/// Bits of a message id that count messages within a millisecond.
+const COUNTER_BITS: u32 = 16;
+/// Bits of a message id that name the shard.
+const SHARD_BITS: u32 = 6;
+/// Bits of a message id that hold ms since the epoch: enough until the year 2109.
+const MS_BITS: u32 = 64 - SHARD_BITS - COUNTER_BITS;
+/// The digits of base32hex in lower case (ruling 30): their order is that of their values.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+
+/// A server id: 42 bits ms since the epoch, 6 bits shard, 16 bits counter. Its text sorts as the
+/// number does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MessageId(pub u64);
+
+impl MessageId {
+    /// Length of the text form.
+    pub const TEXT_LEN: usize = 13;
+
+    /// The text form as ASCII.
+    pub fn to_ascii(self) -> [u8; Self::TEXT_LEN] {
+        let mut text = [0; Self::TEXT_LEN];
+        let mut rest = self.0;
+        for digit in text.iter_mut().rev() {
+            *digit = DIGITS[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        text
+    }
+
+    /// The id with this text; `None` unless it is exactly what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<MessageId> {
+        // 13 digits have 65 bits: the first one stops at `f`.
+        if text.len() != Self::TEXT_LEN || text.as_bytes()[0] > b'f' {
+            return None;
+        }
+        let mut number = 0u64;
+        for byte in text.bytes() {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'v' => byte - b'a' + 10,
+                _ => return None,
+            };
+            number = number << 5 | u64::from(digit);
+        }
+        Some(MessageId(number))
+    }
+
+    /// The moment in it, in ms since the epoch.
+    pub fn ms(self) -> u64 {
+        self.0 >> (SHARD_BITS + COUNTER_BITS)
+    }
+
+    /// The shard in it.
+    pub fn shard(self) -> u8 {
+        (self.0 >> COUNTER_BITS) as u8 & ((1 << SHARD_BITS) - 1)
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.to_ascii();
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+/// Makes message ids for one shard, each greater than the one before.
+#[derive(Clone, Debug)]
+pub struct MessageIds {
+    /// The shard, at its place in an id.
+    shard: u64,
+    /// ms and counter of the last id, side by side.
+    last: u64,
+}
+
+impl MessageIds {
+    /// Ids of one shard; of its number, the 6 lower bits tell shards apart.
+    pub fn new(shard: u8) -> MessageIds {
+        let shard = u64::from(shard) & ((1 << SHARD_BITS) - 1);
+        MessageIds { shard: shard << COUNTER_BITS, last: 0 }
+    }
+
+    /// The next id. While the clock stands, is behind, or more are made than a millisecond holds,
+    /// ids run ahead of it.
+    pub fn next(&mut self, now_ms: u64) -> MessageId {
+        let now = now_ms.min((1 << MS_BITS) - 1) << COUNTER_BITS;
+        self.last = now.max(self.last + 1);
+        let (ms, counter) = (self.last >> COUNTER_BITS, self.last & ((1 << COUNTER_BITS) - 1));
+        MessageId(ms << (SHARD_BITS + COUNTER_BITS) | self.shard | counter)
+    }
+
+    /// From now on ids are greater than this one, which may be another shard's.
+    pub fn resume_after(&mut self, id: MessageId) {
+        let counter_mask = (1 << COUNTER_BITS) - 1;
+        let same_shard = id.0 & (((1 << SHARD_BITS) - 1) << COUNTER_BITS) == self.shard;
+        let counter = if same_shard { id.0 & counter_mask } else { counter_mask };
+        self.last = self.last.max(id.ms() << COUNTER_BITS | counter);
+    }
+}
+
+/// What kind of conversation a key names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ConvKind {
+    /// Two users, or one with notes to self.
+    User,
+    /// A group.
+    Group,
+    /// A one-way channel.
+    Channel,
+}
+
+impl ConvKind {
+    /// The level that stands for it in keys and topics.
+    pub fn letter(self) -> &'static str {
+        match self {
+            ConvKind::User => "u",
+            ConvKind::Group => "g",
+            ConvKind::Channel => "c",
+        }
+    }
+
+    /// The kind that a level stands for.
+    pub fn from_letter(letter: &str) -> Option<ConvKind> {
+        match letter {
+            "u" => Some(ConvKind::User),
+            "g" => Some(ConvKind::Group),
+            "c" => Some(ConvKind::Channel),
+            _ => None,
+        }
+    }
+}
+
+/// A conversation: `{tenant}/u/{low}/{high}`, `{tenant}/g/{id}` or `{tenant}/c/{id}`.
+///
+/// The constructors take ids that were checked; [`parse`](ConvKey::parse) and
+/// [`from_wire`](ConvKey::from_wire) check.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ConvKey(Arc<str>);
+
+impl ConvKey {
+    /// The conversation of two users, in any order; of one with itself: notes to self.
+    pub fn pair(tenant: &str, a: &str, b: &str) -> ConvKey {
+        let (low, high) = if a <= b { (a, b) } else { (b, a) };
+        ConvKey::joined(&[tenant, "u", low, high])
+    }
+
+    /// A group's conversation.
+    pub fn group(tenant: &str, id: &str) -> ConvKey {
+        ConvKey::joined(&[tenant, "g", id])
+    }
+
+    /// A channel's conversation.
+    pub fn channel(tenant: &str, id: &str) -> ConvKey {
+        ConvKey::joined(&[tenant, "c", id])
+    }
+
+    fn joined(levels: &[&str]) -> ConvKey {
+        debug_assert!(levels.iter().all(|level| !level.is_empty() && !level.contains('/')));
+        ConvKey(levels.join("/").into())
+    }
+
+    /// The key with this text; `None` unless a constructor makes that very text of valid ids.
+    pub fn parse(text: &str) -> Option<ConvKey> {
+        let mut levels = text.split('/');
+        let (tenant, letter, id) = (levels.next()?, levels.next()?, levels.next()?);
+        let high = levels.next();
+        let known = match (ConvKind::from_letter(letter)?, high) {
+            (ConvKind::User, Some(high)) => id <= high && is_id(high),
+            (ConvKind::Group | ConvKind::Channel, None) => true,
+            _ => false,
+        };
+        let valid = known && is_id(tenant) && is_id(id) && levels.next().is_none();
+        valid.then(|| ConvKey(text.into()))
+    }
+
+    /// The conversation that the user `me` calls `u/bob`, `g/team` or `c/news`.
+    pub fn from_wire(tenant: &str, me: &str, wire: &str) -> Option<ConvKey> {
+        let (letter, id) = wire.split_once('/')?;
+        if !is_id(id) {
+            return None;
+        }
+        Some(match ConvKind::from_letter(letter)? {
+            ConvKind::User => ConvKey::pair(tenant, me, id),
+            ConvKind::Group => ConvKey::group(tenant, id),
+            ConvKind::Channel => ConvKey::channel(tenant, id),
+        })
+    }
+
+    /// A key that no conversation has, before all others.
+    pub fn least() -> ConvKey {
+        ConvKey("".into())
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tenant, letter, and what follows.
+    fn parts(&self) -> (&str, &str, &str) {
+        let (tenant, rest) = self.0.split_once('/').unwrap_or((&self.0, ""));
+        let (letter, id) = rest.split_once('/').unwrap_or((rest, ""));
+        (tenant, letter, id)
+    }
+
+    /// The tenant it belongs to.
+    pub fn tenant(&self) -> &str {
+        self.parts().0
+    }
+
+    /// What kind of conversation it is.
+    pub fn kind(&self) -> ConvKind {
+        match self.parts().1 {
+            "u" => ConvKind::User,
+            "g" => ConvKind::Group,
+            _ => ConvKind::Channel,
+        }
+    }
+
+    /// The id of the group or channel; of a pair its two users, `low/high`.
+    pub fn id(&self) -> &str {
+        self.parts().2
+    }
+
+    /// The two users of a pair, the lower first; equal for notes to self.
+    pub fn pair_users(&self) -> Option<(&str, &str)> {
+        match self.parts() {
+            (_, "u", users) => users.split_once('/'),
+            _ => None,
+        }
+    }
+
+    /// What `me` calls the other end: the other user of a pair, else the group or channel.
+    pub fn peer_of(&self, me: &str) -> &str {
+        match self.pair_users() {
+            Some((low, high)) => {
+                if low == me {
+                    high
+                } else {
+                    low
+                }
+            }
+            None => self.id(),
+        }
+    }
+
+    /// The conversation as `me` spells it: `u/bob`, `g/team`, `c/news`.
+    pub fn wire(&self, me: &str) -> String {
+        [self.kind().letter(), "/", self.peer_of(me)].concat()
+    }
+
+    /// The slot of the conversation's shard (ruling 26).
+    pub fn slot(&self) -> Slot {
+        Slot::of(self.0.as_bytes())
+    }
+}
+
+impl Serialize for ConvKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ConvKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ConvKey, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ConvKey::parse(&text).ok_or_else(|| D::Error::custom("not the key of a conversation"))
+    }
+}
+
+impl fmt::Display for ConvKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The slot of a room's settings.
+pub fn room_slot(tenant: &str, room: &str) -> Slot {
+    Slot::of([tenant, "r", room].join("/").as_bytes())
+}
+
+/// The slot of a user's shard: that of [`SessionKey::slot`](hoopoe_core::SessionKey::slot), so
+/// that a user's sessions and profile rows lie together (ruling 1).
+pub fn user_slot(tenant: &str, user: &str) -> Slot {
+    let key = [tenant.as_bytes(), &[0, b'u'], user.as_bytes()];
+    let mut room = [0; 2 * MAX_ID_LEN + 2];
+    let Some(short) = room.get_mut(..tenant.len() + 2 + user.len()) else {
+        return Slot::of(&key.concat());
+    };
+    let mut at = 0;
+    for part in key {
+        short[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    Slot::of(short)
+}
+
+/// The internal topic of a user's inbox.
+pub fn inbox_topic(tenant: &str, user: &str) -> String {
+    ["im/", tenant, "/u/", user].concat()
+}
+
+/// The internal topic of a conversation.
+pub fn conv_topic(conv: &ConvKey) -> String {
+    ["im/", conv.as_str()].concat()
+}
+
+/// The internal topic of a room.
+pub fn room_topic(tenant: &str, room: &str) -> String {
+    ["im/", tenant, "/r/", room].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoopoe_core::SessionKey;
+
+    #[test]
+    fn ids_keep_to_the_alphabet() {
+        let long = "x".repeat(MAX_ID_LEN);
+        for id in ["a", "Z", "0", "alice@example.com", "ios-17:b_2", "..", "-", &long] {
+            assert!(is_id(id), "{id:?}");
+        }
+        let longer = "x".repeat(MAX_ID_LEN + 1);
+        let odd = ["", "a b", "a/b", "a+", "#", "ü", "a\0", "a,b", "$SYS", "a\n", "{a}", "Ａ"];
+        for id in odd.into_iter().chain([longer.as_str()]) {
+            assert!(!is_id(id), "{id:?}");
+        }
+        let allowed = (0..=127u8).filter(|byte| is_id(&char::from(*byte).to_string())).count();
+        assert_eq!(allowed, 26 + 26 + 10 + 5);
+    }
+
+    #[test]
+    fn a_client_id_tells_the_class() {
+        let table = [
+            ("ios-17", DeviceClass::Ios),
+            ("android-a-b", DeviceClass::Android),
+            ("pad-1", DeviceClass::Pad),
+            ("pc-", DeviceClass::Pc),
+            ("web", DeviceClass::Web),
+            ("bot-x", DeviceClass::Bot),
+            ("IOS-17", DeviceClass::Other),
+            ("iosx-17", DeviceClass::Other),
+            ("-ios", DeviceClass::Other),
+            ("other-1", DeviceClass::Other),
+            ("", DeviceClass::Other),
+        ];
+        for (client, class) in table {
+            assert_eq!(DeviceClass::of(client), class, "{client:?}");
+            assert_eq!(DeviceClass::of(class.as_str()), class);
+        }
+    }
+
+    #[test]
+    fn message_ids_read_back_and_sort_as_their_text() {
+        let numbers = [0, 1, 31, 32, 1 << 22, 0x0123_4567_89ab_cdef, u64::MAX - 1, u64::MAX];
+        let texts: Vec<String> = numbers.map(|number| MessageId(number).to_string()).to_vec();
+        assert!(texts.is_sorted());
+        for (text, number) in texts.iter().zip(numbers) {
+            assert_eq!(text.len(), MessageId::TEXT_LEN);
+            assert_eq!(MessageId::parse(text), Some(MessageId(number)));
+        }
+        assert_eq!(texts[0], "0000000000000");
+        assert_eq!(texts[3], "0000000000010");
+        assert_eq!(texts[7], "fvvvvvvvvvvvv");
+        let wrong = [
+            "",
+            "000000000000",
+            "00000000000000",
+            "g000000000000",
+            "vvvvvvvvvvvvv",
+            "000000000000w",
+            "000000000000V",
+            "000000000000 ",
+            "00000000000ü",
+        ];
+        for text in wrong {
+            assert_eq!(MessageId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn message_ids_grow_whatever_the_clock_does() {
+        let mut ids = MessageIds::new(5);
+        let first = ids.next(1_000);
+        assert_eq!((first.ms(), first.shard()), (1_000, 5));
+        let mut last = first;
+        for now in [1_000, 1_000, 999, 0, 1_001, 1_001, 2_000, u64::MAX >> 22] {
+            let id = ids.next(now);
+            assert!(id > last, "at {now}");
+            assert_eq!(id.shard(), 5);
+            last = id;
+        }
+    }
+
+    #[test]
+    fn a_full_millisecond_runs_over_into_the_next() {
+        let mut ids = MessageIds::new(63);
+        let mut last = ids.next(7);
+        for _ in 1..=1 << COUNTER_BITS {
+            let id = ids.next(7);
+            assert!(id > last);
+            last = id;
+        }
+        assert_eq!((last.ms(), last.shard()), (8, 63));
+    }
+
+    #[test]
+    fn ids_go_on_after_the_last_one_of_any_shard() {
+        let table = [(0, 63), (63, 0), (9, 9)];
+        for (before, after) in table {
+            let mut old = MessageIds::new(before);
+            let (_, last) = (old.next(5_000), old.next(5_000));
+            let mut new = MessageIds::new(after);
+            new.resume_after(last);
+            for now in [4_000, 5_000, 5_001] {
+                assert!(new.next(now) > last, "{before} {after} {now}");
+            }
+            // An older one takes nothing back.
+            let id = new.next(6_000);
+            new.resume_after(last);
+            assert!(new.next(6_000) > id);
+        }
+        let mut same = MessageIds::new(9);
+        same.resume_after(MessageId(5_000 << 22 | 9 << 16 | 1));
+        assert_eq!(same.next(5_000), MessageId(5_000 << 22 | 9 << 16 | 2));
+    }
+
+    #[test]
+    fn conversation_keys_have_one_text() {
+        let pair = ConvKey::pair("t", "bob", "alice");
+        assert_eq!(pair, ConvKey::pair("t", "alice", "bob"));
+        let table = [
+            (pair, "t/u/alice/bob", ConvKind::User, "alice/bob", Some(("alice", "bob"))),
+            (ConvKey::pair("t", "a", "a"), "t/u/a/a", ConvKind::User, "a/a", Some(("a", "a"))),
+            (ConvKey::group("t", "team"), "t/g/team", ConvKind::Group, "team", None),
+            (ConvKey::channel("u", "c"), "u/c/c", ConvKind::Channel, "c", None),
+        ];
+        for (key, text, kind, id, pair) in table {
+            assert_eq!(key.as_str(), text);
+            assert_eq!(key.to_string(), text);
+            assert_eq!(key.tenant(), &text[..1]);
+            assert_eq!(key.kind(), kind);
+            assert_eq!(ConvKind::from_letter(kind.letter()), Some(kind));
+            assert_eq!(key.id(), id);
+            assert_eq!(key.pair_users(), pair);
+            assert_eq!(key.slot(), Slot::of(text.as_bytes()));
+            assert_eq!(ConvKey::parse(text), Some(key));
+        }
+        let long = "x".repeat(65);
+        let wrong = [
+            "",
+            "t",
+            "t/u",
+            "t/g/",
+            "/g/team",
+            "t/g/team/x",
+            "t/u/alice",
+            "t/u/bob/alice",
+            "t/u/alice/bob/x",
+            "t/u/alice/",
+            "t/r/room",
+            "t/x/y",
+            "t/g/a b",
+            "a+/g/team",
+            "t/G/team",
+        ];
+        for text in wrong.into_iter().map(str::to_owned).chain([format!("t/g/{long}")]) {
+            assert_eq!(ConvKey::parse(&text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_end_spells_a_conversation_its_own_way() {
+        let table = [
+            ("alice", "u/bob", "t/u/alice/bob", "bob"),
+            ("bob", "u/alice", "t/u/alice/bob", "alice"),
+            ("bob", "u/bob", "t/u/bob/bob", "bob"),
+            ("bob", "g/team", "t/g/team", "team"),
+            ("bob", "c/news", "t/c/news", "news"),
+        ];
+        for (me, wire, text, peer) in table {
+            let key = ConvKey::from_wire("t", me, wire).unwrap();
+            assert_eq!(key.as_str(), text);
+            assert_eq!(key.peer_of(me), peer);
+            assert_eq!(key.wire(me), wire);
+        }
+        for wire in ["", "u", "u/", "/bob", "x/bob", "r/room", "u/a/b", "g/a b", "u/#", "U/bob"] {
+            assert_eq!(ConvKey::from_wire("t", "alice", wire), None, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_rows_lie_where_the_sessions_do() {
+        let long = "x".repeat(200);
+        let table = [("default", "alice"), ("t", "b"), ("", "x"), (&long, "alice"), ("t", &long)];
+        for (tenant, user) in table {
+            let key =
+                SessionKey { tenant: tenant.into(), user: user.into(), client: "phone".into() };
+            assert_eq!(user_slot(tenant, user), key.slot(), "{tenant} {user}");
+        }
+    }
+
+    #[test]
+    fn internal_topics_name_the_tenant() {
+        assert_eq!(inbox_topic("t", "bob"), "im/t/u/bob");
+        assert_eq!(conv_topic(&ConvKey::pair("t", "b", "a")), "im/t/u/a/b");
+        assert_eq!(conv_topic(&ConvKey::group("t", "team")), "im/t/g/team");
+        assert_eq!(conv_topic(&ConvKey::channel("t", "news")), "im/t/c/news");
+        assert_eq!(room_topic("t", "live"), "im/t/r/live");
+    }
+}

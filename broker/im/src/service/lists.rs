@@ -1,0 +1,264 @@
+//! What the services `group`, `channel`, `roster` and `receipt` read.
+
+use std::ops::ControlFlow;
+
+use foldhash::HashMap;
+use serde_json::{Value, json};
+
+use super::Caller;
+use super::ops::{GroupMembers, Page, Receipt};
+use super::query::{Query, page_size};
+use crate::channel::ChannelRow;
+use crate::command::User;
+use crate::group::{AskedRow, GroupRow, MemberRow, Role};
+use crate::id::{ConvKey, ConvKind, is_id};
+use crate::keys::{self, conv_kind, user_kind};
+use crate::refusal::{Fault, Refusal, Word};
+use crate::roster::RosterRow;
+use crate::rows::{CursorCopy, Interval, UserConv, may_see};
+use crate::user::services::conv_of;
+
+/// Who has a message.
+struct Receivers {
+    recv: Vec<String>,
+    read: Vec<String>,
+    /// Everyone in the conversation, the sender included.
+    members: usize,
+}
+
+impl Query {
+    pub(super) fn roster_list(&self, user: &User, page: &Page) -> Result<Value, Fault> {
+        let size = page_size(page.limit)?;
+        let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::ROSTER);
+        let (mut users, mut last, mut more) = (Vec::new(), String::new(), false);
+        self.names(&prefix, page.next.as_deref(), |name, key, row| {
+            let row: RosterRow = crate::txn::read_json(key, row)?;
+            if row.state() == "none" {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if users.len() == size {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            name.clone_into(&mut last);
+            users.push(json!({
+                "user": name,
+                "state": row.state(),
+                "tags": row.tags,
+                "note": row.note,
+                "since": row.since_ms,
+            }));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(paged(json!({ "users": users }), more.then_some(last)))
+    }
+
+    fn group(&self, conv: &ConvKey) -> Result<GroupRow, Fault> {
+        let row = self.json::<GroupRow>(&keys::conv(conv, conv_kind::GROUP))?;
+        let missing = || Refusal::not_found(format!("no group {}", conv.id()));
+        row.filter(|group| !group.dissolved).ok_or_else(|| missing().into())
+    }
+
+    fn member(&self, conv: &ConvKey, user: &str) -> Result<Option<MemberRow>, Fault> {
+        let row = self.json::<MemberRow>(&keys::conv_name(conv, conv_kind::MEMBER, user))?;
+        Ok(row.filter(MemberRow::is_current))
+    }
+
+    pub(super) fn group_info(&self, caller: &Caller, group: &str) -> Result<Value, Fault> {
+        let conv = conv_of(caller, &format!("g/{group}"))?;
+        let group = self.group(&conv)?;
+        let user = &caller.user.id;
+        let role = self.member(&conv, user)?.map(|member| member.role);
+        let mut info = json!({
+            "group": conv.id(),
+            "name": group.name,
+            "owner": group.owner,
+            "join": group.join,
+            "history": group.history,
+            "members": group.members,
+            "my_role": role.map(Role::as_str),
+            "muted": group.muted_until_ms > self.now_ms(),
+            "until": group.until_ms,
+            "last": self.head(&conv)?.last,
+            "info": group.info,
+        });
+        if caller.privileged || role.is_some_and(|role| role >= Role::Admin) {
+            info["applications"] = self.applications(&conv)?.into();
+        }
+        Ok(info)
+    }
+
+    /// Who has applied and waits for an answer; their number is limited.
+    fn applications(&self, conv: &ConvKey) -> Result<Vec<Value>, Fault> {
+        let prefix = keys::conv_prefix(conv, conv_kind::ASKED);
+        let mut waiting = Vec::new();
+        self.names(&prefix, None, |user, key, row| {
+            let row: AskedRow = crate::txn::read_json(key, row)?;
+            if row.by.is_none() {
+                let since = row.since_ms;
+                waiting.push(json!({ "user": user, "message": row.message, "since": since }));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(waiting)
+    }
+
+    pub(super) fn group_list(&self, user: &User, page: &Page) -> Result<Value, Fault> {
+        let size = page_size(page.limit)?;
+        let mut prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::CONV);
+        prefix.extend_from_slice(b"g/");
+        let mut ids: Vec<String> = Vec::new();
+        self.names(&prefix, page.next.as_deref(), |id, key, row| {
+            let row: UserConv = crate::txn::read_json(key, row)?;
+            if row.is_current() {
+                ids.push(id.to_owned());
+            }
+            let full = ids.len() > size;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        let more = ids.len() > size;
+        ids.truncate(size);
+        let mut groups = Vec::new();
+        for id in &ids {
+            let conv = ConvKey::group(&user.tenant, id);
+            // The group knows best: the list may still have to hear of a removal.
+            let Some(member) = self.member(&conv, &user.id)? else { continue };
+            let Ok(group) = self.group(&conv) else { continue };
+            groups.push(json!({
+                "group": id,
+                "name": group.name,
+                "role": member.role.as_str(),
+                "members": group.members,
+            }));
+        }
+        Ok(paged(json!({ "groups": groups }), ids.pop().filter(|_| more)))
+    }
+
+    pub(super) fn group_members(&self, c: &Caller, page: &GroupMembers) -> Result<Value, Fault> {
+        let size = page_size(page.limit)?;
+        let conv = conv_of(c, &format!("g/{}", page.group))?;
+        self.group(&conv)?;
+        if !c.privileged && self.member(&conv, &c.user.id)?.is_none() {
+            return Err(Refusal::not_allowed("only members see who is in a group").into());
+        }
+        let prefix = keys::conv_prefix(&conv, conv_kind::MEMBER);
+        let (mut members, mut last, mut more) = (Vec::new(), String::new(), false);
+        self.names(&prefix, page.next.as_deref(), |user, key, row| {
+            let row: MemberRow = crate::txn::read_json(key, row)?;
+            if !row.is_current() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if members.len() == size {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            user.clone_into(&mut last);
+            let role = row.role.as_str();
+            let mut member = json!({ "user": user, "role": role, "since": row.since_ms });
+            if row.muted_until_ms > self.now_ms() {
+                member["muted_until"] = row.muted_until_ms.into();
+            }
+            members.push(member);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(paged(json!({ "members": members }), more.then_some(last)))
+    }
+
+    pub(super) fn channel_info(&self, user: &User, channel: &str) -> Result<Value, Fault> {
+        if !is_id(channel) {
+            let text = format!("channel: {channel:?} is no valid id");
+            return Err(Refusal::bad_request(text).into());
+        }
+        let conv = ConvKey::channel(&user.tenant, channel);
+        let missing = || Refusal::not_found(format!("no channel {channel}"));
+        let row: Option<ChannelRow> = self.json(&keys::conv(&conv, conv_kind::CHANNEL))?;
+        let row = row.ok_or_else(missing)?;
+        let following = row.everyone || self.member(&conv, &user.id)?.is_some();
+        Ok(json!({
+            "channel": channel,
+            "name": row.name,
+            "owner": row.owner,
+            "publishers": row.publishers,
+            "followers": row.followers,
+            "following": following,
+            "last": self.head(&conv)?.last,
+        }))
+    }
+
+    /// Everyone who may see something of a conversation now, and what.
+    fn audience(&self, conv: &ConvKey) -> Result<Vec<(String, Vec<Interval>)>, Fault> {
+        let mut audience = Vec::new();
+        match (conv.pair_users(), conv.kind()) {
+            (Some((low, high)), _) => {
+                let all = vec![Interval { from: 1, until: None }];
+                audience.push((low.to_owned(), all.clone()));
+                if low != high {
+                    audience.push((high.to_owned(), all));
+                }
+            }
+            (None, ConvKind::Group) if !self.group(conv)?.big => {
+                let prefix = keys::conv_prefix(conv, conv_kind::MEMBER);
+                self.names(&prefix, None, |user, key, row| {
+                    let row: MemberRow = crate::txn::read_json(key, row)?;
+                    if row.is_current() {
+                        audience.push((user.to_owned(), row.intervals));
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })?;
+            }
+            _ => {
+                let text = "receipts of big groups and channels are not kept";
+                return Err(Refusal::new(Word::Unavailable, text).into());
+            }
+        }
+        Ok(audience)
+    }
+
+    /// Who has received and read a message. The sender is not asked.
+    fn receivers(&self, caller: &Caller, of: &Receipt) -> Result<Receivers, Fault> {
+        let conv = conv_of(caller, &of.conv)?;
+        let audience = self.audience(&conv)?;
+        let own = audience.iter().find(|(user, _)| **user == *caller.user.id);
+        let sees = own.is_some_and(|(_, intervals)| may_see(intervals, of.seq));
+        let entry = match sees || caller.privileged {
+            true => self.entry(&conv, of.seq)?,
+            false => None,
+        };
+        let missing = || Refusal::not_found(format!("seq: no message {}", of.seq));
+        let entry = entry.ok_or_else(missing)?;
+        let copies: HashMap<String, CursorCopy> = self.cursor_copies(&conv)?.into_iter().collect();
+        let (mut recv, mut read) = (Vec::new(), Vec::new());
+        let members = audience.len();
+        for (user, intervals) in audience {
+            if *user == *entry.from || !may_see(&intervals, of.seq) {
+                continue;
+            }
+            let copy = copies.get(&user).copied().unwrap_or_default();
+            if copy.read >= of.seq {
+                read.push(user.clone());
+            }
+            if copy.recv >= of.seq {
+                recv.push(user);
+            }
+        }
+        Ok(Receivers { recv, read, members })
+    }
+
+    pub(super) fn receipt_list(&self, caller: &Caller, of: &Receipt) -> Result<Value, Fault> {
+        let Receivers { recv, read, .. } = self.receivers(caller, of)?;
+        Ok(json!({ "recv": recv, "read": read }))
+    }
+
+    pub(super) fn receipt_count(&self, caller: &Caller, of: &Receipt) -> Result<Value, Fault> {
+        let Receivers { recv, read, members } = self.receivers(caller, of)?;
+        Ok(json!({ "recv": recv.len(), "read": read.len(), "members": members }))
+    }
+}
+
+/// Adds where the page ended, when there are more.
+fn paged(mut answer: Value, next: Option<String>) -> Value {
+    if let Some(next) = next {
+        answer["next"] = next.into();
+    }
+    answer
+}

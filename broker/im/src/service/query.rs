@@ -1,0 +1,392 @@
+//! What is read without being changed: over committed rows, on reader threads.
+//!
+//! A call comes here behind everything its shard was told before, so that whoever changed
+//! something finds it changed. Rows of all shards can be read; none is kept.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use hoopoe_store::StoreError;
+use hoopoe_store::kv::{Family, SharedKv, Span, Visit};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Call, Op};
+use crate::channel::listed_for_everyone;
+use crate::command::User;
+use crate::conversation::read_entry;
+use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind, user_kind};
+use crate::refusal::{Fault, Refusal};
+use crate::rows::{CursorCopy, Head, UserConv, read_number};
+
+/// Items of a page without `limit`, and at most.
+pub const PAGE_DEFAULT: usize = 50;
+/// Items of a page at most.
+pub const PAGE_MAX: usize = 200;
+
+/// What a call that reads gives.
+#[derive(Debug)]
+pub struct Found {
+    /// The answer.
+    pub value: Value,
+    /// Entries that come before it, one publication each.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+impl From<Value> for Found {
+    fn from(value: Value) -> Found {
+        Found { value, entries: Vec::new() }
+    }
+}
+
+/// Reads committed rows.
+#[derive(Clone)]
+pub struct Query {
+    kv: SharedKv,
+    now_ms: u64,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("now_ms", &self.now_ms).finish_non_exhaustive()
+    }
+}
+
+/// A page's size, within its bounds.
+pub(crate) fn page_size(limit: Option<u32>) -> Result<usize, Refusal> {
+    match limit {
+        None => Ok(PAGE_DEFAULT),
+        Some(limit) if (1..=PAGE_MAX as u32).contains(&limit) => Ok(limit as usize),
+        Some(_) => Err(Refusal::bad_request(format!("limit: from 1 to {PAGE_MAX}"))),
+    }
+}
+
+impl Query {
+    /// A look at the rows as they are now.
+    pub fn new(kv: SharedKv, now_ms: u64) -> Query {
+        Query { kv, now_ms }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Answers a call that reads.
+    ///
+    /// # Errors
+    /// When it is refused, or rows cannot be read.
+    pub fn answer(&self, call: &Call) -> Result<Found, Fault> {
+        let user = &call.caller.user;
+        match &call.op {
+            Op::TimeNow(_) => Ok(json!({ "now": self.now_ms }).into()),
+            Op::UserInfo(of) => self.user_info(user, of.user.as_deref()).map(Found::from),
+            Op::SyncHeads(page) => self.heads(user, page).map(Found::from),
+            Op::SyncPull(pull) => self.pull(&call.caller, pull),
+            Op::SyncCounts(_) => self.counts(user).map(Found::from),
+            Op::ConvList(page) => self.conv_list(user, page).map(Found::from),
+            Op::RosterList(page) => self.roster_list(user, page).map(Found::from),
+            Op::GroupInfo(of) => self.group_info(&call.caller, &of.group).map(Found::from),
+            Op::GroupList(page) => self.group_list(user, page).map(Found::from),
+            Op::GroupMembers(page) => self.group_members(&call.caller, page).map(Found::from),
+            Op::ChannelInfo(of) => self.channel_info(user, &of.channel).map(Found::from),
+            Op::ReceiptList(of) => self.receipt_list(&call.caller, of).map(Found::from),
+            Op::TokensList(_) => self.tokens_list(user).map(Found::from),
+            Op::ReceiptCount(of) => self.receipt_count(&call.caller, of).map(Found::from),
+            _ => Err(Refusal::not_found("this operation is not offered here").into()),
+        }
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.kv.get(family, key)
+    }
+
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        span: Span<'_>,
+        each: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.kv.scan(family, span, each)
+    }
+
+    /// A row of JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(Family::Im, key)?.map(|row| crate::txn::read_json(key, &row)).transpose()
+    }
+
+    /// Visits rows below a prefix, behind the name `after`, until `each` breaks.
+    pub(crate) fn names(
+        &self,
+        prefix: &[u8],
+        after: Option<&str>,
+        mut each: impl FnMut(&str, &[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut start = prefix.to_vec();
+        start.extend_from_slice(after.unwrap_or_default().as_bytes());
+        let from = match after {
+            Some(_) => Bound::Excluded(&start[..]),
+            None => Bound::Included(&start[..]),
+        };
+        let mut result = Ok(());
+        let span = Span { from, to: Bound::Unbounded, reverse: false };
+        self.kv.scan(Family::Im, span, &mut |key, row| {
+            if !key.starts_with(prefix) {
+                return ControlFlow::Break(());
+            }
+            match each(keys::name_behind(key, prefix), key, row) {
+                Ok(flow) => flow,
+                Err(error) => {
+                    result = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        result
+    }
+
+    /// Where a conversation stands.
+    pub fn head(&self, conv: &ConvKey) -> Result<Head, StoreError> {
+        let key = keys::conv(conv, conv_kind::HEAD);
+        match self.get(Family::Im, &key)? {
+            Some(row) => Head::decode(&key, &row),
+            None => Ok(Head::default()),
+        }
+    }
+
+    /// One entry as it is now; expired ones are void.
+    pub fn entry(&self, conv: &ConvKey, seq: u64) -> Result<Option<Entry>, StoreError> {
+        let row = self.get(Family::Log, &keys::entry(conv, seq))?;
+        let entry = row.map(|row| read_entry(conv, seq, &row)).transpose()?;
+        Ok(entry.map(|entry| self.as_of_now(entry)))
+    }
+
+    fn as_of_now(&self, entry: Entry) -> Entry {
+        match entry.expires_at_ms {
+            Some(at) if at <= self.now_ms && entry.kind == EntryKind::Message => {
+                entry.voided(VOID_EXPIRED)
+            }
+            _ => entry,
+        }
+    }
+
+    /// Entries `from` to `to` of a conversation, both included, at most `most` and about
+    /// `most_bytes`; from the high end with `down`.
+    pub fn entries(
+        &self,
+        conv: &ConvKey,
+        from: u64,
+        to: u64,
+        most: usize,
+        most_bytes: usize,
+        down: bool,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let (mut found, mut bytes, mut result) = (Vec::new(), 0, Ok(()));
+        if from > to || most == 0 {
+            return Ok(found);
+        }
+        let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
+        let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
+        self.kv.scan(Family::Log, span, &mut |key, row| {
+            match read_entry(conv, keys::seq_of(key), row) {
+                Ok(entry) => {
+                    bytes += row.len();
+                    found.push(Arc::new(self.as_of_now(entry)));
+                }
+                Err(error) => {
+                    result = Err(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            if found.len() >= most || bytes >= most_bytes {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        result.map(|()| found)
+    }
+
+    /// The conversations in a user's list.
+    pub fn conversations(&self, user: &User) -> Result<Vec<(ConvKey, UserConv)>, StoreError> {
+        let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::CONV);
+        let mut list = Vec::new();
+        self.names(&prefix, None, |wire, key, row| {
+            if let Some(conv) = ConvKey::from_wire(&user.tenant, &user.id, wire) {
+                list.push((conv, crate::txn::read_json(key, row)?));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for conv in self.everyone(user)? {
+            // Their number is small.
+            if list.iter().all(|(listed, _)| *listed != conv) {
+                list.push((conv, listed_for_everyone()));
+            }
+        }
+        Ok(list)
+    }
+
+    /// The channels that all users of a tenant have (ruling 38).
+    fn everyone(&self, user: &User) -> Result<Vec<ConvKey>, StoreError> {
+        let prefix = keys::everyone(&user.tenant, "");
+        let mut channels = Vec::new();
+        self.names(&prefix, None, |channel, _, _| {
+            channels.push(ConvKey::channel(&user.tenant, channel));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(channels)
+    }
+
+    /// A conversation in a user's list; channels for everyone are in it without a row.
+    pub fn user_conv(&self, user: &User, conv: &ConvKey) -> Result<Option<UserConv>, StoreError> {
+        let wire = conv.wire(&user.id);
+        let key = keys::user_name(&user.tenant, &user.id, user_kind::CONV, &wire);
+        if let Some(row) = self.json(&key)? {
+            return Ok(Some(row));
+        }
+        if conv.kind() == ConvKind::Channel {
+            let key = keys::everyone(conv.tenant(), conv.id());
+            return Ok(self.get(Family::Im, &key)?.map(|_| listed_for_everyone()));
+        }
+        Ok(None)
+    }
+
+    /// A line of the user's list as it stands, given the conversation's head. What the user has
+    /// sent and acknowledged is written into the list within a second; after a crash the
+    /// conversation's own copy of the cursors may know more.
+    pub fn settled(
+        &self,
+        user: &User,
+        conv: &ConvKey,
+        mut row: UserConv,
+        head: &Head,
+    ) -> Result<UserConv, StoreError> {
+        if row.read >= head.last && row.recv >= head.last {
+            return Ok(row);
+        }
+        let key = keys::conv_name(conv, conv_kind::COPY, &user.id);
+        let Some(copy) = self.json::<CursorCopy>(&key)? else { return Ok(row) };
+        row.recv = row.recv.max(copy.recv);
+        if copy.read > row.read {
+            row.read = copy.read;
+            let entry = self.entry(conv, copy.read)?;
+            row.read_count = row.read_count.max(entry.map_or(0, |entry| entry.count));
+        }
+        Ok(row)
+    }
+
+    /// Countable messages that the user has not read (ruling 22).
+    pub fn unread(&self, conv: &ConvKey, row: &UserConv, head: &Head) -> Result<u64, StoreError> {
+        let (end, count) = match row.intervals.last().and_then(|interval| interval.until) {
+            Some(until) if until < head.last => {
+                let entry = self.entry(conv, until)?;
+                (until, entry.map_or(head.count, |entry| entry.count))
+            }
+            _ => (head.last, head.count),
+        };
+        // What retention has taken cannot be read any more.
+        if end <= row.read || end < head.min {
+            return Ok(0);
+        }
+        let (mut from, mut before) = (row.read + 1, row.read_count);
+        if from < head.min {
+            from = head.min;
+            before = before.max(self.count_below(conv, head)?);
+        }
+        let voids = if head.voids == 0 { 0 } else { self.voids(conv, from, end)? };
+        Ok(count.saturating_sub(before).saturating_sub(voids))
+    }
+
+    /// Countable messages that retention has taken.
+    fn count_below(&self, conv: &ConvKey, head: &Head) -> Result<u64, StoreError> {
+        let first = self.entry(conv, head.min)?;
+        Ok(first.map_or(head.count, |entry| {
+            let counts = matches!(entry.kind, EntryKind::Message | EntryKind::Void);
+            entry.count - u64::from(counts).min(entry.count)
+        }))
+    }
+
+    fn voids(&self, conv: &ConvKey, from: u64, to: u64) -> Result<u64, StoreError> {
+        self.seqs(conv, conv_kind::VOID, from, to).map(|seqs| seqs.len() as u64)
+    }
+
+    fn seqs(&self, conv: &ConvKey, kind: u8, from: u64, to: u64) -> Result<Vec<u64>, StoreError> {
+        let (low, high) = (keys::conv_seq(conv, kind, from), keys::conv_seq(conv, kind, to));
+        let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: false };
+        let mut seqs = Vec::new();
+        self.kv.scan(Family::Im, span, &mut |key, _| {
+            seqs.push(keys::seq_of(key));
+            ControlFlow::Continue(())
+        })?;
+        Ok(seqs)
+    }
+
+    /// Unread messages that mention the user, by name or as one of all.
+    pub fn mentions(
+        &self,
+        user: &User,
+        conv: &ConvKey,
+        row: &UserConv,
+        head: &Head,
+    ) -> Result<u64, StoreError> {
+        let wire = conv.wire(&user.id);
+        let from = head.min.max(row.read + 1);
+        let low = keys::mention(&user.tenant, &user.id, &wire, from);
+        let high = keys::mention(&user.tenant, &user.id, &wire, u64::MAX);
+        let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: false };
+        let mut seqs = Vec::new();
+        self.kv.scan(Family::Im, span, &mut |key, _| {
+            seqs.push(keys::seq_of(key));
+            ControlFlow::Continue(())
+        })?;
+        if conv.kind() == ConvKind::Group {
+            seqs.extend(self.seqs(conv, conv_kind::AT_ALL, from, head.last)?);
+            seqs.sort_unstable();
+            seqs.dedup();
+        }
+        let mut count = 0;
+        for seq in seqs {
+            let void = head.voids > 0
+                && self.get(Family::Im, &keys::conv_seq(conv, conv_kind::VOID, seq))?.is_some();
+            count += u64::from(!void && crate::rows::may_see(&row.intervals, seq));
+        }
+        Ok(count)
+    }
+
+    /// Visits the keys of a stretch, both ends included, while `each` says so.
+    pub(crate) fn im_rows(
+        &self,
+        low: &[u8],
+        high: &[u8],
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let span = Span { from: Bound::Included(low), to: Bound::Included(high), reverse: false };
+        self.kv.scan(Family::Im, span, &mut |key, _| {
+            if each(key) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    }
+
+    /// The cursors that a device has of its own.
+    pub fn cursor(
+        &self,
+        user: &User,
+        client: &str,
+        conv: &ConvKey,
+    ) -> Result<Option<u64>, StoreError> {
+        let key = keys::cursor(&user.tenant, &user.id, client, &conv.wire(&user.id));
+        self.get(Family::Im, &key)?.map(|row| read_number(&key, &row)).transpose()
+    }
+
+    pub(crate) fn cursor_copies(
+        &self,
+        conv: &ConvKey,
+    ) -> Result<Vec<(String, CursorCopy)>, StoreError> {
+        let prefix = keys::conv_prefix(conv, conv_kind::COPY);
+        let mut copies = Vec::new();
+        self.names(&prefix, None, |name, key, row| {
+            copies.push((name.to_owned(), crate::txn::read_json(key, row)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(copies)
+    }
+}

@@ -1,0 +1,329 @@
+//! The service `sync`, the conversation list, and what a device is told when it connects.
+
+use std::ops::ControlFlow;
+
+use hoopoe_store::StoreError;
+use serde_json::{Value, json};
+
+use super::Caller;
+use super::ops::{Direction, Page, SyncHeads, SyncPull};
+use super::query::{Found, Query, page_size};
+use crate::command::User;
+use crate::device::Start;
+use crate::entry::Entry;
+use crate::group::MemberRow;
+use crate::id::{ConvKey, ConvKind};
+use crate::keys::{self, conv_kind, user_kind};
+use crate::refusal::{Fault, Refusal};
+use crate::rows::{Head, Interval, UserConv};
+use crate::user::services::{Profile, conv_of};
+
+/// Bytes of entries in one pull.
+const PULL_BYTES: usize = 1 << 20;
+/// Conversations named in a hello.
+const HELLO_MAX: usize = 100;
+
+/// A conversation with everything a list shows.
+struct Line {
+    conv: ConvKey,
+    row: UserConv,
+    head: Head,
+    unread: u64,
+}
+
+/// Where a user's device begins.
+#[derive(Debug)]
+pub struct Login {
+    /// Its conversations.
+    pub starts: Vec<Start>,
+    /// The first thing it is told.
+    pub hello: Value,
+}
+
+impl Query {
+    fn lines(&self, user: &User) -> Result<Vec<Line>, Fault> {
+        let mut lines = Vec::new();
+        for (conv, row) in self.conversations(user)? {
+            let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row, &head)?;
+            let unread = self.unread(&conv, &row, &head)?;
+            lines.push(Line { conv, row, head, unread });
+        }
+        // Newest first; ties in a fixed order.
+        lines.sort_by(|a, b| (b.head.ts_ms, &b.conv).cmp(&(a.head.ts_ms, &a.conv)));
+        Ok(lines)
+    }
+
+    /// What a device starts with. `before_heads` is called with the conversations before their
+    /// heads are read: whoever listens from then on misses nothing.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn login(
+        &self,
+        user: &User,
+        client: &str,
+        kept: bool,
+        heads_only: bool,
+        mut before_heads: impl FnMut(&ConvKey),
+    ) -> Result<Login, Fault> {
+        let list = self.conversations(user)?;
+        list.iter().for_each(|(conv, _)| before_heads(conv));
+        let (mut starts, mut news) = (Vec::new(), Vec::new());
+        let mut unread_total = 0;
+        for (conv, row) in list {
+            let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row, &head)?;
+            let unread = self.unread(&conv, &row, &head)?;
+            unread_total += unread;
+            let own = if kept { self.cursor(user, client, &conv)? } else { None };
+            // A kept session starts a conversation that is new to it at the user's join.
+            let join = row.first() - 1;
+            let cursor = match own {
+                _ if heads_only => head.last,
+                Some(cursor) => cursor,
+                None if kept => join,
+                None => row.recv,
+            };
+            // What retention has taken meanwhile is named by a gap when it is to be read.
+            let cursor = cursor.max(row.cleared).max(join);
+            if head.last > row.recv {
+                news.push((head.ts_ms, conv.wire(&user.id), head.last, unread, row.recv));
+            }
+            starts.push(Start { conv, cursor, head: head.last, intervals: row.intervals });
+        }
+        news.sort_by(|a, b| b.cmp(a));
+        let more = news.len() > HELLO_MAX;
+        news.truncate(HELLO_MAX);
+        let conversations = news.into_iter().map(|(_, conv, last, unread, recv)| {
+            json!({ "conv": conv, "last": last, "unread": unread, "recv": recv })
+        });
+        let hello = json!({
+            "user": user.id,
+            "device": client,
+            "now": self.now_ms(),
+            "session": if kept { "kept" } else { "new" },
+            "unread_total": unread_total,
+            "conversations": conversations.collect::<Vec<_>>(),
+            "more": more,
+        });
+        Ok(Login { starts, hello })
+    }
+
+    pub(super) fn heads(&self, user: &User, page: &SyncHeads) -> Result<Value, Fault> {
+        let size = page_size(page.limit)?;
+        let lines = self.lines(user)?;
+        let unread_total: u64 = lines.iter().map(|line| line.unread).sum();
+        let unread_only = page.unread_only.unwrap_or(false);
+        let shown = lines.into_iter().filter(|line| {
+            let hidden = line.row.hidden_at.is_some_and(|at| line.head.last <= at);
+            !hidden && (!unread_only || line.unread > 0)
+        });
+        let after = page.next.as_deref().map(Place::parse).transpose()?;
+        let rest = shown.filter(|line| after.as_ref().is_none_or(|after| after.is_before(line)));
+        let mut rest: Vec<Line> = rest.take(size + 1).collect();
+        let more = rest.len() > size;
+        rest.truncate(size);
+        let next = rest.last().filter(|_| more).map(Place::of);
+        let conversations: Result<Vec<Value>, Fault> =
+            rest.iter().map(|line| self.head_line(user, line)).collect();
+        let mut answer = json!({ "conversations": conversations?, "unread_total": unread_total });
+        if let Some(next) = next {
+            answer["next"] = next.into();
+        }
+        Ok(answer)
+    }
+
+    fn head_line(&self, user: &User, line: &Line) -> Result<Value, Fault> {
+        let Line { conv, row, head, unread } = line;
+        let last = self.entry(conv, head.last)?;
+        Ok(json!({
+            "conv": conv.wire(&user.id),
+            "last": head.last,
+            "cnt": head.count,
+            "unread": unread,
+            "mentions": self.mentions(user, conv, row, head)?,
+            "read": row.read,
+            "recv": row.recv,
+            "min": head.min.max(row.first()),
+            "ts": head.ts_ms,
+            "from": last.as_ref().map_or("", |entry| &entry.from),
+            "kind": last.as_ref().map_or("", |entry| kind_word(entry)),
+        }))
+    }
+
+    pub(super) fn counts(&self, user: &User) -> Result<Value, Fault> {
+        let lines = self.lines(user)?;
+        let mut mentions_total = 0;
+        for line in lines.iter().filter(|line| line.unread > 0) {
+            mentions_total += self.mentions(user, &line.conv, &line.row, &line.head)?;
+        }
+        Ok(json!({
+            "unread_total": lines.iter().map(|line| line.unread).sum::<u64>(),
+            "mentions_total": mentions_total,
+            "conversations": lines.iter().filter(|line| line.unread > 0).count(),
+        }))
+    }
+
+    pub(super) fn conv_list(&self, user: &User, page: &Page) -> Result<Value, Fault> {
+        let size = page_size(page.limit)?;
+        let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::CONV);
+        let mut rows: Vec<(String, UserConv)> = Vec::new();
+        self.names(&prefix, page.next.as_deref(), |wire, key, row| {
+            rows.push((wire.to_owned(), crate::txn::read_json(key, row)?));
+            let full = rows.len() > size;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let mut list = Vec::new();
+        for (wire, row) in &rows {
+            let Some(conv) = ConvKey::from_wire(&user.tenant, &user.id, wire) else { continue };
+            let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row.clone(), &head)?;
+            list.push(json!({
+                "conv": wire,
+                "pinned": row.pinned,
+                "muted": row.muted_until > self.now_ms(),
+                "hidden": row.hidden_at.is_some_and(|at| head.last <= at),
+                "read": row.read,
+                "recv": row.recv,
+                "min": head.min.max(row.first()),
+            }));
+        }
+        let mut answer = json!({ "conversations": list });
+        if more && let Some((wire, _)) = rows.last() {
+            answer["next"] = wire.as_str().into();
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn user_info(&self, user: &User, of: Option<&str>) -> Result<Value, Fault> {
+        let id = of.unwrap_or(&user.id);
+        if !crate::id::is_id(id) {
+            return Err(Refusal::bad_request(format!("user: {id:?} is no valid id")).into());
+        }
+        let key = keys::user(&user.tenant, id, user_kind::ACCOUNT);
+        let profile: Profile = self.json(&key)?.unwrap_or_default();
+        Ok(json!({
+            "user": id, "name": profile.name, "avatar": profile.avatar, "info": profile.info,
+        }))
+    }
+
+    /// When the user may see what: of a group, what the group says itself, so that a removal
+    /// counts from its commit on.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    fn intervals(
+        &self,
+        conv: &ConvKey,
+        user: &str,
+        row: &UserConv,
+    ) -> Result<Vec<Interval>, Fault> {
+        Ok(self.membership(conv, user)?.unwrap_or_else(|| row.intervals.clone()))
+    }
+
+    /// When a member of a group or channel may see what; `None` for pairs.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn membership(
+        &self,
+        conv: &ConvKey,
+        user: &str,
+    ) -> Result<Option<Vec<Interval>>, StoreError> {
+        if conv.kind() == ConvKind::User {
+            return Ok(None);
+        }
+        let key = keys::conv_name(conv, conv_kind::MEMBER, user);
+        Ok(self.json::<MemberRow>(&key)?.map(|member| member.intervals))
+    }
+
+    pub(super) fn pull(&self, caller: &Caller, pull: &SyncPull) -> Result<Found, Fault> {
+        let conv = conv_of(caller, &pull.conv)?;
+        let size = page_size(pull.limit)?;
+        let user = &caller.user;
+        let Some(row) = self.user_conv(user, &conv)? else {
+            let text = format!("conv: {} is not in your list", pull.conv);
+            return Err(Refusal::not_allowed(text).into());
+        };
+        let head = self.head(&conv)?;
+        let down = pull.direction.unwrap_or_default() == Direction::Down;
+        let min = head.min.max(row.first());
+        let mut entries = Vec::new();
+        let (low, high) = bounds(pull, down);
+        let mut next = None;
+        let mut intervals = self.intervals(&conv, &user.id, &row)?;
+        if down {
+            intervals.reverse();
+        }
+        for interval in intervals {
+            let from = low.max(interval.from).max(min);
+            let to = high.min(interval.until.unwrap_or(u64::MAX)).min(head.last);
+            let room = size - entries.len();
+            let found = self.entries(&conv, from, to, room, PULL_BYTES, down)?;
+            let last = found.last().map(|entry| entry.seq);
+            entries.extend(found);
+            let end = if down { from } else { to };
+            if let Some(last) = last
+                && last != end
+            {
+                next = Some(if down { last - 1 } else { last + 1 });
+                break;
+            }
+            if entries.len() >= size {
+                let left = if down { from > min.max(low) } else { to < head.last.min(high) };
+                next = left.then_some(if down { from - 1 } else { to + 1 });
+                break;
+            }
+        }
+        let mut value = json!({
+            "conv": pull.conv, "count": entries.len(), "min": min, "last": head.last,
+        });
+        if let Some(next) = next {
+            value["next"] = next.into();
+        }
+        Ok(Found { value, entries })
+    }
+}
+
+/// The stretch that is asked for, both ends included. Going down, `from` is the high end; whoever
+/// gives the ends the other way round means the same stretch.
+fn bounds(pull: &SyncPull, down: bool) -> (u64, u64) {
+    let (low, high) = if down { (pull.to, pull.from) } else { (pull.from, pull.to) };
+    match (low, high) {
+        (Some(low), Some(high)) => (low.min(high), low.max(high)),
+        (low, high) => (low.unwrap_or(1), high.unwrap_or(u64::MAX)),
+    }
+}
+
+fn kind_word(entry: &Entry) -> &'static str {
+    match entry.kind.as_str() {
+        "" => "message",
+        word => word,
+    }
+}
+
+/// Where a page of heads ended.
+struct Place {
+    ts_ms: u64,
+    conv: String,
+}
+
+impl Place {
+    fn of(line: &Line) -> String {
+        format!("{}:{}", line.head.ts_ms, line.conv)
+    }
+
+    fn parse(text: &str) -> Result<Place, Refusal> {
+        let place = text
+            .split_once(':')
+            .and_then(|(ts, conv)| Some(Place { ts_ms: ts.parse().ok()?, conv: conv.to_owned() }));
+        place.ok_or_else(|| Refusal::bad_request("next: not what the page before gave"))
+    }
+
+    fn is_before(&self, line: &Line) -> bool {
+        (line.head.ts_ms, line.conv.as_str()) < (self.ts_ms, self.conv.as_str())
+    }
+}

@@ -1,0 +1,452 @@
+//! The IM step of one shard: commands in, rows and effects out.
+//!
+//! An [`ImShard`] stands beside the shard's `ShardView` and writes into the same batch, so that a
+//! message, its deduplication and the QoS 2 marker of its publication are on disk together. It is
+//! the single writer of its slots' rows. What it keeps in memory besides rows is what may be lost:
+//! cursor moves of the last second (ruling 21), receipts that wait to be merged, and when
+//! something is due.
+//!
+//! Deliberately not here: the rules, which live with their nouns (`conversation`, `user`,
+//! `group`, …) as methods of [`Work`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+use hoopoe_codec::ReasonCode;
+use hoopoe_store::kv::{Family, SharedKv, Span};
+use hoopoe_store::{PendingBatch, StoreError};
+
+use crate::command::{Asker, Command, Forward, User};
+use crate::conversation::receipts::Receipts;
+use crate::effect::{Answer, Effect, Pending};
+use crate::id::{ConvKey, ConvKind, MessageIds};
+use crate::keys;
+use crate::presence::work::Desk;
+use crate::refusal::{Fault, Refusal, Word};
+use crate::rows;
+use crate::service::Call;
+use crate::settings::ImSettings;
+use crate::sweep::Sweep;
+use crate::txn::{Rows, Txn};
+use crate::user::lazy::Lazy;
+use crate::user::seats::Seats;
+
+/// How long presence waits under load before it is asked again.
+const SHED_MS: u64 = 1_000;
+
+/// Something that is due at a time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Due {
+    /// A message burns.
+    Burn(ConvKey, u64),
+    /// A temporary group ends.
+    GroupEnd(ConvKey),
+}
+
+/// The IM step of one shard.
+#[derive(Debug)]
+pub struct ImShard {
+    shard: u16,
+    settings: ImSettings,
+    rows: Rows,
+    memory: Memory,
+}
+
+/// What a shard knows besides its rows.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) ids: MessageIds,
+    pub(crate) outbox_next: u64,
+    pub(crate) lazy: Lazy,
+    pub(crate) receipts: Receipts,
+    pub(crate) seats: Seats,
+    pub(crate) desk: Desk,
+    pub(crate) due: BTreeSet<(u64, Due)>,
+    pub(crate) sweep: Sweep,
+    /// Number of the next record of an operator's call; `None` before the first.
+    pub(crate) audit_next: Option<u64>,
+    /// Groups used lately that are big.
+    pub(crate) big: HashSet<ConvKey>,
+    /// Who is answered once an outbox entry has been applied (ruling 26).
+    pub(crate) waiting: HashMap<u64, (Asker, Answer)>,
+    /// Those of them that the present batch has added.
+    pub(crate) waiting_new: Vec<u64>,
+}
+
+/// Answers that wait for another shard.
+const MOST_WAITING: usize = 65_536;
+
+/// One command while it is applied: its view of the rows, and what the rules need besides.
+pub(crate) struct Work<'a> {
+    pub(crate) txn: Txn<'a>,
+    pub(crate) now_ms: u64,
+    pub(crate) settings: &'a ImSettings,
+    pub(crate) memory: &'a mut Memory,
+    shard: u16,
+    /// The answer waits until this outbox entry has been applied.
+    wait: Option<u64>,
+}
+
+impl ImShard {
+    /// Opens the step of a shard. Gives what earlier runs have left to be told to other shards.
+    /// `started_ms`: when the process started; the same for all its shards.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn open(
+        kv: SharedKv,
+        shard: u16,
+        shards: u16,
+        settings: ImSettings,
+        started_ms: u64,
+    ) -> Result<(ImShard, Vec<Effect>), StoreError> {
+        let outbox = read_outbox(&kv, shard)?;
+        let next = outbox.last().map_or(1, |(number, _)| number + 1);
+        let due = crate::due::load(&kv, shard, shards)?;
+        let desk = Desk::new(&settings, shard, shards, started_ms);
+        let sweep = Sweep::new(&settings, shard, shards, started_ms);
+        let step = ImShard {
+            shard,
+            settings,
+            rows: Rows::new(kv),
+            memory: Memory {
+                ids: MessageIds::new(shard as u8),
+                outbox_next: next,
+                lazy: Lazy::default(),
+                receipts: Receipts::default(),
+                seats: Seats::default(),
+                desk,
+                due,
+                sweep,
+                audit_next: None,
+                big: HashSet::default(),
+                waiting: HashMap::default(),
+                waiting_new: Vec::new(),
+            },
+        };
+        let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
+            outbox: Some(number),
+            forward: Box::new(forward),
+        });
+        Ok((step, effects.collect()))
+    }
+
+    /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before.
+    pub fn apply(
+        &mut self,
+        now_ms: u64,
+        command: Command,
+        is_new: bool,
+        batch: &mut PendingBatch,
+        pending: &mut Pending,
+    ) {
+        let (asker, mut work) = (asker_of(&command), self.work(now_ms, batch));
+        let forwarded = match &command {
+            Command::Forward { outbox, .. } => *outbox,
+            _ => None,
+        };
+        let answer = match work.command(command, is_new) {
+            Ok(Some(answer)) if let Some(number) = work.wait => {
+                let asker = asker.unwrap_or(Asker::Nobody);
+                work.memory.waiting.insert(number, (asker, answer));
+                work.memory.waiting_new.push(number);
+                work.txn.finish(pending);
+                pending.wait(asker);
+                None
+            }
+            Ok(answer) => {
+                if let Some((shard, outbox)) = forwarded {
+                    work.txn.effect(Effect::ForwardDone { shard, outbox });
+                }
+                work.txn.finish(pending);
+                answer
+            }
+            Err(Fault::Refused(refusal)) => {
+                if let Some((shard, outbox)) = forwarded {
+                    pending.push(Effect::ForwardDone { shard, outbox });
+                }
+                Some(Answer::Refused(refusal))
+            }
+            Err(Fault::Store(error)) => {
+                tracing::error!(%error, "rows of the IM profile cannot be read");
+                Some(Answer::Refused(Refusal::not_writable()))
+            }
+        };
+        if let (Some(asker), Some(answer)) = (asker, answer) {
+            pending.push(Effect::Answer { asker, answer });
+        }
+    }
+
+    /// Whether a user's device may be let in (ruling 36).
+    ///
+    /// # Errors
+    /// The reason code of the CONNACK.
+    pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+        self.memory.seats.admit(now_ms, &self.settings, user, client)
+    }
+
+    /// Answers a command while nothing can be written (ruling 12). Calls that only read are
+    /// carried out.
+    pub fn refuse(&mut self, command: Command, pending: &mut Pending) {
+        match command {
+            Command::Read(call) => pending.push(Effect::Read(call)),
+            Command::Connected(device) => pending.push(Effect::Login(device)),
+            Command::Progress(progress) => self.memory.lazy.progress(0, &progress),
+            command => {
+                if let Some(asker) = asker_of(&command) {
+                    let answer = Answer::Refused(Refusal::not_writable());
+                    pending.push(Effect::Answer { asker, answer });
+                }
+            }
+        }
+    }
+
+    /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
+    /// (ruling 35).
+    pub fn is_attended(&self, user: &crate::command::User) -> bool {
+        self.memory.seats.is_attended(user)
+    }
+
+    /// When [`on_tick`](Self::on_tick) has something to do, in ms since the epoch.
+    pub fn next_timeout(&self) -> Option<u64> {
+        let memory = &self.memory;
+        let due = memory.due.first().map(|(at, _)| *at);
+        let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
+        let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
+        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
+    }
+
+    /// Whether presence wants to tell watchers something.
+    pub fn wants_to_tell(&self, now_ms: u64) -> bool {
+        self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    pub fn shed(&mut self, now_ms: u64) {
+        self.memory.desk.people.defer(now_ms + SHED_MS);
+    }
+
+    /// Does what is due.
+    pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
+        if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
+        }
+        if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.send_receipts());
+        }
+        if self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tell_presence());
+        }
+        if self.memory.sweep.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.sweep());
+        }
+        while let Some((at, due)) = self.memory.due.first().cloned() {
+            if at > now_ms {
+                break;
+            }
+            self.memory.due.pop_first();
+            self.step(now_ms, batch, pending, |work| work.fall_due(due));
+        }
+    }
+
+    /// Writes what is lazy, for a clean stop.
+    pub fn finish(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
+        self.step(now_ms, batch, pending, |work| {
+            work.stop_presence();
+            work.flush_cursors(None)
+        });
+    }
+
+    fn step(
+        &mut self,
+        now_ms: u64,
+        batch: &mut PendingBatch,
+        pending: &mut Pending,
+        run: impl FnOnce(&mut Work<'_>) -> Result<(), Fault>,
+    ) {
+        let mut work = self.work(now_ms, batch);
+        match run(&mut work) {
+            Ok(()) => work.txn.finish(pending),
+            Err(Fault::Refused(refusal)) => tracing::debug!(?refusal, "not carried out"),
+            Err(Fault::Store(error)) => tracing::error!(%error, "rows cannot be read"),
+        }
+    }
+
+    fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
+        let ImShard { shard, settings, rows, memory } = self;
+        Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard, wait: None }
+    }
+
+    /// Whether the conversation of an entry that was just stored is a big one, whose deliveries
+    /// may be merged (the profile, section 7).
+    pub fn is_big(&self, conv: &ConvKey) -> bool {
+        match conv.kind() {
+            ConvKind::User => false,
+            ConvKind::Group => self.memory.big.contains(conv),
+            ConvKind::Channel => true,
+        }
+    }
+
+    /// The batch is committed.
+    pub fn committed(&mut self) {
+        self.memory.waiting_new.clear();
+        self.rows.committed();
+    }
+
+    /// The batch is lost: everything is read again.
+    pub fn forget(&mut self) {
+        for number in std::mem::take(&mut self.memory.waiting_new) {
+            self.memory.waiting.remove(&number);
+        }
+        self.memory.desk.people.lost();
+        self.rows.forget();
+    }
+}
+
+/// Who waits for the answer that applying a command gives; calls that read are answered later.
+fn asker_of(command: &Command) -> Option<Asker> {
+    match command {
+        Command::Send(send) => Some(send.asker),
+        Command::Operate(operate) => Some(operate.asker),
+        Command::Signal(signal) => Some(signal.asker),
+        Command::MoveCursor(cursor) => Some(cursor.asker),
+        Command::SetShow(set) => Some(set.asker),
+        Command::Pushed(pushed) => Some(pushed.asker),
+        Command::Call(call) => Some(call.asker),
+        Command::KeepRoom(keep) => Some(keep.asker),
+        Command::Account(account) => Some(account.asker),
+        Command::Audit { asker, .. } => Some(*asker),
+        _ => None,
+    }
+}
+
+fn read_outbox(kv: &SharedKv, shard: u16) -> Result<Vec<(u64, Forward)>, StoreError> {
+    let prefix = keys::outbox_prefix(shard);
+    let mut end = prefix.clone();
+    end.extend_from_slice(&[0xff; 9]);
+    let (mut outbox, mut fault) = (Vec::new(), None);
+    kv.scan(Family::Im, Span::half_open(&prefix, &end), &mut |key, row| {
+        match crate::txn::read_json(key, row) {
+            Ok(forward) => outbox.push((keys::seq_of(key), forward)),
+            Err(error) => fault = Some(error),
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    fault.map_or(Ok(outbox), Err)
+}
+
+impl Work<'_> {
+    fn command(&mut self, command: Command, is_new: bool) -> Result<Option<Answer>, Fault> {
+        match command {
+            Command::Send(send) => self.send(&send, is_new).map(Some),
+            Command::Operate(operate) => self.operate(&operate, is_new).map(Some),
+            Command::Signal(signal) => self.signal(signal).map(Some),
+            Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),
+            Command::Progress(progress) => self.progress(&progress).map(|()| None),
+            Command::Connected(device) => self.connected(&device).map(|()| None),
+            Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
+            Command::Attention { user, location, background } => {
+                // What its devices have acknowledged before is known first.
+                self.flush_cursors(Some(&user))?;
+                let before = self.memory.seats.is_attended(&user);
+                self.memory.seats.attend(&user, location, background);
+                self.tell_attended(&user, before);
+                Ok(None)
+            }
+            Command::SetShow(set) => self.set_show(&set).map(Some),
+            Command::Pushed(pushed) => self.pushed(&pushed).map(Some),
+            Command::Call(call) => self.call(&call).map(Some),
+            Command::Read(call) => {
+                self.flush_cursors(Some(&call.caller.user))?;
+                self.txn.effect(Effect::Read(call));
+                Ok(None)
+            }
+            Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
+            Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
+            Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
+            Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
+            Command::ForwardDone { outbox } => {
+                let key = keys::outbox(self.shard, outbox);
+                self.txn.delete(Family::Im, &key);
+                if let Some((asker, answer)) = self.memory.waiting.remove(&outbox) {
+                    self.txn.effect(Effect::Answer { asker, answer });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A service call that writes.
+    fn call(&mut self, call: &Call) -> Result<Answer, Fault> {
+        crate::service::perform(self, call).map(Answer::Value)
+    }
+
+    fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
+        match forward {
+            Forward::Listed(listed) => self.listed(&listed),
+            Forward::Mentioned { tenant, user, conv, seq } => {
+                let wire = conv.wire(&user);
+                let key = keys::mention(&tenant, &user, &wire, seq);
+                self.txn.put(Family::Im, &key, vec![rows::VERSION]);
+                Ok(())
+            }
+            Forward::OwnSend { tenant, user, conv, seq, count } => {
+                let user = crate::command::User { tenant, id: user };
+                self.memory.lazy.own_send(self.now_ms, user, conv, seq, count);
+                Ok(())
+            }
+            Forward::Cursors { conv, user, recv, read } => {
+                self.cursors_moved(&conv, &user, recv, read)
+            }
+            Forward::Pair { conv, user, blocks, friends } => {
+                self.pair_changed(&conv, &user, blocks, friends)
+            }
+            Forward::Roster(step) => self.roster_step(&step),
+            Forward::Watch(step) => self.watch_step(&step),
+        }
+    }
+
+    fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
+        match due {
+            Due::Burn(conv, seq) => self.burn(&conv, seq),
+            Due::GroupEnd(conv) => self.group_ended(&conv),
+        }
+    }
+
+    /// Owes another shard something, until that shard has applied it.
+    pub(crate) fn forward(&mut self, forward: Forward) {
+        let number = self.memory.outbox_next;
+        self.memory.outbox_next += 1;
+        self.txn.put_json(&keys::outbox(self.shard, number), &forward);
+        let forward = Box::new(forward);
+        self.txn.effect(Effect::Forward { outbox: Some(number), forward });
+    }
+
+    /// Owes another shard something, and answers the present call only when that shard has
+    /// applied it (ruling 26).
+    pub(crate) fn forward_and_wait(&mut self, forward: Forward) -> Result<(), Fault> {
+        if self.memory.waiting.len() >= MOST_WAITING {
+            let text = "too many calls wait for other shards";
+            return Err(Refusal::new(Word::Unavailable, text).into());
+        }
+        self.wait = Some(self.memory.outbox_next);
+        self.forward(forward);
+        Ok(())
+    }
+
+    /// Tells another shard something that may be lost in a crash.
+    pub(crate) fn tell(&mut self, forward: Forward) {
+        self.txn.effect(Effect::Forward { outbox: None, forward: Box::new(forward) });
+    }
+
+    /// Tells all connected devices of a user.
+    pub(crate) fn notice(
+        &mut self,
+        user: crate::command::User,
+        topic: String,
+        payload: impl Into<bytes::Bytes>,
+    ) {
+        self.txn.effect(Effect::Notice { user, topic, payload: payload.into() });
+    }
+}

@@ -1,0 +1,81 @@
+//! Cursor moves that are written at most a second late (ruling 21): what devices acknowledge, and
+//! a sender's own messages. Losing the last second repeats deliveries; it loses nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::command::{DeviceMove, Progress, User};
+use crate::id::ConvKey;
+
+/// How old a move gets before it is written.
+pub const LAZY_MS: u64 = 1_000;
+
+/// Moves of one user in one conversation.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Moves {
+    /// Received by a device.
+    pub(crate) recv: u64,
+    /// The user's own last message, with the countable messages up to it.
+    pub(crate) own: Option<(u64, u64)>,
+    /// Cursors of stored devices.
+    pub(crate) devices: BTreeMap<Arc<str>, u64>,
+}
+
+/// Moves of the users of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Lazy {
+    moves: BTreeMap<(User, ConvKey), Moves>,
+    since_ms: Option<u64>,
+}
+
+impl Lazy {
+    pub(crate) fn next_timeout(&self) -> Option<u64> {
+        self.since_ms.map(|since| since + LAZY_MS)
+    }
+
+    fn of(&mut self, now_ms: u64, user: User, conv: ConvKey) -> &mut Moves {
+        self.since_ms.get_or_insert(now_ms);
+        self.moves.entry((user, conv)).or_default()
+    }
+
+    /// The user has sent a message.
+    pub(crate) fn own_send(
+        &mut self,
+        now_ms: u64,
+        user: User,
+        conv: ConvKey,
+        seq: u64,
+        count: u64,
+    ) {
+        let moves = self.of(now_ms, user, conv);
+        moves.own = moves.own.max(Some((seq, count)));
+    }
+
+    /// A device has acknowledged.
+    pub(crate) fn progress(&mut self, now_ms: u64, progress: &Progress) {
+        for DeviceMove { conv, cursor, recv } in &progress.moves {
+            let moves = self.of(now_ms, progress.user.clone(), conv.clone());
+            moves.recv = moves.recv.max(*recv);
+            if progress.stored {
+                let device = moves.devices.entry(progress.client.clone()).or_default();
+                *device = (*device).max(*cursor);
+            }
+        }
+    }
+
+    /// Takes out the moves of one user, or all.
+    pub(crate) fn take(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
+        let Some(user) = only else {
+            self.since_ms = None;
+            return std::mem::take(&mut self.moves).into_iter().collect();
+        };
+        let keys = self.moves.range((user.clone(), ConvKey::least())..);
+        let keys: Vec<_> =
+            keys.map(|(key, _)| key.clone()).take_while(|(of, _)| of == user).collect();
+        let taken = keys.into_iter().filter_map(|key| self.moves.remove_entry(&key)).collect();
+        if self.moves.is_empty() {
+            self.since_ms = None;
+        }
+        taken
+    }
+}

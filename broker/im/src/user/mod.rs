@@ -1,0 +1,12 @@
+//! A user's own state: the conversation list with its cursors, and the user's devices. Owned by
+//! the user's shard.
+
+pub mod account;
+pub mod device;
+mod export;
+pub mod lazy;
+pub mod list;
+pub mod pace;
+pub(crate) mod seats;
+pub mod services;
+pub mod token;

@@ -1,0 +1,257 @@
+//! Stored entries on their way to devices of this worker: live when it is their turn, by pages
+//! when the device is behind (ruling 7).
+
+use std::sync::Arc;
+
+use hoopoe_codec::{QoS, Version};
+use hoopoe_core::{Location, Publication};
+use hoopoe_im::device::{Gap, Live};
+use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
+use hoopoe_im::envelope::delivery;
+use smallvec::SmallVec;
+
+use super::ImDevice;
+use crate::connection::Connection;
+use crate::connection::session::{Origin, Outgoing};
+use crate::connection::worker::Worker;
+use crate::im::{ImRead, system_publication};
+use crate::shard::ReadJob;
+
+/// Entries per page.
+const PAGE_ENTRIES: u64 = 128;
+
+/// Version, one who gets it, and the publication.
+type Form = (Version, Arc<str>, Arc<Publication>);
+
+/// The encodings of one entry for those who get it: by version and by who it is for. Groups have
+/// one for the sender's devices and one for all others.
+#[derive(Default)]
+struct Forms {
+    made: SmallVec<[Form; 4]>,
+}
+
+impl Forms {
+    fn of(&mut self, entry: &Entry, me: &Arc<str>, version: Version) -> Arc<Publication> {
+        let same = |other: &Arc<str>| {
+            *other == *me
+                || (entry.conv.pair_users().is_none()
+                    && (*other == entry.from) == (*me == entry.from))
+        };
+        let made = self.made.iter().find(|(of, other, _)| *of == version && same(other));
+        if let Some((_, _, publication)) = made {
+            return publication.clone();
+        }
+        let publication = Arc::new(delivery(entry, me, version));
+        self.made.push((version, me.clone(), publication.clone()));
+        publication
+    }
+}
+
+impl Worker {
+    /// A committed entry for devices connected here.
+    pub(super) fn im_live(&mut self, entry: &Arc<Entry>, receivers: &[Location]) {
+        let mut forms = Forms::default();
+        for location in receivers {
+            self.im_live_to(*location, entry, &mut forms);
+        }
+    }
+
+    fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, forms: &mut Forms) {
+        let device = self.connection(location).and_then(Connection::session);
+        if let Some(im) = device.and_then(|session| session.im.as_mut()) {
+            im.forget_body(entry);
+        }
+        if self.im_hold(location, entry) {
+            return;
+        }
+        let Some(connection) = self.connection(location) else { return };
+        let full = connection.is_full();
+        let Some(session) = connection.session() else { return };
+        let room = !full && session.backlog.is_empty() && session.window.room() > 0;
+        let client = session.key.client.clone();
+        let Some(im) = &mut session.im else { return };
+        let room = room && im.page.is_empty();
+        match im.step.live(&entry.conv, entry.seq, room, im.is_own(entry, &client)) {
+            Live::Send { stream } => self.im_send(location, stream, entry, forms),
+            Live::Nothing => {
+                if room {
+                    self.im_read_on(location);
+                }
+            }
+        }
+    }
+
+    /// Sends one entry, for which there is room.
+    fn im_send(&mut self, location: Location, stream: u32, entry: &Arc<Entry>, forms: &mut Forms) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let version = session.version;
+        let Some(im) = &mut session.im else { return };
+        let publication = forms.of(entry, &im.user.id, version);
+        let (qos, identifiers) = im.terms(publication.topic(), QoS::AtLeastOnce);
+        let origin = Origin::Im { stream, seq: entry.seq };
+        let id = match qos {
+            QoS::AtMostOnce => None,
+            qos => session.window.push(qos, origin),
+        };
+        let outgoing = Outgoing {
+            publication,
+            qos,
+            retain: false,
+            identifiers,
+            origin,
+            dup: false,
+            again: None,
+        };
+        self.send_outgoing(location, &outgoing, id);
+        if qos == QoS::AtMostOnce {
+            // The cursor moves with the bytes, `recv` only by `cur` (ruling 28).
+            self.im_acknowledged(location, stream, entry.seq, false);
+        }
+    }
+
+    /// An entry is acknowledged, or counts as such.
+    pub(in crate::connection) fn im_acknowledged(
+        &mut self,
+        location: Location,
+        stream: u32,
+        seq: u64,
+        received: bool,
+    ) {
+        if let Some(session) = self.connection(location).and_then(Connection::session)
+            && let Some(im) = &mut session.im
+        {
+            im.step.acknowledged(stream, seq, received);
+        }
+        self.im_note_moved(location);
+    }
+
+    /// An entry that is larger than the client takes becomes a gap of one (ruling 23).
+    pub(in crate::connection) fn im_skipped(&mut self, location: Location, stream: u32, seq: u64) {
+        let device = self.connection(location).and_then(Connection::session);
+        let Some(im) = device.and_then(|session| session.im.as_ref()) else { return };
+        if let Some(conv) = im.step.conversation(stream) {
+            let gap = Gap { conv: conv.clone(), from: seq, to: seq };
+            self.im_gaps(location, vec![gap]);
+        }
+    }
+
+    /// Entries that a device asked for.
+    pub(super) fn im_page(
+        &mut self,
+        location: Location,
+        stream: u32,
+        range: (u64, u64),
+        entries: Vec<Arc<Entry>>,
+    ) {
+        let (from, through) = range;
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let client = session.key.client.clone();
+        let Some(im) = &mut session.im else { return };
+        im.step.read(through);
+        // What retention has taken is named.
+        let first = entries.first().map_or(through + 1, |entry| entry.seq);
+        let conv = im.step.conversation(stream).cloned();
+        let gap = conv.filter(|_| first > from).map(|conv| Gap { conv, from, to: first - 1 });
+        if gap.is_some() {
+            im.step.pass_lost(stream, from, first - 1);
+        }
+        for entry in entries {
+            if im.is_own(&entry, &client) {
+                im.step.pass(stream, entry.seq);
+            } else {
+                im.page.push_back((stream, entry));
+            }
+        }
+        self.im_gaps(location, gap.into_iter().collect());
+        self.im_note_moved(location);
+        self.im_read_on(location);
+    }
+
+    /// Sends what has been read, as far as there is room, and asks for more.
+    pub(in crate::connection) fn im_read_on(&mut self, location: Location) {
+        loop {
+            let Some(connection) = self.connection(location) else { return };
+            if connection.is_full() {
+                return;
+            }
+            let Some(session) = connection.session() else { return };
+            let room = session.backlog.is_empty() && session.window.room() > 0;
+            let Some(im) = &mut session.im else { return };
+            if im.page.is_empty() {
+                break;
+            }
+            if !room {
+                return;
+            }
+            let Some((stream, entry)) = im.page.pop_front() else { return };
+            self.im_send(location, stream, &entry, &mut Forms::default());
+        }
+        let device = self.connection(location).and_then(Connection::session);
+        let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
+        if let Some(read) = im.step.next_read(PAGE_ENTRIES) {
+            let user = im.user.id.clone();
+            let hoopoe_im::device::Read { stream, conv, from, to } = read;
+            let job = ImRead::Entries { location, stream, user, conv, from, to };
+            self.turn.to_readers.push(ReadJob::Im(job));
+        }
+    }
+
+    /// A QoS 0 publication of the profile to one device.
+    pub(in crate::connection) fn im_notice(
+        &mut self,
+        location: Location,
+        topic: &str,
+        payload: &[u8],
+    ) {
+        let publication = Arc::new(system_publication(topic, payload));
+        let outgoing = Outgoing {
+            publication,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            identifiers: SmallVec::new(),
+            origin: Origin::Transient,
+            dup: false,
+            again: None,
+        };
+        self.send_or_wait(location, outgoing);
+    }
+}
+
+impl ImDevice {
+    /// True for an entry that this very device has sent: it never gets it back (ruling 30).
+    pub(super) fn is_own(&self, entry: &Entry, client: &str) -> bool {
+        *entry.device == *client && entry.from == self.user.id
+    }
+
+    /// A recall or a burning reaches what has been read and not sent (ruling 24).
+    fn forget_body(&mut self, event: &Entry) {
+        let reason = match event.kind {
+            EntryKind::Recall => VOID_RECALLED,
+            EntryKind::Burn => VOID_BURNT,
+            _ => return,
+        };
+        for (_, waiting) in &mut self.page {
+            if waiting.seq == event.reference && waiting.conv == event.conv {
+                *waiting = Arc::new(waiting.voided(reason));
+            }
+        }
+    }
+
+    /// On which terms the device gets a topic of its inbox: `usual`, unless filters of its own
+    /// cover the topic (ruling 28).
+    pub(super) fn terms(&self, topic: &str, usual: QoS) -> (QoS, SmallVec<[u32; 1]>) {
+        let mut identifiers = SmallVec::new();
+        let mut qos = None;
+        for own in &self.filters {
+            if hoopoe_codec::topic_matches(&own.filter, topic) {
+                qos = qos.max(Some(own.options.qos));
+                identifiers.extend((own.identifier != 0).then_some(own.identifier));
+            }
+        }
+        (qos.unwrap_or(usual), identifiers)
+    }
+}

@@ -1,0 +1,85 @@
+//! A connection as a device of an IM user: what it publishes below `im/`, and what it gets.
+//!
+//! The rules are steps of `hoopoe-im`; here they are fed with packets and letters. Stored entries
+//! pass through the session's window like any message, by (stream, seq): what waits for room is a
+//! position in the device's step, never bytes.
+
+mod attach;
+mod deliver;
+mod presence;
+mod publish;
+mod service;
+mod subscribe;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use hoopoe_codec::{SubscribeOptions, Version};
+use hoopoe_im::User;
+use hoopoe_im::device::Device;
+use hoopoe_im::entry::Entry;
+use hoopoe_im::id::is_id;
+
+pub use publish::ImOwed;
+use service::Waiting;
+
+use super::room::Memberships;
+use crate::access::Identity;
+
+/// A connected device.
+#[derive(Debug)]
+pub struct ImDevice {
+    /// Whose it is.
+    pub user: User,
+    /// How far it has come in each conversation.
+    step: Device,
+    /// Entries that have been read and wait for room, by stream.
+    page: VecDeque<(u32, Arc<Entry>)>,
+    /// Its own filters below `im/me/`.
+    filters: Vec<InboxFilter>,
+    /// Service calls that have not been answered, by the token of their acknowledgement.
+    calls: HashMap<u64, Waiting>,
+    /// Its cursors have moved since the last report.
+    moved: bool,
+    /// Live rooms it is in.
+    pub rooms: Memberships,
+}
+
+/// A filter below `im/me/` that the client has subscribed to itself (ruling 28).
+#[derive(Debug)]
+struct InboxFilter {
+    filter: Box<str>,
+    options: SubscribeOptions,
+    identifier: u32,
+}
+
+impl ImDevice {
+    /// The client has acknowledged an entry.
+    pub fn acknowledged(&mut self, stream: u32, seq: u64) {
+        self.step.acknowledged(stream, seq, true);
+    }
+
+    fn new(user: User) -> ImDevice {
+        ImDevice {
+            user,
+            step: Device::new(),
+            page: VecDeque::new(),
+            filters: Vec::new(),
+            calls: HashMap::default(),
+            moved: false,
+            rooms: Memberships::default(),
+        }
+    }
+}
+
+/// Whether a client is a device of an IM user (ruling 19).
+pub fn is_im_user(identity: &Identity, client: &str, listener_offers_im: bool) -> bool {
+    listener_offers_im && is_id(&identity.user) && is_id(client) && is_id(&identity.tenant)
+}
+
+/// Whether the answer to a publication is told by `sent` and `err` instead of by the
+/// acknowledgement's properties.
+fn told_by_notice(version: Version, problem_information: bool) -> bool {
+    version == Version::V311 || !problem_information
+}

@@ -1,0 +1,294 @@
+//! Carrying out what a shard's IM step has made happen: letters to workers, work for readers,
+//! commands to other shards.
+
+use std::sync::Arc;
+
+use hoopoe_codec::QoS;
+use hoopoe_core::{Location, PublicationParts};
+use hoopoe_im::command::{Forward, SendSignal};
+use hoopoe_im::effect::Effect;
+use hoopoe_im::id::{ConvKind, conv_topic, inbox_topic};
+use hoopoe_im::{Answer, Asker, Command, User};
+use smallvec::SmallVec;
+
+use super::{ImMail, ImRead, Reply};
+use crate::connection::Env;
+use crate::fabric::{Delivery, Mail, Terms, TransientReceiver};
+use crate::shard::ReadJob;
+
+/// The devices reachable under topics, by worker; each once.
+pub(super) fn by_worker(env: &Env, topics: &[&str]) -> Vec<(usize, Arc<[Location]>)> {
+    let mut found: Vec<Location> = Vec::new();
+    for topic in topics {
+        env.im.reach.matches(topic, |_, location| found.push(*location));
+    }
+    if topics.len() > 1 {
+        found.sort_by_key(|location| location.to_bits());
+        found.dedup();
+    }
+    let mut workers: Vec<(usize, Vec<Location>)> = Vec::new();
+    for location in found {
+        let worker = location.worker();
+        match workers.iter_mut().find(|(at, _)| *at == worker) {
+            Some((_, list)) => list.push(location),
+            None => workers.push((worker, vec![location])),
+        }
+    }
+    workers.into_iter().map(|(worker, list)| (worker, list.into())).collect()
+}
+
+/// Carries effects out for one shard.
+pub struct ImEffects {
+    shard: u16,
+    env: Arc<Env>,
+    mail: Vec<Vec<Mail>>,
+}
+
+impl ImEffects {
+    /// For the shard of that number.
+    pub fn new(shard: usize, env: Arc<Env>) -> ImEffects {
+        let mail = env.fabric.workers.iter().map(|_| Vec::new()).collect();
+        ImEffects { shard: shard as u16, env, mail }
+    }
+
+    /// Carries out what a commit released.
+    pub fn release(&mut self, effects: Vec<Effect>) {
+        let mut jobs = Vec::new();
+        for effect in effects {
+            self.carry_out(effect, &mut jobs);
+        }
+        for (mailbox, letters) in self.env.fabric.workers.iter().zip(&mut self.mail) {
+            mailbox.put_all(letters);
+        }
+        self.env.fabric.readers.put_all(&mut jobs);
+    }
+
+    fn carry_out(&mut self, effect: Effect, jobs: &mut Vec<ReadJob>) {
+        match effect {
+            Effect::Answer { asker, answer } => self.answer(asker, answer),
+            Effect::Entry(entry) => {
+                let topics: SmallVec<[String; 2]> = match entry.conv.pair_users() {
+                    Some((low, high)) if low == high => {
+                        [inbox_topic(entry.conv.tenant(), low)].into_iter().collect()
+                    }
+                    Some((low, high)) => {
+                        let tenant = entry.conv.tenant();
+                        [inbox_topic(tenant, low), inbox_topic(tenant, high)].into_iter().collect()
+                    }
+                    None => [conv_topic(&entry.conv)].into_iter().collect(),
+                };
+                let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
+                self.entry(&topics, &entry);
+                if let Some(push) = self.env.im.push() {
+                    push.entry(&entry);
+                }
+            }
+            Effect::EntryFor { user, entry } => {
+                self.entry(&[&inbox_topic(entry.conv.tenant(), &user)], &entry);
+            }
+            Effect::Signal(signal) => self.signal(&signal),
+            Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
+            Effect::Listed { user, conv, row } => {
+                let row = Box::new(row);
+                if conv.kind() != ConvKind::User {
+                    self.listen(&user, &conv_topic(&conv), row.is_current());
+                    if let Some(push) = self.env.im.push() {
+                        push.listed(&conv);
+                    }
+                }
+                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row }));
+            }
+            Effect::Skip { user, conv, through } => {
+                for (worker, receivers) in self.inbox(&user) {
+                    let conv = conv.clone();
+                    self.mail[worker].push(Mail::Im(ImMail::Skip { receivers, conv, through }));
+                }
+            }
+            Effect::Forward { outbox, forward } => {
+                if let Forward::Listed(listed) = &*forward
+                    && listed.intervals.last().is_some_and(|interval| interval.until.is_some())
+                {
+                    // Who is no member any more hears nothing live from this commit on; what is
+                    // before it is read by cursor.
+                    let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
+                    self.listen(&user, &conv_topic(&listed.conv), false);
+                }
+                let slot = forward.slot();
+                let outbox = outbox.map(|number| (self.shard, number));
+                let fabric = &self.env.fabric;
+                let command = Command::Forward { outbox, forward };
+                fabric.shards[fabric.shard_of(slot)].put(command.into());
+            }
+            Effect::ForwardDone { shard, outbox } => {
+                let done = Command::ForwardDone { outbox };
+                self.env.fabric.shards[usize::from(shard)].put(done.into());
+            }
+            Effect::Attended { user, attended } => {
+                if let Some(push) = self.env.im.push() {
+                    push.attended(user, attended);
+                }
+            }
+            Effect::PushToken { user, takes, attended } => {
+                if let Some(push) = self.env.im.push() {
+                    push.token(user, takes, attended);
+                }
+            }
+            Effect::Swept { entries, bytes } => self.env.im.space.swept(entries, bytes),
+            Effect::Walked { alive_bytes } => self.env.im.space.walked(self.shard, alive_bytes),
+            Effect::Token { hash, owner: Some(owner) } => {
+                self.env.access.tokens().put(hash, owner);
+            }
+            Effect::Token { hash, owner: None } => {
+                if self.env.access.tokens().remove(&hash) {
+                    self.env.access.logins_changed();
+                }
+            }
+            Effect::Account { user, account } => {
+                self.env.access.accounts().put(user, account);
+                self.env.access.logins_changed();
+            }
+            Effect::Read(call) => jobs.push(ReadJob::Im(ImRead::Call(call))),
+            Effect::Login(device) => jobs.push(ReadJob::Im(ImRead::Login(device))),
+            Effect::Kick { user, client, reason, notice } => {
+                for (worker, receivers) in self.inbox(&user) {
+                    let (client, notice) = (client.clone(), notice.clone());
+                    self.mail[worker].push(Mail::Im(ImMail::Kick {
+                        receivers,
+                        client,
+                        reason,
+                        notice,
+                    }));
+                }
+            }
+        }
+    }
+
+    fn inbox(&self, user: &User) -> Vec<(usize, Arc<[Location]>)> {
+        by_worker(&self.env, &[&inbox_topic(&user.tenant, &user.id)])
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        match asker {
+            Asker::Nobody => {}
+            Asker::Connection(reply) => {
+                let mail = Mail::Im(ImMail::Answer { reply, answer });
+                self.mail[reply.location.worker()].push(mail);
+            }
+            Asker::Http(number) => self.env.im.answer_http(number, Reply::Answer(answer)),
+        }
+    }
+
+    fn entry(&mut self, topics: &[&str], entry: &Arc<hoopoe_im::entry::Entry>) {
+        for (worker, receivers) in by_worker(&self.env, topics) {
+            let entry = entry.clone();
+            self.mail[worker].push(Mail::Im(ImMail::Entry { entry, receivers }));
+        }
+    }
+
+    /// A plain QoS 0 publication to all devices of a user.
+    fn notice(&mut self, user: &User, topic: &str, payload: &[u8]) {
+        let workers = self.inbox(user);
+        if workers.is_empty() {
+            return;
+        }
+        let publication = Arc::new(system_publication(topic, payload));
+        for (worker, receivers) in workers {
+            let delivery = Delivery {
+                publication: publication.clone(),
+                receivers: receivers.iter().map(|at| at_most_once(*at)).collect(),
+                publisher: 0,
+            };
+            self.mail[worker].push(Mail::Deliver(delivery));
+        }
+    }
+
+    /// A signal goes to the other user's devices, or to the group's but for the sender's.
+    fn signal(&mut self, signal: &SendSignal) {
+        let SendSignal { conv, from, location, kind, properties, payload, .. } = signal;
+        let (name, topic) = match conv.pair_users() {
+            Some(_) => {
+                let peer = conv.peer_of(&from.id);
+                (format!("u/{}", from.id), inbox_topic(conv.tenant(), peer))
+            }
+            None => (format!("g/{}", conv.id()), conv_topic(conv)),
+        };
+        let workers = by_worker(&self.env, &[&topic]);
+        if workers.is_empty() {
+            return;
+        }
+        let topic = format!("im/me/sig/{name}/{}/{kind}", from.id);
+        let parts = PublicationParts {
+            topic: &topic,
+            properties,
+            payload,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at_ms: None,
+        };
+        let publication = Arc::new(parts.to_publication());
+        for (worker, receivers) in workers {
+            let others = receivers.iter().filter(|at| *at != location);
+            let delivery = Delivery {
+                publication: publication.clone(),
+                receivers: others.map(|at| at_most_once(*at)).collect(),
+                publisher: 0,
+            };
+            self.mail[worker].push(Mail::Deliver(delivery));
+        }
+    }
+
+    /// The user's devices listen to a group or channel, or no longer.
+    fn listen(&self, user: &User, topic: &str, listens: bool) {
+        for (_, receivers) in self.inbox(user) {
+            for location in receivers.iter() {
+                if listens {
+                    self.env.im.reach.insert(topic, location.to_bits(), *location);
+                } else {
+                    self.env.im.reach.remove(topic, location.to_bits());
+                }
+            }
+        }
+    }
+
+    /// Nobody must wait for what may or may not have happened (ruling 12).
+    pub fn lose(&mut self, askers: Vec<Asker>) {
+        for asker in askers {
+            match asker {
+                Asker::Nobody => {}
+                Asker::Connection(reply) => {
+                    let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                    let mail = Mail::TakenOver { location: reply.location, reason };
+                    self.mail[reply.location.worker()].push(mail);
+                }
+                // Dropping the sender tells the waiting request.
+                Asker::Http(number) => self.env.im.forget_http(number),
+            }
+        }
+    }
+}
+
+/// A publication of the profile itself.
+pub fn system_publication(topic: &str, payload: &[u8]) -> hoopoe_core::Publication {
+    PublicationParts {
+        topic,
+        properties: &[],
+        payload,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        expires_at_ms: None,
+    }
+    .to_publication()
+}
+
+fn at_most_once(location: Location) -> TransientReceiver {
+    TransientReceiver {
+        location,
+        subscriber: location.to_bits(),
+        terms: Terms {
+            qos: QoS::AtMostOnce,
+            retain_as_published: false,
+            identifiers: SmallVec::new(),
+        },
+        own: None,
+    }
+}

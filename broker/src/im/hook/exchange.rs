@@ -1,0 +1,320 @@
+//! Asking the service: one HTTP request after another over a connection that is kept, each with
+//! its time.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// Bytes of an answer, head and body each.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Characters of a refusal's text.
+const MESSAGE_CHARS_MAX: usize = 256;
+
+/// What the service says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// The message may pass.
+    Allowed,
+    /// It may not, and why.
+    Refused(String),
+}
+
+/// The answer's body.
+#[derive(Deserialize)]
+struct Judged {
+    allow: bool,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// The service.
+pub(in crate::im) struct Service {
+    host: String,
+    head: String,
+    timeout: Duration,
+    open: Option<BufReader<TcpStream>>,
+}
+
+impl Service {
+    /// At an `http://host[:port][/path]`, which the settings have checked.
+    pub(in crate::im) fn new(url: &str, token: Option<String>, timeout: Duration) -> Service {
+        let rest = url.strip_prefix("http://").unwrap_or(url);
+        let (host, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let mut head =
+            format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n");
+        if let Some(token) = token {
+            head.push_str(&format!("authorization: Bearer {token}\r\n"));
+        }
+        let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        let host = if has_port { host.to_owned() } else { format!("{host}:80") };
+        Service { host, head, timeout, open: None }
+    }
+
+    /// Asks, once more over a new connection if the one that was kept has gone.
+    pub(super) fn ask(&mut self, question: &str) -> io::Result<Verdict> {
+        let (status, answer) = self.post("", question)?;
+        if status != 200 {
+            return Err(invalid(format!("the service answered with status {status}")));
+        }
+        let judged: Judged = serde_json::from_slice(&answer).map_err(invalid)?;
+        let message = judged.message.unwrap_or_else(|| "refused by the content hook".to_owned());
+        let message = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX);
+        Ok(if judged.allow { Verdict::Allowed } else { Verdict::Refused(message.collect()) })
+    }
+
+    /// Posts a body, with more header lines (each ended by CR LF); gives status and body of the
+    /// answer. What cannot be connected to is told by [`is_unreachable`].
+    pub(in crate::im) fn post(&mut self, head: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
+        let until = Instant::now() + self.timeout;
+        if let Some(kept) = self.open.take() {
+            match self.exchange(kept, head, body, until) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if left(until).is_err() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let connection = self
+            .connect(until)
+            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?;
+        self.exchange(connection, head, body, until)
+    }
+
+    fn connect(&self, until: Instant) -> io::Result<BufReader<TcpStream>> {
+        let mut last = io::Error::other("the name has no address");
+        for address in self.host.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, left(until)?) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(BufReader::new(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn exchange(
+        &mut self,
+        mut connection: BufReader<TcpStream>,
+        more: &str,
+        body: &str,
+        until: Instant,
+    ) -> io::Result<(u16, Vec<u8>)> {
+        let head = &self.head;
+        let request = format!("{head}{more}content-length: {}\r\n\r\n{body}", body.len());
+        connection.get_ref().set_write_timeout(Some(left(until)?))?;
+        connection.get_mut().write_all(request.as_bytes())?;
+        let (status, answer, keeps) = read_answer(&mut connection, until)?;
+        if keeps {
+            self.open = Some(connection);
+        }
+        Ok((status, answer))
+    }
+}
+
+/// Whether the service was not even there: it cannot have taken anything.
+pub(in crate::im) fn is_unreachable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected
+}
+
+fn left(until: Instant) -> io::Result<Duration> {
+    match until.checked_duration_since(Instant::now()) {
+        Some(left) if !left.is_zero() => Ok(left),
+        _ => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A reader whose every read keeps to the time that is left.
+struct Timed<'a> {
+    inner: &'a mut BufReader<TcpStream>,
+    until: Instant,
+}
+
+impl Timed<'_> {
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        loop {
+            self.inner.get_ref().set_read_timeout(Some(left(self.until)?))?;
+            let buffer = self.inner.fill_buf()?;
+            if buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(buffer.len(), |end| end + 1);
+            line.extend_from_slice(&buffer[..taken]);
+            self.inner.consume(taken);
+            if line.len() > ANSWER_BYTES_MAX {
+                return Err(invalid("a line of the answer is too long"));
+            }
+            if end.is_some() {
+                let text = String::from_utf8(line).map_err(invalid)?;
+                return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+            }
+        }
+    }
+
+    fn bytes(&mut self, count: usize, into: &mut Vec<u8>) -> io::Result<()> {
+        if into.len() + count > ANSWER_BYTES_MAX {
+            return Err(invalid("the answer is too long"));
+        }
+        let mut missing = count;
+        let mut piece = [0; 4096];
+        while missing > 0 {
+            self.inner.get_ref().set_read_timeout(Some(left(self.until)?))?;
+            let room = missing.min(piece.len());
+            let read = self.inner.read(&mut piece[..room])?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            into.extend_from_slice(&piece[..read]);
+            missing -= read;
+        }
+        Ok(())
+    }
+}
+
+/// Status and body of an answer, and whether the connection can be used again.
+fn read_answer(
+    connection: &mut BufReader<TcpStream>,
+    until: Instant,
+) -> io::Result<(u16, Vec<u8>, bool)> {
+    let mut timed = Timed { inner: connection, until };
+    let line = timed.line()?;
+    let (version, rest) = line.split_once(' ').unwrap_or_default();
+    let status = rest.get(..3).and_then(|status| status.parse::<u16>().ok());
+    let Some(status) = status.filter(|_| version.starts_with("HTTP/1.")) else {
+        return Err(invalid(format!("the service answered `{line}`")));
+    };
+    let (mut length, mut chunked, mut keeps) = (None, false, version == "HTTP/1.1");
+    if status == 204 {
+        // It has no body, and need not say so.
+        length = Some(0);
+    }
+    loop {
+        let line = timed.line()?.to_ascii_lowercase();
+        let Some((name, value)) = line.split_once(':') else {
+            if line.is_empty() {
+                break;
+            }
+            return Err(invalid("the answer is no HTTP"));
+        };
+        match (name, value.trim()) {
+            ("content-length", value) => length = Some(value.parse().map_err(invalid)?),
+            ("transfer-encoding", value) => chunked = value.ends_with("chunked"),
+            ("connection", "close") => keeps = false,
+            _ => {}
+        }
+    }
+    let mut body = Vec::new();
+    match length {
+        _ if chunked => loop {
+            let line = timed.line()?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).map_err(invalid)?;
+            timed.bytes(size, &mut body)?;
+            timed.line()?;
+            if size == 0 {
+                break;
+            }
+        },
+        Some(length) => timed.bytes(length, &mut body)?,
+        None => return Err(invalid("the answer has no length")),
+    }
+    Ok((status, body, keeps))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A service that gives these answers, one connection for each list, and what it was asked.
+    fn service(answers: Vec<Vec<&'static str>>) -> (String, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/judge", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            let mut asked = Vec::new();
+            for answers in answers {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                for answer in answers {
+                    asked.push(read_request(&mut reader));
+                    reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            }
+            asked
+        });
+        (url, served)
+    }
+
+    fn read_request(reader: &mut BufReader<TcpStream>) -> String {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        head + &String::from_utf8(body).unwrap()
+    }
+
+    const YES: &str = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"allow\":true}";
+    const NO: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+        10\r\n{\"allow\":false, \r\n10\r\n\"message\":\"rude\"\r\n1\r\n}\r\n0\r\n\r\n";
+    const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+
+    #[test]
+    fn the_service_is_asked_over_a_connection_that_is_kept() {
+        let (url, served) = service(vec![vec![YES, NO], vec![YES]]);
+        let patience = Duration::from_secs(20);
+        let mut service = Service::new(&url, Some("secret".into()), patience);
+        assert_eq!(service.ask("{\"n\":1}").unwrap(), Verdict::Allowed);
+        assert_eq!(service.ask("{\"n\":2}").unwrap(), Verdict::Refused("rude".into()));
+        // The connection has gone: a new one is made.
+        assert_eq!(service.ask("{\"n\":3}").unwrap(), Verdict::Allowed);
+        let asked = served.join().unwrap();
+        assert!(asked[0].starts_with("POST /judge HTTP/1.1\r\n"), "{}", asked[0]);
+        assert!(asked[0].contains("authorization: Bearer secret\r\n"), "{}", asked[0]);
+        assert!(asked[0].ends_with("{\"n\":1}") && asked[2].ends_with("{\"n\":3}"));
+    }
+
+    #[test]
+    fn another_answer_is_none() {
+        for answer in [BROKEN, "HTTP/1.1 200 OK\r\n\r\n", "hello\r\n"] {
+            let (url, served) = service(vec![vec![answer]]);
+            let mut service = Service::new(&url, None, Duration::from_secs(20));
+            assert!(service.ask("{}").is_err(), "{answer}");
+            served.join().unwrap();
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut service = Service::new(&format!("http://{closed}"), None, Duration::from_secs(20));
+        assert!(service.ask("{}").is_err());
+    }
+
+    #[test]
+    fn an_answer_has_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // Accepted by the system, and never answered.
+        let mut service = Service::new(&url, None, Duration::from_millis(1));
+        assert!(service.ask("{}").is_err());
+    }
+}

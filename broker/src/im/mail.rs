@@ -1,0 +1,127 @@
+//! What workers and readers are told about the profile.
+
+use std::sync::Arc;
+
+use hoopoe_core::Location;
+use hoopoe_im::command::{Device, User};
+use hoopoe_im::effect::Answer;
+use hoopoe_im::entry::Entry;
+use hoopoe_im::id::ConvKey;
+use hoopoe_im::refusal::Refusal;
+use hoopoe_im::rows::UserConv;
+use hoopoe_im::service::Call;
+use hoopoe_im::service::query::Found;
+use hoopoe_im::service::sync::Login;
+use hoopoe_store::command::ReplyTo;
+
+/// A letter to a worker.
+#[derive(Debug)]
+pub enum ImMail {
+    /// A send, an operation, a cursor move or a call has been judged and is committed.
+    Answer {
+        /// Who waits.
+        reply: ReplyTo,
+        /// What.
+        answer: Answer,
+    },
+    /// A call that reads is answered.
+    Found {
+        /// Who waits.
+        reply: ReplyTo,
+        /// What was found.
+        found: Result<Box<Found>, Refusal>,
+    },
+    /// The device's conversations.
+    Login {
+        /// The device's connection.
+        location: Location,
+        /// Where it begins; `None` when rows could not be read.
+        login: Option<Box<Login>>,
+    },
+    /// A stored entry for devices connected here.
+    Entry {
+        /// The entry.
+        entry: Arc<Entry>,
+        /// Who gets it.
+        receivers: Arc<[Location]>,
+    },
+    /// Entries that a device asked for.
+    Entries {
+        /// The device's connection.
+        location: Location,
+        /// The stream they belong to.
+        stream: u32,
+        /// First entry asked for.
+        from: u64,
+        /// Everything up to here was looked at.
+        through: u64,
+        /// What there is.
+        entries: Vec<Arc<Entry>>,
+        /// The store could not be read.
+        failed: bool,
+    },
+    /// A conversation in the list of users whose devices are connected here has changed.
+    Listed {
+        /// Those devices.
+        receivers: Arc<[Location]>,
+        /// The conversation.
+        conv: ConvKey,
+        /// What the list says.
+        row: Box<UserConv>,
+        /// The conversation's last entry.
+        head: u64,
+    },
+    /// Devices pass entries.
+    Skip {
+        /// The devices.
+        receivers: Arc<[Location]>,
+        /// The conversation.
+        conv: ConvKey,
+        /// Up to here.
+        through: u64,
+    },
+    /// Connections of a user end.
+    Kick {
+        /// The devices.
+        receivers: Arc<[Location]>,
+        /// Only the one with this client id.
+        client: Option<Arc<str>>,
+        /// Reason of the DISCONNECT.
+        reason: hoopoe_codec::ReasonCode,
+        /// What it is told before.
+        notice: Option<String>,
+    },
+}
+
+/// Work for a reader.
+#[derive(Debug)]
+pub enum ImRead {
+    /// Where a device begins.
+    Login(Box<Device>),
+    /// Entries of a conversation.
+    Entries {
+        /// Who asks.
+        location: Location,
+        /// The stream they are for.
+        stream: u32,
+        /// The user who is to get them.
+        user: Arc<str>,
+        /// The conversation.
+        conv: ConvKey,
+        /// First.
+        from: u64,
+        /// Last.
+        to: u64,
+    },
+    /// A call.
+    Call(Box<Call>),
+    /// The head of a conversation that is new in a user's list.
+    Listed {
+        /// The user.
+        user: User,
+        /// The conversation.
+        conv: ConvKey,
+        /// What the list says.
+        row: Box<UserConv>,
+    },
+}

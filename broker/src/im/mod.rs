@@ -1,0 +1,251 @@
+//! The IM profile at run time: what all threads share of it, and how its effects are carried out.
+//!
+//! The rules are in the package `hoopoe-im`. Here: who is reachable under which internal topic
+//! ([`ImNode::reach`]), the HTTP calls that wait for an answer, and the carrying of a commit's
+//! effects to workers, readers and other shards.
+
+mod effects;
+pub mod hook;
+mod mail;
+pub mod push;
+mod reader;
+pub mod rooms;
+mod space;
+
+pub use effects::{ImEffects, system_publication};
+pub use mail::{ImMail, ImRead};
+pub use reader::read;
+pub use space::LogSpace;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use hoopoe_core::Location;
+use hoopoe_core::index::Index;
+use hoopoe_im::effect::Answer;
+use hoopoe_im::id::MessageId;
+use hoopoe_im::room::{Caller, KeepRoom, room_call};
+use hoopoe_im::service::query::Found;
+use hoopoe_im::service::{Call, Op};
+use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, Command, ImSettings, User};
+use tokio::sync::oneshot;
+
+use crate::fabric::Fabric;
+use crate::telemetry::ImGauges;
+use hook::Hook;
+use push::PushHook;
+use rooms::{Rooms, Served};
+
+/// HTTP calls that may wait for an answer.
+const MOST_HTTP_CALLS: usize = 4_096;
+
+/// A call that makes a token gets one that was drawn for it. Without random numbers it stays
+/// without, and is refused.
+fn mint_if_asked(op: &mut Op) {
+    if let Op::TokensCreate(create) = op {
+        create.minted = crate::access::mint()
+            .inspect_err(|error| tracing::error!(%error, "no token could be drawn"))
+            .ok();
+    }
+}
+
+/// Draws what a request leaves to the broker: a token, the id of a group or channel.
+pub fn complete(op: &mut Op) {
+    mint_if_asked(op);
+    let mut random = [0u8; 8];
+    if getrandom::fill(&mut random).is_ok() {
+        hoopoe_im::service::complete(op, MessageId(u64::from_le_bytes(random)));
+    }
+}
+
+/// An id for what is created without one.
+fn fresh_id() -> Option<String> {
+    let mut random = [0u8; 10];
+    getrandom::fill(&mut random).ok()?;
+    Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
+const MOST_PACES: usize = 1 << 18;
+
+/// What an HTTP call gets.
+#[derive(Debug)]
+pub enum Reply {
+    /// From a shard.
+    Answer(Answer),
+    /// From a reader.
+    Found(Box<Found>),
+}
+
+/// What all threads share of the profile.
+pub struct ImNode {
+    /// Limits and choices.
+    pub settings: ImSettings,
+    /// Connected devices by internal topic: of a user, a group or channel, a room.
+    pub reach: Index<Location>,
+    /// Live rooms.
+    pub rooms: Rooms,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
+    /// How fast users send, and signal, by the hash of tenant and user.
+    sends: DashMap<u64, Pace>,
+    signals: DashMap<u64, Pace>,
+    http: DashMap<u64, oneshot::Sender<Reply>>,
+    next_http: AtomicU64,
+    hook: OnceLock<Hook>,
+    push: OnceLock<PushHook>,
+}
+
+impl ImNode {
+    /// Nobody is connected yet.
+    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
+        ImNode {
+            settings,
+            reach: Index::new(),
+            rooms,
+            space: LogSpace::new(shards),
+            sends: DashMap::new(),
+            signals: DashMap::new(),
+            http: DashMap::new(),
+            next_http: AtomicU64::new(1),
+            hook: OnceLock::new(),
+            push: OnceLock::new(),
+        }
+    }
+
+    /// Whether a user may send a message, or an operation on one, now (ruling 37).
+    pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        take(&self.sends, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may signal now.
+    pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
+        let rate = self.settings.signal_rate;
+        take(&self.signals, (rate, rate), now_ms, user)
+    }
+
+    /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
+    pub fn call(&self, fabric: &Fabric, mut call: Call) -> Option<oneshot::Receiver<Reply>> {
+        let (asker, receiver) = self.wait()?;
+        call.asker = asker;
+        complete(&mut call.op);
+        if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
+            if let (Asker::Http(number), Some(answer)) = (asker, answer) {
+                self.answer_http(number, Reply::Answer(answer));
+            }
+            return Some(receiver);
+        }
+        let slot = call.slot();
+        let call = Box::new(call);
+        let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
+        fabric.shards[fabric.shard_of(slot)].put(command.into());
+        Some(receiver)
+    }
+
+    /// Carries out a call to the service `room`, which is answered here or, when it has changed a
+    /// row, once that is stored (the inner `None`). The outer `None`: it is for another service.
+    pub fn call_room(&self, fabric: &Fabric, now_ms: u64, call: &Call) -> Option<Option<Answer>> {
+        let (id, asked) = match room_call(&call.op)? {
+            Ok(asked) => asked,
+            Err(refusal) => return Some(Some(Answer::Refused(refusal))),
+        };
+        let user = &call.caller.user;
+        let caller = Caller { user: &user.id, admin: call.caller.privileged };
+        let served =
+            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_id);
+        let Served { room, answer, store } = match served {
+            Ok(served) => served,
+            Err(refusal) => return Some(Some(Answer::Refused(refusal))),
+        };
+        let Some(row) = store else { return Some(Some(Answer::Value(answer))) };
+        let (tenant, room) = ((&*user.tenant).into(), (&*room).into());
+        let keep = KeepRoom { tenant, room, row, answer, asker: call.asker };
+        fabric.shards[fabric.shard_of(keep.slot())].put(Command::KeepRoom(Box::new(keep)).into());
+        Some(None)
+    }
+
+    /// Content is judged by this from now on.
+    pub fn set_hook(&self, hook: Hook) {
+        // Set once, at the start.
+        let _ = self.hook.set(hook);
+    }
+
+    /// Who judges content, if somebody does.
+    pub fn hook(&self) -> Option<&Hook> {
+        self.hook.get()
+    }
+
+    /// Users are pushed to by this from now on.
+    pub fn set_push(&self, push: PushHook) {
+        // Set once, at the start.
+        let _ = self.push.set(push);
+    }
+
+    /// Who pushes to users, if somebody does.
+    pub fn push(&self) -> Option<&PushHook> {
+        self.push.get()
+    }
+
+    /// What retention and pushes have come to.
+    pub fn gauges(&self) -> ImGauges {
+        let entries_taken = self.space.entries_taken();
+        let Some(counts) = self.push().map(PushHook::counts) else {
+            return ImGauges { entries_taken, ..ImGauges::default() };
+        };
+        ImGauges {
+            entries_taken,
+            pushes_sent: counts.sent.load(Ordering::Relaxed),
+            pushes_failed: counts.failed.load(Ordering::Relaxed),
+            pushes_given_up: counts.given_up.load(Ordering::Relaxed),
+            pushes_waiting: counts.waiting(),
+        }
+    }
+
+    /// A place to wait for an answer; `None` when too many wait.
+    pub fn wait(&self) -> Option<(Asker, oneshot::Receiver<Reply>)> {
+        if self.http.len() >= MOST_HTTP_CALLS {
+            // Whoever has gone away makes room.
+            self.http.retain(|_, waiting| !waiting.is_closed());
+            if self.http.len() >= MOST_HTTP_CALLS {
+                return None;
+            }
+        }
+        let number = self.next_http.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.http.insert(number, sender);
+        Some((Asker::Http(number), receiver))
+    }
+
+    /// An HTTP call will not be answered.
+    pub fn forget_http(&self, number: u64) {
+        self.http.remove(&number);
+    }
+
+    /// Answers an HTTP call.
+    pub fn answer_http(&self, number: u64, reply: Reply) {
+        if let Some((_, waiting)) = self.http.remove(&number) {
+            // Nobody waits any more: nothing to be told.
+            let _ = waiting.send(reply);
+        }
+    }
+}
+
+/// One token of a user's bucket.
+fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
+    let (per_sec, burst) = rate;
+    if paces.len() >= MOST_PACES {
+        paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
+    }
+    let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
+    let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
+    let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
+    pace.take(per_sec, burst, now_ms)
+}

@@ -1,0 +1,476 @@
+//! The live rooms of this node, shared by its workers.
+//!
+//! Owns every [`Room`] in memory, behind a lock each, and knows which workers have viewers. What a
+//! room says is put into those workers' mailboxes while its lock is held, so that everybody gets
+//! its messages in the order of their numbers; it is written to sockets by each worker later,
+//! without a lock. A room alone with one worker is handed its letters directly.
+//!
+//! Deliberately not here: sockets and shapers (`connection/room`), and where rows are written:
+//! what is to be stored is given to the caller. Nothing that is said in a room is ever stored.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use hoopoe_core::{Location, Publication};
+use hoopoe_im::refusal::Refusal;
+use hoopoe_im::room::{
+    Caller, Evicted, Joined, Moderated, Post, Posted, Room, RoomCall, RoomMessage, RoomRow,
+    RoomSettings, ShaperRates, sender_hash,
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::fabric::{Mail, Mailbox};
+
+/// A room and where its viewers are.
+pub struct LiveRoom {
+    /// Its tenant.
+    pub tenant: Arc<str>,
+    /// Its id.
+    pub id: Arc<str>,
+    state: Mutex<State>,
+}
+
+struct State {
+    room: Room,
+    /// Connections in the room, by worker.
+    connections: Box<[u32]>,
+    /// When a worker is going to look at it.
+    look_at_ms: Option<u64>,
+    /// It has left the map; who comes upon it looks again.
+    forgotten: bool,
+}
+
+impl std::fmt::Debug for LiveRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveRoom").field("tenant", &self.tenant).field("id", &self.id).finish()
+    }
+}
+
+/// What a room has for its viewers on one worker.
+#[derive(Debug)]
+pub struct RoomLetter {
+    /// The room.
+    pub room: Arc<LiveRoom>,
+    /// What it has.
+    pub news: RoomNews,
+}
+
+impl RoomLetter {
+    /// Bytes that wait with it; what is said is shared by all letters about it.
+    pub fn weight(&self) -> usize {
+        match &self.news {
+            RoomNews::Message { message, .. } => message.weight(),
+            RoomNews::Signal { publication, .. } => publication.bytes().len(),
+            RoomNews::Stat(_) | RoomNews::Evicted { .. } | RoomNews::LookAt(_) => 0,
+        }
+    }
+}
+
+/// See [`RoomLetter`].
+#[derive(Debug)]
+pub enum RoomNews {
+    /// A message, or a sum of likes.
+    Message {
+        /// What was said.
+        message: Arc<RoomMessage>,
+        /// The connection it came from; [`Location::NOWHERE`] for the room's own.
+        sender: Location,
+    },
+    /// A signal.
+    Signal {
+        /// As receivers get it.
+        publication: Arc<Publication>,
+        /// Hash of the sender.
+        hash: u32,
+        /// The connection it came from.
+        sender: Location,
+    },
+    /// Counters.
+    Stat(Arc<Publication>),
+    /// A user has to leave, or everybody.
+    Evicted {
+        /// Who; `None` is everybody.
+        user: Option<Box<str>>,
+    },
+    /// The room is to be looked at, at that time.
+    LookAt(u64),
+}
+
+/// Something was done: what the worker that did it has to do now.
+#[derive(Debug, Default)]
+pub struct Todo {
+    /// Letters for viewers here; others have theirs already.
+    pub letters: Vec<RoomLetter>,
+    /// The room is to be looked at, at that time.
+    pub look_at_ms: Option<u64>,
+}
+
+/// An operation of the service `room` was carried out.
+#[derive(Debug)]
+pub struct Served {
+    /// The room's id.
+    pub room: Arc<str>,
+    /// The body of the answer.
+    pub answer: serde_json::Value,
+    /// The row to store before the answer leaves.
+    pub store: Option<RoomRow>,
+}
+
+/// All rooms of the node.
+pub struct Rooms {
+    settings: RoomSettings,
+    rates: ShaperRates,
+    workers: Vec<Arc<Mailbox<Mail>>>,
+    rooms: DashMap<Box<str>, Arc<LiveRoom>>,
+    /// Rooms that a user is in, by tenant and user.
+    joined: DashMap<Box<str>, usize>,
+    /// Rooms that a user owns, by tenant and user.
+    owned: DashMap<Box<str>, usize>,
+}
+
+fn name(tenant: &str, id: &str) -> Box<str> {
+    [tenant, "/", id].concat().into()
+}
+
+fn raise(counts: &DashMap<Box<str>, usize>, tenant: &str, user: &str) {
+    *counts.entry(name(tenant, user)).or_default() += 1;
+}
+
+fn lower(counts: &DashMap<Box<str>, usize>, tenant: &str, user: &str) {
+    if let Entry::Occupied(mut entry) = counts.entry(name(tenant, user)) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+fn count(counts: &DashMap<Box<str>, usize>, tenant: &str, user: &str) -> usize {
+    counts.get(&*name(tenant, user)).map_or(0, |count| *count)
+}
+
+impl Rooms {
+    /// No rooms yet.
+    pub fn new(settings: RoomSettings, workers: Vec<Arc<Mailbox<Mail>>>) -> Rooms {
+        let rates = ShaperRates {
+            chat_per_sec: settings.chat_per_sec,
+            hi_per_sec: settings.hi_per_sec,
+            signals_per_sec: settings.signals.per_sec,
+        };
+        let (rooms, joined, owned) = Default::default();
+        Rooms { settings, rates, workers, rooms, joined, owned }
+    }
+
+    /// What one receiver gets a second.
+    pub fn rates(&self) -> ShaperRates {
+        self.rates
+    }
+
+    /// Takes up a stored room, at the start.
+    pub fn restore(&self, now_ms: u64, tenant: &str, id: &str, row: RoomRow) {
+        if let Some(owner) = &row.owner {
+            raise(&self.owned, tenant, owner);
+        }
+        let room = self.live(now_ms, tenant, id, row);
+        self.rooms.insert(name(tenant, id), room);
+    }
+
+    fn live(&self, now_ms: u64, tenant: &str, id: &str, row: RoomRow) -> Arc<LiveRoom> {
+        let id: Arc<str> = id.into();
+        let state = State {
+            room: Room::new(id.clone(), row, now_ms),
+            connections: vec![0; self.workers.len()].into(),
+            look_at_ms: None,
+            forgotten: false,
+        };
+        Arc::new(LiveRoom { tenant: tenant.into(), id, state: Mutex::new(state) })
+    }
+
+    fn find(&self, tenant: &str, id: &str) -> Option<Arc<LiveRoom>> {
+        self.rooms.get(&*name(tenant, id)).map(|room| room.clone())
+    }
+
+    fn find_or_make(&self, now_ms: u64, tenant: &str, id: &str) -> Result<Arc<LiveRoom>, Refusal> {
+        if let Some(room) = self.find(tenant, id) {
+            return Ok(room);
+        }
+        // Looked at before the entry is locked: counting locks every part of the map in turn.
+        if self.rooms.len() >= self.settings.rooms_max {
+            return Err(Refusal::limit("there are as many rooms as this broker may hold"));
+        }
+        let make = || self.live(now_ms, tenant, id, RoomRow::default());
+        Ok(self.rooms.entry(name(tenant, id)).or_insert_with(make).clone())
+    }
+
+    /// Why the user may not come in, if so.
+    pub fn may_join(&self, now_ms: u64, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
+        let Some(live) = self.find(tenant, id) else {
+            if !self.settings.auto_create {
+                return Err(no_such_room());
+            }
+            return self.has_place_for(tenant, user);
+        };
+        let state = live.state.lock();
+        state.room.may_join(user, now_ms)?;
+        if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) }
+    }
+
+    fn has_place_for(&self, tenant: &str, user: &str) -> Result<(), Refusal> {
+        if count(&self.joined, tenant, user) < self.settings.joined_max {
+            Ok(())
+        } else {
+            Err(Refusal::limit("you are in as many rooms as a user may join"))
+        }
+    }
+
+    /// A connection on `worker` comes in.
+    pub fn join(
+        &self,
+        worker: usize,
+        now_ms: u64,
+        (tenant, id): (&str, &str),
+        user: &Arc<str>,
+    ) -> Result<(Arc<LiveRoom>, Joined, Todo), Refusal> {
+        loop {
+            let live = match self.find(tenant, id) {
+                Some(live) => live,
+                None => {
+                    self.may_join(now_ms, tenant, id, user)?;
+                    self.find_or_make(now_ms, tenant, id)?
+                }
+            };
+            let mut state = live.state.lock();
+            if state.forgotten {
+                // It leaves the map right now: the next look makes a new one.
+                drop(state);
+                std::thread::yield_now();
+                continue;
+            }
+            let place =
+                if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) };
+            let joined = place.and_then(|()| state.room.join(&self.settings, now_ms, user));
+            let look_at_ms = self.look_at(&mut state);
+            let joined = match joined {
+                Ok(joined) => joined,
+                Err(refusal) => {
+                    self.remind(&live, look_at_ms);
+                    return Err(refusal);
+                }
+            };
+            state.connections[worker] += 1;
+            if joined.first {
+                raise(&self.joined, tenant, user);
+            }
+            drop(state);
+            return Ok((live, joined, Todo { look_at_ms, ..Todo::default() }));
+        }
+    }
+
+    /// Has some worker look at the room: the caller may be none.
+    fn remind(&self, live: &Arc<LiveRoom>, look_at_ms: Option<u64>) {
+        if let Some(at_ms) = look_at_ms {
+            let letter = RoomLetter { room: live.clone(), news: RoomNews::LookAt(at_ms) };
+            self.workers[live.id.len() % self.workers.len()].put(Mail::Room(Box::new(letter)));
+        }
+    }
+
+    /// The last messages, oldest first, and the count of messages so far.
+    pub fn look_back(&self, now_ms: u64, live: &LiveRoom) -> (Vec<Arc<RoomMessage>>, u64) {
+        live.state.lock().room.look_back(now_ms)
+    }
+
+    /// A connection on `worker` leaves.
+    pub fn leave(&self, worker: usize, now_ms: u64, live: &LiveRoom, user: &str) -> Todo {
+        let mut state = live.state.lock();
+        state.connections[worker] = state.connections[worker].saturating_sub(1);
+        if state.room.leave(&self.settings, now_ms, user).is_some_and(|left| left.last) {
+            lower(&self.joined, &live.tenant, user);
+        }
+        Todo { look_at_ms: self.look_at(&mut state), ..Todo::default() }
+    }
+
+    /// A connection that was told to leave has left `worker`.
+    pub fn evicted(&self, worker: usize, live: &LiveRoom) {
+        let mut state = live.state.lock();
+        state.connections[worker] = state.connections[worker].saturating_sub(1);
+    }
+
+    /// A connection on `worker` says something.
+    pub fn publish(
+        &self,
+        worker: usize,
+        now_ms: u64,
+        live: &Arc<LiveRoom>,
+        post: Post<'_>,
+        sender: Location,
+    ) -> Result<Todo, Refusal> {
+        let mut state = live.state.lock();
+        let mut todo = Todo::default();
+        if let Posted::Message(message) = state.room.publish(&self.settings, now_ms, post)? {
+            self.spread(worker, live, &state, &mut todo, &|| RoomNews::Message {
+                message: message.clone(),
+                sender,
+            });
+        }
+        todo.look_at_ms = self.look_at(&mut state);
+        Ok(todo)
+    }
+
+    /// A connection on `worker` sends a signal. `publication` is asked for once it may.
+    pub fn signal(
+        &self,
+        worker: usize,
+        now_ms: u64,
+        live: &Arc<LiveRoom>,
+        (from, sender): (&str, Location),
+        payload_len: usize,
+        publication: impl FnOnce() -> Publication,
+    ) -> Result<Todo, Refusal> {
+        let mut state = live.state.lock();
+        state.room.signal(&self.settings, now_ms, from, payload_len)?;
+        let publication = Arc::new(publication());
+        let mut todo = Todo::default();
+        let hash = sender_hash(from);
+        self.spread(worker, live, &state, &mut todo, &|| RoomNews::Signal {
+            publication: publication.clone(),
+            hash,
+            sender,
+        });
+        Ok(todo)
+    }
+
+    /// The time has come that a [`Todo`] or a letter named.
+    pub fn look(&self, worker: usize, now_ms: u64, live: &Arc<LiveRoom>, at_ms: u64) -> Todo {
+        let mut state = live.state.lock();
+        let mut todo = Todo::default();
+        if state.look_at_ms != Some(at_ms) {
+            // It has been looked at earlier, and will be again.
+            return todo;
+        }
+        state.look_at_ms = None;
+        let output = state.room.on_tick(&self.settings, now_ms);
+        if let Some(message) = output.likes {
+            self.spread(worker, live, &state, &mut todo, &|| RoomNews::Message {
+                message: message.clone(),
+                sender: Location::NOWHERE,
+            });
+        }
+        if let Some(counters) = output.stat {
+            let publication = Arc::new(hoopoe_im::room::stat(&live.id, &counters));
+            self.spread(worker, live, &state, &mut todo, &|| RoomNews::Stat(publication.clone()));
+        }
+        if output.over {
+            state.forgotten = true;
+            drop(state);
+            self.rooms.remove_if(&*name(&live.tenant, &live.id), |_, room| Arc::ptr_eq(room, live));
+            return todo;
+        }
+        todo.look_at_ms = self.look_at(&mut state);
+        todo
+    }
+
+    /// Carries out an operation of the service `room`, on whichever thread. `fresh_id` is for a
+    /// room that is created without one.
+    pub fn serve(
+        &self,
+        now_ms: u64,
+        tenant: &str,
+        caller: Caller<'_>,
+        (id, call): (Option<&str>, RoomCall),
+        fresh_id: impl FnOnce() -> Option<String>,
+    ) -> Result<Served, Refusal> {
+        let creates = matches!(call, RoomCall::Create { .. });
+        let made;
+        let id = match id {
+            Some(id) => id,
+            None => {
+                made = fresh_id().ok_or_else(|| Refusal::conflict("no id could be made"))?;
+                &made
+            }
+        };
+        let live = if creates {
+            if count(&self.owned, tenant, caller.user) >= self.settings.owned_max {
+                return Err(Refusal::limit("you own as many rooms as a user may"));
+            }
+            self.find_or_make(now_ms, tenant, id)?
+        } else {
+            self.find(tenant, id).ok_or_else(no_such_room)?
+        };
+        let mut state = live.state.lock();
+        if state.forgotten {
+            return Err(no_such_room());
+        }
+        let owner = state.room.row().owner.clone();
+        let done = state.room.serve(&self.settings, now_ms, caller, call)?;
+        if creates {
+            if let Some(owner) = owner {
+                lower(&self.owned, tenant, &owner);
+            }
+            raise(&self.owned, tenant, caller.user);
+        }
+        let Moderated { answer, changed, evicted } = done;
+        self.evict(&live, &state, evicted);
+        self.remind(&live, self.look_at(&mut state));
+        let store = changed.then(|| state.room.row().clone());
+        Ok(Served { room: live.id.clone(), answer, store })
+    }
+
+    fn evict(&self, live: &Arc<LiveRoom>, state: &MutexGuard<'_, State>, evicted: Evicted) {
+        let user = match evicted {
+            Evicted::Nobody => return,
+            Evicted::User(user) => {
+                lower(&self.joined, &live.tenant, &user);
+                Some(user.into_boxed_str())
+            }
+            Evicted::Everybody(users) => {
+                users.iter().for_each(|user| lower(&self.joined, &live.tenant, user));
+                None
+            }
+        };
+        for (worker, _) in with_viewers(state) {
+            let news = RoomNews::Evicted { user: user.clone() };
+            let letter = RoomLetter { room: live.clone(), news };
+            self.workers[worker].put(Mail::Room(Box::new(letter)));
+        }
+    }
+
+    /// One letter for each worker with viewers.
+    fn spread(
+        &self,
+        here: usize,
+        live: &Arc<LiveRoom>,
+        state: &MutexGuard<'_, State>,
+        todo: &mut Todo,
+        news: &dyn Fn() -> RoomNews,
+    ) {
+        for (worker, _) in with_viewers(state) {
+            let letter = RoomLetter { room: live.clone(), news: news() };
+            // With several workers one's own letters take the same way as the others': an
+            // earlier message may be on it.
+            if worker == here && self.workers.len() == 1 {
+                todo.letters.push(letter);
+            } else {
+                self.workers[worker].put(Mail::Room(Box::new(letter)));
+            }
+        }
+    }
+
+    /// When the room has to be looked at, if nobody is going to do so early enough.
+    fn look_at(&self, state: &mut State) -> Option<u64> {
+        let next = state.room.next_timeout(&self.settings)?;
+        let late = state.look_at_ms.is_none_or(|at| at > next);
+        late.then(|| *state.look_at_ms.insert(next))
+    }
+}
+
+fn with_viewers(state: &State) -> impl Iterator<Item = (usize, u32)> {
+    state.connections.iter().copied().enumerate().filter(|(_, connections)| *connections > 0)
+}
+
+fn no_such_room() -> Refusal {
+    Refusal::not_found("there is no such room")
+}
+
+#[cfg(test)]
+mod tests;
