@@ -106,7 +106,7 @@ impl Query {
         &self,
         family: Family,
         span: Span<'_>,
-        each: &mut hoopoe_store::kv::Visit<'_'>,
+        each: &mut hoopoe_store::kv::Visit<'_>,
     ) -> Result<(), StoreError> {
         self.kv.scan(family, span, each)
     }
