@@ -6,9 +6,9 @@ use std::time::Instant;
 use hoopoe_tests::simulation::{Failure, Listener, Tally, run};
 
 /// Runs of an ordinary test.
-const RUNS: u64 = 400;
+const RUNS: u64 = 200;
 /// Runs that are made twice.
-const REPEATED: u64 = 40;
+const REPEATED: u64 = 10;
 /// Failures that are told.
 const TOLD: usize = 20;
 

@@ -74,6 +74,8 @@ pub enum Command {
     },
     /// What a user shows from now on.
     SetShow(Box<crate::presence::SetShow>),
+    /// A user was told of messages through a push service.
+    Pushed(Box<Pushed>),
     /// A service call that writes.
     Call(Box<Call>),
     /// A service call that only reads: carried out behind everything told before.
@@ -83,7 +85,12 @@ pub enum Command {
     /// An operator changes an account.
     Account(Box<AccountCommand>),
     /// An operator's call is recorded.
-    Audit(Box<crate::audit::Record>),
+    Audit {
+        /// What it was.
+        record: Box<crate::audit::Record>,
+        /// Who waits until it is on disk.
+        asker: Asker,
+    },
     /// What another shard owes this one.
     Forward {
         /// The outbox entry it came from, and the shard that keeps it; `None`: nothing is kept.
@@ -118,11 +125,12 @@ impl Command {
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
             Command::Attention { user, .. } => Some(user.slot()),
+            Command::Pushed(pushed) => Some(pushed.user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),
             Command::KeepRoom(keep) => Some(keep.slot()),
             Command::Account(account) => Some(account.user.slot()),
-            Command::Audit(_) => Some(crate::audit::slot()),
+            Command::Audit { .. } => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::ForwardDone { .. } => None,
         }
@@ -225,6 +233,19 @@ pub struct MoveCursor {
     /// Read (which moves recv too), or only recv.
     pub read: bool,
     /// To here.
+    pub seq: u64,
+    /// Who waits.
+    pub asker: Asker,
+}
+
+/// How far a user was told of a conversation through a push service.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    /// Who.
+    pub user: User,
+    /// The conversation.
+    pub conv: ConvKey,
+    /// Everything up to here.
     pub seq: u64,
     /// Who waits.
     pub asker: Asker,

@@ -115,6 +115,34 @@ pub enum Effect {
         /// How it is now.
         account: Option<Arc<Account>>,
     },
+    /// An app of the user is looked at from now on, or none is: for push (ruling 35).
+    Attended {
+        /// The user.
+        user: User,
+        /// Which.
+        attended: bool,
+    },
+    /// A push token of a user has come or gone.
+    PushToken {
+        /// The user.
+        user: User,
+        /// There is a device with a token now.
+        takes: bool,
+        /// An app of the user is looked at.
+        attended: bool,
+    },
+    /// Retention has taken entries of a conversation.
+    Swept {
+        /// How many.
+        entries: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// The sweep has walked over all rows of its shard.
+    Walked {
+        /// Bytes of the conversations that are left.
+        alive_bytes: u64,
+    },
     /// A user's connections end.
     Kick {
         /// The user.

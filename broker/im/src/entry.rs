@@ -145,6 +145,11 @@ const HAS_EXPIRY: u8 = 1 << 1;
 const AT_ALL: u8 = 1 << 2;
 
 impl Entry {
+    /// Bytes that count for retention: payload and properties.
+    pub fn size(&self) -> u64 {
+        (self.payload.len() + self.properties.len()) as u64
+    }
+
     /// Appends the row: all but conversation and seq, which are its key.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(64 + self.from.len() + self.properties.len() + self.payload.len());

@@ -30,9 +30,9 @@
 //! | im  | `37` | user | presence |
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
 //! | im  | `39` | user | numbers of groups and channels |
-//! | im  | `ff fe 51` | tenant, channel | channel for everyone |
 //! | im  | `3c` | user | account: password hash, roles |
 //! | im  | `ff fd`, `51`, number | a call of an operator |
+//! | im  | `ff fe 52` | tenant, channel | channel for everyone |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
 //! | log | `10` | conv, seq u64 | entry |
 
@@ -93,20 +93,20 @@ pub mod user_kind {
     pub const PRESENCE: u8 = 0x37;
     /// Pushed up to.
     pub const PUSHED: u8 = 0x38;
+    /// Numbers of groups and channels.
+    pub const JOINED: u8 = 0x39;
     /// An account's password, roles and state.
     pub const LOGIN: u8 = 0x3c;
     /// The first of these kinds.
     pub const FIRST: u8 = ACCOUNT;
     /// The last kind there can be.
     pub const LAST: u8 = 0x3f;
-    /// Numbers of groups and channels.
-    pub const JOINED: u8 = 0x39;
 }
 
 /// Kind of a room's row.
 pub const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.
-const EVERYONE: u8 = 0x51;
+const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
 /// Kind of an operator's calls, behind another one.
@@ -177,6 +177,19 @@ pub fn log_prefix(of: &ConvKey) -> Key {
 /// The seq or time at the end of a key.
 pub fn seq_of(key: &[u8]) -> u64 {
     key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The seq or number that stands behind a prefix.
+pub fn seq_behind(key: &[u8], prefix: &[u8]) -> u64 {
+    let behind = key.get(prefix.len()..).and_then(<[u8]>::first_chunk::<8>);
+    behind.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Tenant and user of a user's row, and what stands behind them.
+pub fn user_of(key: &[u8]) -> Option<(&str, &str, &[u8])> {
+    let mut parts = key.get(3..)?.splitn(3, |byte| *byte == 0);
+    let mut text = || std::str::from_utf8(parts.next()?).ok();
+    Some((text()?, text()?, parts.next().unwrap_or_default()))
 }
 
 /// The one row of a kind that a user has.

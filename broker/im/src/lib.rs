@@ -20,6 +20,7 @@ pub mod group;
 pub mod id;
 pub mod keys;
 pub mod presence;
+pub mod push;
 pub mod refusal;
 #[cfg(test)]
 mod rig;
@@ -29,6 +30,7 @@ pub mod rows;
 pub mod service;
 pub mod settings;
 pub mod shard;
+mod sweep;
 pub mod topic;
 pub mod txn;
 pub mod user;

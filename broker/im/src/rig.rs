@@ -113,8 +113,8 @@ impl Rig {
         Query::new(self.memory.clone(), self.now)
     }
 
-    pub(crate) fn memory(&self) -> &MemoryKv {
-        &self.memory
+    pub(crate) fn kv(&self) -> SharedKv {
+        self.memory.clone()
     }
 
     pub(crate) fn step_of(&self, conv: &ConvKey) -> &ImShard {

@@ -72,6 +72,13 @@ pub struct ImSettings {
     pub requests_max: usize,
     /// Seconds for which a client message id is remembered.
     pub dedup_secs: u64,
+    /// Client message ids remembered per sender and conversation; 0 for no limit.
+    pub dedup_entries: usize,
+    /// Seconds for which a device that does not connect is remembered, with its cursors and its
+    /// push token; 0 for ever.
+    pub device_keep_secs: u64,
+    /// Seconds between two walks over what may have to go.
+    pub sweep_secs: u64,
     /// Entries replayed per conversation at a login; a gap names the rest.
     pub replay_max: u64,
     /// What is kept of pairs and groups.
@@ -105,6 +112,9 @@ impl Default for ImSettings {
             mentions_max: 50,
             requests_max: 100,
             dedup_secs: 7 * 24 * 3600,
+            dedup_entries: 10_000,
+            device_keep_secs: 60 * 24 * 3600,
+            sweep_secs: 60,
             replay_max: 200,
             retention: Retention { age_secs: 0, entries: 0, bytes: 0 },
             retention_big: Retention { age_secs: 30 * 24 * 3600, entries: 1_000_000, bytes: 0 },

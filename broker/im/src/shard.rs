@@ -27,6 +27,7 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
+use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
@@ -62,6 +63,7 @@ pub(crate) struct Memory {
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    pub(crate) sweep: Sweep,
     /// Number of the next record of an operator's call; `None` before the first.
     pub(crate) audit_next: Option<u64>,
     /// Groups used lately that are big.
@@ -103,6 +105,7 @@ impl ImShard {
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         let due = crate::due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
+        let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
             shard,
             settings,
@@ -115,6 +118,7 @@ impl ImShard {
                 seats: Seats::default(),
                 desk,
                 due,
+                sweep,
                 audit_next: None,
                 big: HashSet::default(),
                 waiting: HashMap::default(),
@@ -209,7 +213,8 @@ impl ImShard {
         let memory = &self.memory;
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
-        [due, lazy, receipts, memory.desk.people.next_timeout()].into_iter().flatten().min()
+        let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
+        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -232,6 +237,9 @@ impl ImShard {
         }
         if self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.tell_presence());
+        }
+        if self.memory.sweep.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.sweep());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
@@ -304,9 +312,11 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::Signal(signal) => Some(signal.asker),
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
+        Command::Pushed(pushed) => Some(pushed.asker),
         Command::Call(call) => Some(call.asker),
         Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
+        Command::Audit { asker, .. } => Some(*asker),
         _ => None,
     }
 }
@@ -337,10 +347,15 @@ impl Work<'_> {
             Command::Connected(device) => self.connected(&device).map(|()| None),
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
             Command::Attention { user, location, background } => {
+                // What its devices have acknowledged before is known first.
+                self.flush_cursors(Some(&user))?;
+                let before = self.memory.seats.is_attended(&user);
                 self.memory.seats.attend(&user, location, background);
+                self.tell_attended(&user, before);
                 Ok(None)
             }
             Command::SetShow(set) => self.set_show(&set).map(Some),
+            Command::Pushed(pushed) => self.pushed(&pushed).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
                 self.flush_cursors(Some(&call.caller.user))?;
@@ -348,7 +363,7 @@ impl Work<'_> {
                 Ok(None)
             }
             Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
-            Command::Audit(record) => self.audit(&record).map(|()| None),
+            Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
             Command::ForwardDone { outbox } => {

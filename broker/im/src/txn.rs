@@ -123,6 +123,17 @@ impl Txn<'_> {
         self.rows.kv.get(family, key)
     }
 
+    /// A row of JSON of the family `im` as committed; it is not kept.
+    pub fn peek_json<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let row = self.rows.kv.get(Family::Im, key)?;
+        row.map(|row| read_json(key, &row)).transpose()
+    }
+
+    /// Whether a session is stored, as committed.
+    pub fn has_session(&self, session: hoopoe_core::SessionId) -> Result<bool, StoreError> {
+        hoopoe_store::read::is_stored(&*self.rows.kv, session)
+    }
+
     /// True when there is such a row.
     pub fn has(&mut self, family: Family, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.get(family, key)?.is_some())
@@ -210,6 +221,17 @@ impl Txn<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Visits rows of any shard as committed, from a key on, until `visit` breaks.
+    pub fn scan_committed(
+        &self,
+        family: Family,
+        from: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let span = Span { from: Bound::Included(from), to: Bound::Unbounded, reverse: false };
+        self.rows.kv.scan(family, span, &mut visit)
     }
 
     /// What the batch and this command have changed below a prefix, from a key on.

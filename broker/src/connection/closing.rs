@@ -1,6 +1,7 @@
 //! Endings: DISCONNECT either way, faults, take-over, lost sockets. The session goes back to its
 //! shard once the last of its publications is committed (ruling 11).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hoopoe_codec::{Disconnect, Packet, PacketType, ReasonCode, Version};
@@ -168,28 +169,43 @@ impl Worker {
         }
     }
 
-    /// Gives back what the session holds of shared groups.
+    /// Gives back what the session holds of shared groups, also of those whose subscription it has
+    /// ended: what it had begun to receive then it kept ([MQTT-3.10.4-3]).
     fn leave_groups(&mut self, location: Location, session: &Session) {
-        let shared = session.subscriptions.iter().filter(|filter| filter.starts_with("$share/"));
         let subscriber = session.route.subscriber;
-        let mut commands = Vec::new();
-        for filter in shared {
+        let (mut groups, mut commands) = (BTreeSet::new(), Vec::new());
+        for filter in session.subscriptions.iter().filter(|filter| filter.starts_with("$share/")) {
             if let Some(group) = self.env.groups.get(filter) {
-                let keeps = session.window.iter().filter_map(|m| match m.source {
-                    Origin::Group { group: of, seq }
-                        if of == *group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
-                    {
-                        Some(seq)
-                    }
-                    _ => None,
-                });
-                let keeps = keeps.collect();
-                let offline = GroupCommand::Offline { group: *group, subscriber, location, keeps };
-                commands.push((group.slot(), offline));
+                groups.insert(*group);
             } else if session.route.session.is_none() {
                 // Its Join is on the way: the group is not known here yet.
                 commands.extend(leave_command(filter, subscriber, None));
             }
+        }
+        // An UNSUBSCRIBE under way: the group may have given something before it heard.
+        for owed in session.answers.iter() {
+            if let Answer::UnsubAck(_, _, shared) = &owed.answer {
+                groups.extend(shared.iter().filter_map(|f| self.env.groups.get(&**f).map(|g| *g)));
+            }
+        }
+        let waiting = session.backlog.iter().map(|outgoing| outgoing.origin);
+        for origin in session.window.iter().map(|message| message.source).chain(waiting) {
+            if let Origin::Group { group, .. } = origin {
+                groups.insert(group);
+            }
+        }
+        for group in groups {
+            let keeps = session.window.iter().filter_map(|m| match m.source {
+                Origin::Group { group: of, seq }
+                    if of == group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
+                {
+                    Some(seq)
+                }
+                _ => None,
+            });
+            let keeps = keeps.collect();
+            let offline = GroupCommand::Offline { group, subscriber, location, keeps };
+            commands.push((group.slot(), offline));
         }
         for (slot, command) in commands {
             self.command(slot, Command::Group(Box::new(command)));

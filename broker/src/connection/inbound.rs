@@ -460,7 +460,7 @@ impl Worker {
                 self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }
             Answer::SubAck(id, codes) => self.suback(location, id, codes, code),
-            Answer::UnsubAck(id, codes) => self.unsuback(location, id, codes, code),
+            Answer::UnsubAck(id, codes, _) => self.unsuback(location, id, codes, code),
         }
     }
 

@@ -113,8 +113,8 @@ pub enum Answer {
     PubComp(PacketId, ReasonCode),
     /// SUBACK, with the retained messages that are to follow.
     SubAck(PacketId, SmallVec<[ReasonCode; 8]>),
-    /// UNSUBACK.
-    UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>),
+    /// UNSUBACK, and the shared subscriptions that it ends.
+    UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>, Vec<Arc<str>>),
 }
 
 /// An answer, and the publication that goes to connected receivers when its turn comes.
@@ -135,7 +135,10 @@ pub struct Owed {
 impl From<Answer> for Owed {
     fn from(answer: Answer) -> Owed {
         let bytes = match &answer {
-            Answer::SubAck(_, codes) | Answer::UnsubAck(_, codes) => codes.len(),
+            Answer::SubAck(_, codes) => codes.len(),
+            Answer::UnsubAck(_, codes, shared) => {
+                codes.len() + shared.iter().map(|filter| filter.len()).sum::<usize>()
+            }
             _ => 0,
         };
         Owed { answer, publish: None, bytes, reason: None, im: None }

@@ -313,17 +313,18 @@ impl Worker {
         let (subscriber, stored) = (session.route.subscriber, session.route.session);
         let epoch = session.epoch;
         self.env.retained.end_scans(dropped_scans);
-        let shared: Vec<_> = ended.iter().filter(|filter| filter.starts_with("$share/")).collect();
+        let shared = ended.iter().filter(|filter| filter.starts_with("$share/"));
+        let shared: Vec<Arc<str>> = shared.cloned().collect();
         let stores = stored.is_some() && !ended.is_empty();
         let commits = u8::try_from(shared.len() + usize::from(stores)).map_err(|_| Fault {
             reason: ReasonCode::QuotaExceeded,
             what: "UNSUBSCRIBE: too many shared subscriptions in one packet",
         })?;
-        let answer = Answer::UnsubAck(unsubscribe.id, codes);
+        let answer = Answer::UnsubAck(unsubscribe.id, codes, shared.clone());
         let token = self.owe(location, commits, 0, answer);
         let reply = ReplyTo { location, token };
         // [MQTT-3.10.4-2]: from UNSUBACK on nothing new is added for them.
-        for filter in shared {
+        for filter in &shared {
             if let Some((slot, leave)) = leave_command(filter, subscriber, Some(reply)) {
                 self.command(slot, Command::Group(Box::new(leave)));
             }

@@ -79,6 +79,9 @@ impl ImEffects {
                 };
                 let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
                 self.entry(&topics, &entry);
+                if let Some(push) = self.env.im.push() {
+                    push.entry(&entry);
+                }
             }
             Effect::EntryFor { user, entry } => {
                 self.entry(&[&inbox_topic(entry.conv.tenant(), &user)], &entry);
@@ -89,6 +92,9 @@ impl ImEffects {
                 let row = Box::new(row);
                 if conv.kind() != ConvKind::User {
                     self.listen(&user, &conv_topic(&conv), row.is_current());
+                    if let Some(push) = self.env.im.push() {
+                        push.listed(&conv);
+                    }
                 }
                 jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row }));
             }
@@ -117,6 +123,18 @@ impl ImEffects {
                 let done = Command::ForwardDone { outbox };
                 self.env.fabric.shards[usize::from(shard)].put(done.into());
             }
+            Effect::Attended { user, attended } => {
+                if let Some(push) = self.env.im.push() {
+                    push.attended(user, attended);
+                }
+            }
+            Effect::PushToken { user, takes, attended } => {
+                if let Some(push) = self.env.im.push() {
+                    push.token(user, takes, attended);
+                }
+            }
+            Effect::Swept { entries, bytes } => self.env.im.space.swept(entries, bytes),
+            Effect::Walked { alive_bytes } => self.env.im.space.walked(self.shard, alive_bytes),
             Effect::Token { hash, owner: Some(owner) } => {
                 self.env.access.tokens().put(hash, owner);
             }

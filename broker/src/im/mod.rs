@@ -7,12 +7,15 @@
 mod effects;
 pub mod hook;
 mod mail;
+pub mod push;
 mod reader;
 pub mod rooms;
+mod space;
 
 pub use effects::{ImEffects, system_publication};
 pub use mail::{ImMail, ImRead};
 pub use reader::read;
+pub use space::LogSpace;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +25,18 @@ use dashmap::DashMap;
 use hoopoe_core::Location;
 use hoopoe_core::index::Index;
 use hoopoe_im::effect::Answer;
+use hoopoe_im::id::MessageId;
 use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
-use hoopoe_im::{Asker, Command, ImSettings};
+use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, Command, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
+use crate::telemetry::ImGauges;
 use hook::Hook;
+use push::PushHook;
 use rooms::{Rooms, Served};
 
 /// HTTP calls that may wait for an answer.
@@ -37,7 +44,7 @@ const MOST_HTTP_CALLS: usize = 4_096;
 
 /// A call that makes a token gets one that was drawn for it. Without random numbers it stays
 /// without, and is refused.
-pub fn mint_if_asked(op: &mut Op) {
+fn mint_if_asked(op: &mut Op) {
     if let Op::TokensCreate(create) = op {
         create.minted = crate::access::mint()
             .inspect_err(|error| tracing::error!(%error, "no token could be drawn"))
@@ -45,8 +52,17 @@ pub fn mint_if_asked(op: &mut Op) {
     }
 }
 
-/// An id for a room that is created without one.
-fn fresh_room_id() -> Option<String> {
+/// Draws what a request leaves to the broker: a token, the id of a group or channel.
+pub fn complete(op: &mut Op) {
+    mint_if_asked(op);
+    let mut random = [0u8; 8];
+    if getrandom::fill(&mut random).is_ok() {
+        hoopoe_im::service::complete(op, MessageId(u64::from_le_bytes(random)));
+    }
+}
+
+/// An id for what is created without one.
+fn fresh_id() -> Option<String> {
     let mut random = [0u8; 10];
     getrandom::fill(&mut random).ok()?;
     Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -55,6 +71,9 @@ fn fresh_room_id() -> Option<String> {
 fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
+
+/// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
+const MOST_PACES: usize = 1 << 18;
 
 /// What an HTTP call gets.
 #[derive(Debug)]
@@ -73,29 +92,51 @@ pub struct ImNode {
     pub reach: Index<Location>,
     /// Live rooms.
     pub rooms: Rooms,
+    /// What retention has left to be given back.
+    pub space: LogSpace,
+    /// How fast users send, and signal, by the hash of tenant and user.
+    sends: DashMap<u64, Pace>,
+    signals: DashMap<u64, Pace>,
     http: DashMap<u64, oneshot::Sender<Reply>>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
+    push: OnceLock<PushHook>,
 }
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings, rooms: Rooms) -> ImNode {
+    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
         ImNode {
             settings,
             reach: Index::new(),
             rooms,
+            space: LogSpace::new(shards),
+            sends: DashMap::new(),
+            signals: DashMap::new(),
             http: DashMap::new(),
             next_http: AtomicU64::new(1),
             hook: OnceLock::new(),
+            push: OnceLock::new(),
         }
+    }
+
+    /// Whether a user may send a message, or an operation on one, now (ruling 37).
+    pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        take(&self.sends, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may signal now.
+    pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
+        let rate = self.settings.signal_rate;
+        take(&self.signals, (rate, rate), now_ms, user)
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
     pub fn call(&self, fabric: &Fabric, mut call: Call) -> Option<oneshot::Receiver<Reply>> {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
-        mint_if_asked(&mut call.op);
+        complete(&mut call.op);
         if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
             if let (Asker::Http(number), Some(answer)) = (asker, answer) {
                 self.answer_http(number, Reply::Answer(answer));
@@ -119,7 +160,7 @@ impl ImNode {
         let user = &call.caller.user;
         let caller = Caller { user: &user.id, admin: call.caller.privileged };
         let served =
-            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_room_id);
+            self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_id);
         let Served { room, answer, store } = match served {
             Ok(served) => served,
             Err(refusal) => return Some(Some(Answer::Refused(refusal))),
@@ -140,6 +181,32 @@ impl ImNode {
     /// Who judges content, if somebody does.
     pub fn hook(&self) -> Option<&Hook> {
         self.hook.get()
+    }
+
+    /// Users are pushed to by this from now on.
+    pub fn set_push(&self, push: PushHook) {
+        // Set once, at the start.
+        let _ = self.push.set(push);
+    }
+
+    /// Who pushes to users, if somebody does.
+    pub fn push(&self) -> Option<&PushHook> {
+        self.push.get()
+    }
+
+    /// What retention and pushes have come to.
+    pub fn gauges(&self) -> ImGauges {
+        let entries_taken = self.space.entries_taken();
+        let Some(counts) = self.push().map(PushHook::counts) else {
+            return ImGauges { entries_taken, ..ImGauges::default() };
+        };
+        ImGauges {
+            entries_taken,
+            pushes_sent: counts.sent.load(Ordering::Relaxed),
+            pushes_failed: counts.failed.load(Ordering::Relaxed),
+            pushes_given_up: counts.given_up.load(Ordering::Relaxed),
+            pushes_waiting: counts.waiting(),
+        }
     }
 
     /// A place to wait for an answer; `None` when too many wait.
@@ -169,4 +236,16 @@ impl ImNode {
             let _ = waiting.send(reply);
         }
     }
+}
+
+/// One token of a user's bucket.
+fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
+    let (per_sec, burst) = rate;
+    if paces.len() >= MOST_PACES {
+        paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
+    }
+    let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
+    let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
+    let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
+    pace.take(per_sec, burst, now_ms)
 }

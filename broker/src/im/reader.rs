@@ -64,6 +64,11 @@ fn entries(
         Some(last) if cut && query.head(conv)?.last > last.seq => last.seq.min(to),
         _ => to,
     };
+    let through = match found.first() {
+        // Retention has taken all of it: the gap goes up to what is left.
+        None => through.max(query.head(conv)?.min - 1),
+        Some(_) => through,
+    };
     if let Some(intervals) = query.membership(conv, user)? {
         found.retain(|entry| may_see(&intervals, entry.seq));
     }

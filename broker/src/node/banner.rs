@@ -24,7 +24,7 @@ fn write(
         writeln!(out, "listening on {}", open.url)?;
     }
     if let Some(http) = http {
-        writeln!(out, "http on {http}  (/health /ready /metrics)")?;
+        writeln!(out, "http on {http}  (/health /ready /metrics, API below /v1)")?;
     }
     let folder = settings.broker.data_dir.display();
     match settings.broker.durability {

@@ -28,6 +28,7 @@ use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
 use crate::im::hook::Hook;
+use crate::im::push::PushHook;
 use crate::im::rooms::Rooms;
 use crate::logging::{self, Logging};
 use crate::settings::{Durability, QueuePolicy, Settings, SettingsSource};
@@ -165,11 +166,18 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile(), rooms),
+            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
             subscribers: AtomicU64::new(1),
         });
         if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
             env.im.set_hook(hook);
+        }
+        let (push, kv) = (&settings.im.push, store.kv());
+        if let Some(hook) = PushHook::open(push, &kv)? {
+            env.im.set_push(hook);
+        }
+        if let Some(hook) = env.im.push() {
+            hook.start(&env, &kv, push)?;
         }
         let stop = threads::StopFlags::default();
         let (shard_parts, outbox) = open_shards(settings, &env, &store, &stop, now_ms)?;
@@ -206,6 +214,7 @@ impl Node {
                 worker_letters: fabric.workers.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 shard_letters: fabric.shards.iter().map(|mailbox| mailbox.len() as u64).sum(),
                 reader_jobs: fabric.readers.len() as u64,
+                im: env.im.gauges(),
             }
         };
         let gates = open.iter().map(|open| (open.url.clone(), open.gate.clone())).collect();
@@ -237,18 +246,7 @@ impl Node {
                 interval,
             )));
         }
-        let store = self.store.clone();
-        tasks.push(tokio::spawn(async move {
-            let mut every = tokio::time::interval(RECLAIM_EVERY);
-            loop {
-                every.tick().await;
-                let store = store.clone();
-                let reclaimed = tokio::task::spawn_blocking(move || store.reclaim_if_due()).await;
-                if let Ok(Err(error)) = reclaimed {
-                    tracing::error!(%error, "space could not be given back");
-                }
-            }
-        }));
+        tasks.push(tokio::spawn(reclaim(self.store.clone(), self.env.clone())));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));
         if settings.broker.durability != Durability::Memory {
             tasks.extend(self.open_control(&settings.broker.data_dir));
@@ -297,6 +295,22 @@ impl Node {
         }
         tell(true);
         ending.await.context("the threads did not end")?
+    }
+}
+
+/// Gives the space of what is dead back, when it is worth it.
+async fn reclaim(store: Store, env: Arc<Env>) {
+    let mut every = tokio::time::interval(RECLAIM_EVERY);
+    loop {
+        every.tick().await;
+        let (store, env) = (store.clone(), env.clone());
+        let reclaimed = tokio::task::spawn_blocking(move || {
+            store.reclaim_if_due()?;
+            if env.im.space.take_due() { store.reclaim_log() } else { Ok(()) }
+        });
+        if let Ok(Err(error)) = reclaimed.await {
+            tracing::error!(%error, "space could not be given back");
+        }
     }
 }
 

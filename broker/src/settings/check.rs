@@ -183,15 +183,30 @@ impl Settings {
             let message = format!("more than im.group_members_max, which is {most}");
             found.add("im.small_group_members", message);
         }
+        let (sweep, day) = (im.sweep_interval_secs, 24 * 3600);
+        found.range("im.sweep_interval_secs", sweep, 1, day);
+        let session = u64::from(self.mqtt.session_expiry_max_secs);
+        if im.device_keep_secs > 0 && im.device_keep_secs < session {
+            let message = format!("less than mqtt.session_expiry_max_secs, which is {session}");
+            found.add("im.device_keep_secs", message);
+        }
         found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
-        if let Some(url) = &im.hook.url {
+        for (key, url) in [("im.hook.url", &im.hook.url), ("im.push.url", &im.push.url)] {
+            let Some(url) = url else { continue };
             let rest = url.strip_prefix("http://");
             let named = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
             if !named || url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-                found.add("im.hook.url", format!("`{url}`: expected http://host:port/path"));
+                found.add(key, format!("`{url}`: expected http://host:port/path"));
             }
         }
+        let push = &im.push;
+        found.range("im.push.batch_max", push.batch_max, 1, 10_000);
+        found.range("im.push.connections", push.connections, 1, THREADS_MAX);
+        found.range("im.push.timeout_ms", push.timeout_ms, 1, 600_000);
+        found.range("im.push.retry_first_ms", push.retry_first_ms, 1, 600_000);
+        found.range("im.push.retry_max_secs", push.retry_max_secs, 1, 24 * 3600);
+        found.range("im.push.attempts_max", push.attempts_max, 1, u32::MAX);
     }
 
     fn check_access(&self, found: &mut Found) {

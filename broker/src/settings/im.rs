@@ -6,9 +6,9 @@
 use hoopoe_im::ImSettings;
 use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Secret;
+use super::{PushSettings, Secret};
 
 /// Who may write to whom without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,24 @@ impl RetentionSettings {
         let RetentionSettings { age_secs, entries, bytes } = *self;
         Retention { age_secs, entries, bytes }
     }
+}
+
+/// `[im.retention_big]`: what it does not name keeps its own default.
+fn big_retention<'de, D: Deserializer<'de>>(section: D) -> Result<RetentionSettings, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Named {
+        age_secs: Option<u64>,
+        entries: Option<u64>,
+        bytes: Option<u64>,
+    }
+    let named = Named::deserialize(section)?;
+    let usual = ImSettings::default().retention_big;
+    Ok(RetentionSettings {
+        age_secs: named.age_secs.unwrap_or(usual.age_secs),
+        entries: named.entries.unwrap_or(usual.entries),
+        bytes: named.bytes.unwrap_or(usual.bytes),
+    })
 }
 
 /// What happens to a message that the hook could not be asked about.
@@ -175,6 +193,13 @@ pub struct ImSection {
     pub pending_requests: u32,
     /// How long a client message id is remembered.
     pub dedup_window_secs: u64,
+    /// Client message ids remembered per sender and conversation; 0 is no limit.
+    pub dedup_window_entries: u32,
+    /// How long a device that does not connect is remembered, with its cursors and its push
+    /// token; 0 is for ever.
+    pub device_keep_secs: u64,
+    /// How often everything is looked through for what has to go.
+    pub sweep_interval_secs: u64,
     /// Entries replayed per conversation at a login.
     pub replay_per_conversation: u64,
     /// Users whose presence a user may watch.
@@ -184,11 +209,14 @@ pub struct ImSection {
     /// What is kept of pairs and groups.
     pub retention: RetentionSettings,
     /// What is kept of big groups and channels.
+    #[serde(deserialize_with = "big_retention")]
     pub retention_big: RetentionSettings,
     /// Live rooms.
     pub rooms: RoomsSection,
     /// The content hook.
     pub hook: HookSettings,
+    /// The push hook.
+    pub push: PushSettings,
 }
 
 impl Default for ImSection {
@@ -220,6 +248,9 @@ impl Default for ImSection {
             mentions_per_message: profile.mentions_max as u32,
             pending_requests: profile.requests_max as u32,
             dedup_window_secs: profile.dedup_secs,
+            dedup_window_entries: profile.dedup_entries as u32,
+            device_keep_secs: profile.device_keep_secs,
+            sweep_interval_secs: profile.sweep_secs,
             replay_per_conversation: profile.replay_max,
             presence_watches: profile.watches_max as u32,
             presence_grace_secs: profile.presence_grace_secs,
@@ -227,6 +258,7 @@ impl Default for ImSection {
             retention_big: RetentionSettings::of(profile.retention_big),
             rooms: RoomsSection::default(),
             hook: HookSettings::default(),
+            push: PushSettings::default(),
         }
     }
 }
@@ -280,6 +312,9 @@ impl ImSection {
             mentions_max: self.mentions_per_message as usize,
             requests_max: self.pending_requests as usize,
             dedup_secs: self.dedup_window_secs,
+            dedup_entries: self.dedup_window_entries as usize,
+            device_keep_secs: self.device_keep_secs,
+            sweep_secs: self.sweep_interval_secs,
             replay_max: self.replay_per_conversation,
             retention: self.retention.kept(),
             retention_big: self.retention_big.kept(),

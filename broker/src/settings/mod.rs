@@ -15,6 +15,7 @@ mod listener;
 mod load;
 mod network;
 mod places;
+mod push;
 mod reload;
 mod secret;
 mod sections;
@@ -22,12 +23,15 @@ mod sections;
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
-pub use im::{ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings};
+pub use im::{
+    ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings, RoomsSection,
+};
 pub use listener::{
     ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,
 };
 pub use load::{Flags, SettingsSource};
 pub use network::Network;
+pub use push::PushSettings;
 pub use reload::Changes;
 pub use secret::Secret;
 pub use sections::{
@@ -93,7 +97,8 @@ impl Settings {
     /// When a value cannot be written as TOML: a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let mut shown = self.clone();
-        for secret in [&mut shown.http.admin_token, &mut shown.im.hook.token] {
+        let im = &mut shown.im;
+        for secret in [&mut shown.http.admin_token, &mut im.hook.token, &mut im.push.secret] {
             if secret.is_some() {
                 *secret = Some(Secret::hidden());
             }

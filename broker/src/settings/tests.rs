@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 14] = [
+    let sections: [(&str, Vec<&str>); 15] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -70,6 +70,7 @@ fn all_keys() -> BTreeSet<String> {
         ("im", keys_of::<ImSection>()),
         ("im.retention", keys_of::<RetentionSettings>()),
         ("im.retention_big", keys_of::<RetentionSettings>()),
+        ("im.rooms", keys_of::<RoomsSection>()),
         ("im.hook", keys_of::<HookSettings>()),
         ("listener", keys_of::<Listener>()),
         ("listener.limits", keys_of::<ListenerLimits>()),
@@ -403,6 +404,59 @@ fn all_changed() -> (Settings, Settings) {
         restart_grace_secs = 1
         [http]
         address = 'off'
+        admin_token = 'x'
+        admin_token_file = 'x'
+        origins = ['*']
+        requests_per_sec = 1
+        request_burst = 1
+        [im]
+        contact_policy = 'roster'
+        device_policy = 'single'
+        devices_per_user = 1
+        payload_max_bytes = 1
+        sends_per_sec = 1
+        send_burst = 1
+        signal_max_bytes = 1
+        signals_per_sec = 1
+        groups_per_user = 1
+        channels_per_user = 1
+        small_group_members = 1
+        group_members_max = 1
+        invite_consent = true
+        recall_window_secs = 1
+        reactions_per_message = 1
+        mentions_per_message = 1
+        pending_requests = 1
+        dedup_window_secs = 1
+        dedup_window_entries = 1
+        device_keep_secs = 1
+        sweep_interval_secs = 1
+        replay_per_conversation = 1
+        presence_watches = 1
+        presence_grace_secs = 1
+        [im.retention]
+        age_secs = 1
+        entries = 1
+        bytes = 1
+        [im.retention_big]
+        age_secs = 1
+        entries = 1
+        bytes = 1
+        [im.rooms]
+        auto_create = false
+        ring_messages = 1
+        ring_bytes = 1
+        chat_per_sec = 1
+        hi_per_sec = 1
+        joined_per_user = 1
+        owned_per_user = 1
+        max_rooms = 1
+        [im.hook]
+        url = 'http://127.0.0.1:1/'
+        token = 'x'
+        timeout_ms = 1
+        on_failure = 'closed'
+        connections = 1
         [mqtt]
         max_packet_bytes = 1000
         max_qos = 1
@@ -437,6 +491,7 @@ fn all_changed() -> (Settings, Settings) {
         rules_file = 'r'
         anonymous = true
         login_cache = 1
+        tenants = true
         hash_threads = 1
         hash_queue = 1
         [log]

@@ -144,9 +144,11 @@ impl Effects {
         }
     }
 
-    /// Puts what a shard found in the store into the index, and carries on its outbox.
+    /// Puts what a shard found in the store into the index, and carries on its outbox. A write
+    /// whose outcome was unknown may have been done: its entries are in queues and nobody was told.
     pub(super) fn restored(&mut self, restored: Restored) {
         route_restored(&self.env, &restored);
+        self.lost.fill(true);
         self.release(restored.outbox);
     }
 

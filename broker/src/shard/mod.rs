@@ -7,6 +7,9 @@ mod effects;
 mod reader;
 mod task;
 
+#[cfg(test)]
+mod tests;
+
 pub use effects::{route_restored, start_outbox};
 pub use reader::{QueuePage, ReadJob, RetainedPage, carry_out, run_reader};
 pub use task::{Shard, ShardParts, run_shard};

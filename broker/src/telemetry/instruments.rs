@@ -31,6 +31,23 @@ pub struct Gauges {
     pub shard_letters: u64,
     /// Jobs that wait for a reader.
     pub reader_jobs: u64,
+    /// The IM profile's retention and pushes.
+    pub im: ImGauges,
+}
+
+/// What the IM profile counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImGauges {
+    /// Entries that retention has taken.
+    pub entries_taken: u64,
+    /// Messages that the push gateway has taken.
+    pub pushes_sent: u64,
+    /// Requests to it that failed.
+    pub pushes_failed: u64,
+    /// Conversations whose pushes were given up.
+    pub pushes_given_up: u64,
+    /// Conversations that wait to be pushed.
+    pub pushes_waiting: u64,
 }
 
 /// What runs.

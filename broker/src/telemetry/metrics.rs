@@ -75,6 +75,7 @@ pub fn metrics(instruments: &Instruments) -> String {
     clients(&mut out, instruments);
     publications(&mut out, &instruments.telemetry);
     queues(&mut out, instruments);
+    im(&mut out, instruments);
     shards(&mut out, &instruments.telemetry);
     listeners(&mut out, instruments);
     process(&mut out, instruments);
@@ -156,6 +157,24 @@ fn queues(out: &mut Exposition, instruments: &Instruments) {
     family.sample(&[("receiver", "workers")], gauges.worker_letters);
     family.sample(&[("receiver", "shards")], gauges.shard_letters);
     family.sample(&[("receiver", "readers")], gauges.reader_jobs);
+}
+
+fn im(out: &mut Exposition, instruments: &Instruments) {
+    let counts = instruments.gauges().im;
+    for (name, help, count) in [
+        ("hoopoe_im_entries_expired_total", "Entries taken by retention.", counts.entries_taken),
+        ("hoopoe_pushes_sent_total", "Messages the gateway has taken.", counts.pushes_sent),
+        ("hoopoe_push_failures_total", "Requests to it that failed.", counts.pushes_failed),
+        (
+            "hoopoe_pushes_given_up_total",
+            "Conversations whose pushes were tried too often.",
+            counts.pushes_given_up,
+        ),
+    ] {
+        out.counter(name, help, count);
+    }
+    let help = "Conversations of users that wait to be pushed.";
+    out.gauge("hoopoe_pushes_waiting", help, counts.pushes_waiting);
 }
 
 fn shards(out: &mut Exposition, telemetry: &Telemetry) {

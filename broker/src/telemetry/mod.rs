@@ -21,7 +21,7 @@ pub mod systemd;
 
 pub use buckets::{BATCH_COMMANDS, Buckets, COMMIT_MICROS};
 pub use counters::{Counter, Dropped, ShardCounters, Telemetry, WorkerCounters};
-pub use instruments::{Build, Gauges, Instruments};
+pub use instruments::{Build, Gauges, ImGauges, Instruments};
 pub use metrics::metrics;
 pub use system_report::{SystemReport, publish_system};
 pub use system_topics::SystemTopics;

@@ -125,9 +125,15 @@ impl Floors {
         self.shards[usize::from(shard)].loaded.store(true, Ordering::Release);
     }
 
-    /// The seq up to which a queue is done with; `None` when it has ended or is not known yet.
+    /// The seq up to which a queue is done with; `None` when it has ended. While its shard reads
+    /// itself anew nothing is known to have ended: else a reader would take a queue for empty, and
+    /// its connection would pass what is in it.
     pub fn floor(&self, session: SessionId) -> Option<u64> {
-        self.of(session).floors.read().get(&session).copied()
+        let shard = self.of(session);
+        // As in `is_done`.
+        let table = shard.floors.read();
+        let known = table.get(&session).copied();
+        known.or_else(|| (!shard.loaded.load(Ordering::Acquire)).then_some(0))
     }
 
     /// Counts bytes of entries that died.
@@ -205,6 +211,20 @@ mod tests {
         assert!(dead(&floors));
         floors.unload(id.slot().shard(2) as u16);
         assert!(!dead(&floors));
+    }
+
+    #[test]
+    fn no_queue_has_ended_before_its_shard_is_loaded() {
+        let floors = Floors::new(2);
+        let id = SessionId::new(Slot::of(b"a"), 1);
+        let shard = id.slot().shard(2) as u16;
+        floors.insert(id, 4);
+        floors.loaded(shard);
+        assert_eq!(floors.floor(id), Some(4));
+        floors.unload(shard);
+        assert_eq!(floors.floor(id), Some(0), "read from the start rather than passed");
+        floors.loaded(shard);
+        assert_eq!(floors.floor(id), None, "it has ended");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct PendingBatch {
     pub(crate) after: Vec<After>,
     /// Sessions given back in this batch, in case it fails.
     pub(crate) closes: Vec<(SessionId, Box<Close>)>,
+    /// Outbox entries removed in this batch, likewise.
+    pub(crate) carried_out: Vec<u64>,
 }
 
 /// What the shard does for itself once the batch is on disk.

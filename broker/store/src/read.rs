@@ -15,11 +15,20 @@ use crate::effect::QueueEntry;
 use crate::error::{Damaged, StoreError};
 use crate::floors::{Counts, Floors};
 use crate::keys;
-use crate::kv::{Family, SharedKv, Span};
+use crate::kv::{Family, Kv, SharedKv, Span};
 use crate::rows::{self, EntryContent};
 
 /// Retained topics looked at for one page, matching or not.
 const RETAINED_STEP: usize = 4_096;
+
+/// Whether a session is stored, as committed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn is_stored(kv: &dyn Kv, session: SessionId) -> Result<bool, StoreError> {
+    let key = keys::session(session, keys::session_kind::SESSION);
+    Ok(kv.get(Family::Session, &key)?.is_some())
+}
 
 /// Reads what the shards wrote.
 #[derive(Clone)]

@@ -114,6 +114,12 @@ impl Store {
         self.kv.compact(Family::Body)
     }
 
+    /// Gives the space of removed entries of conversations back now. Takes long.
+    pub fn reclaim_log(&self) -> Result<(), StoreError> {
+        self.kv.compact(Family::Log)?;
+        self.kv.compact(Family::Im)
+    }
+
     /// Why nothing is written now, in the system's words; `None` when all is well.
     pub fn fault(&self) -> Option<String> {
         self.kv.fault()

@@ -64,7 +64,8 @@ impl Limits {
              [mqtt]\nmax_packet_bytes = {}\nreceive_maximum = {}\ntopic_alias_max = {}\n\
              max_subscriptions = {}\nmax_client_id_bytes = {}\nmax_topic_levels = {}\n\
              max_topic_bytes = {}\ninflight_v311 = {}\n\n\
-             [queue]\nmax_messages = {}\n\n[limits]\nwrite_buffer_bytes = {}\n",
+             [queue]\nmax_messages = {}\n\n[limits]\nwrite_buffer_bytes = {}\n\n\
+             [[listener]]\nurl = \"tcp://127.0.0.1:0\"\nim = false\n",
             self.durability,
             self.workers,
             self.shards,

@@ -134,7 +134,7 @@ pub fn run(plan: Plan) -> Tally {
 fn run_seed(seed: u64, packets: u64, until: Option<Instant>) -> Tally {
     let mut random = Random::new(seed);
     let limits = Rc::new(Limits::draw(&mut random));
-    let mut broker = Options::new().configuration(&limits.configuration()).start();
+    let mut broker = Options::new().no_listeners().configuration(&limits.configuration()).start();
     let address = broker.tcp();
     let pairs =
         [Pair::start(address, Version::V5, true), Pair::start(address, Version::V311, false)];

@@ -233,6 +233,30 @@ fn unacknowledged_qos_1_of_a_member_that_ends_goes_to_another() {
     members[0].expect_message(&topic, "again");
 }
 
+/// Stored sessions of both protocols and clean ones: what a member kept when it unsubscribed
+/// ([MQTT-3.10.4-3]) is another's once its connection is gone.
+#[test]
+fn unacknowledged_qos_1_of_a_member_that_unsubscribed_and_ends_goes_to_another() {
+    for version in [Version::V311, Version::V5] {
+        for stored in [false, true] {
+            let (topic, filter) = group();
+            let connect = match stored {
+                true => Connect::persistent(version, &unique_id("m")),
+                false => Connect::new(version, &unique_id("m")),
+            };
+            let mut first = shared_broker().connect(&connect);
+            first.subscribe(&filter, 1);
+            shared_broker().v5().publish(Publish::new(&topic, "1").qos(1));
+            assert_eq!(first.expect_publish().payload, b"1");
+            let mut second = shared_broker().v5();
+            second.subscribe(&filter, 1);
+            first.unsubscribe(&[&filter]);
+            first.cut();
+            second.expect_message(&topic, "1");
+        }
+    }
+}
+
 #[test]
 fn unacknowledged_qos_1_of_the_only_member_comes_back_once() {
     let (topic, filter) = group();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hoopoe_codec::{Packet, Receiver, Version, decode, frame_length};
 use hoopoe_tests::Broker;
 use hoopoe_tests::program::{self, Program};
 use hoopoe_tests::reaper::temporary_folder;
@@ -48,8 +49,11 @@ fn examples_talk_with_each_other() {
             let said = sender.succeed();
             assert_eq!(said, ["ready", "sent #1", "sent #2", "read #2"], "{sends} to {receives}");
             let said = receiver.succeed();
-            let expected =
-                [format!("#1 {alice}: hello, Bob"), format!("#2 {alice}: bye"), "ok: 0 unread".into()];
+            let expected = [
+                format!("#1 {alice}: hello, Bob"),
+                format!("#2 {alice}: bye"),
+                "ok: 0 unread".into(),
+            ];
             assert_eq!(said, expected, "{receives} from {sends}");
         }
     }
@@ -68,6 +72,61 @@ fn an_example_finds_what_came_while_nobody_ran_it() {
         sender.wait_for("sent #2");
         sender.kill();
         let said = Program::start(call(receives, &broker, &[&bob, "alice"])).succeed();
-        assert_eq!(said, ["ready", "#1 alice: late", "#2 alice: bye", "ok: 0 unread"], "{receives}");
+        assert_eq!(
+            said,
+            ["ready", "#1 alice: late", "#2 alice: bye", "ok: 0 unread"],
+            "{receives}"
+        );
     }
+}
+
+/// A block of hex in the manual: who sends it, in which version, and its bytes.
+fn packets() -> Vec<(Receiver, Version, Vec<u8>)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broker/docs/im.md");
+    let text = std::fs::read_to_string(page).expect("the manual is there");
+    let mut packets = Vec::new();
+    for block in text.split("\n```hex ").skip(1) {
+        let (head, rest) = block.split_once('\n').expect("a line");
+        let (hex, _) = rest.split_once("\n```").expect("an end");
+        let receiver = if head.starts_with("client") { Receiver::Server } else { Receiver::Client };
+        let version = if head.ends_with('5') { Version::V5 } else { Version::V311 };
+        let bytes = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("hex"));
+        packets.push((receiver, version, bytes.collect()));
+    }
+    packets
+}
+
+#[test]
+fn the_packets_of_the_manual_are_what_they_are_said_to_be() {
+    let mut seen = Vec::new();
+    for (receiver, version, bytes) in &packets() {
+        assert_eq!(frame_length(bytes, 1 << 20), Ok(Some(bytes.len())));
+        seen.push(match decode(*version, *receiver, bytes) {
+            Ok(Packet::Publish(publish)) => format!("{version:?} {}", publish.topic),
+            Ok(Packet::PubAck(ack)) => {
+                let seq = ack.properties.user_properties.get("im-seq").unwrap_or("none");
+                format!("{version:?} PUBACK {:#04x} seq {seq}", ack.code as u8)
+            }
+            other => panic!("{other:?}"),
+        });
+    }
+    let stamp = "1763690400123";
+    let (sent, delivered) = (
+        format!("V311 im/me/sys/sent/c1/u/bob/1/0cqk1v2r40000/{stamp}"),
+        format!("V311 im/me/in/u/alice/1/alice/{stamp}/0cqk1v2r40000"),
+    );
+    let wanted = [
+        "V5 im/u/bob/msg/c1",
+        "V5 PUBACK 0x00 seq 1",
+        "V5 im/me/in/u/alice",
+        "V311 im/u/bob/msg/c1",
+        &sent,
+        "V311 PUBACK 0x00 seq none",
+        &delivered,
+        "V5 PUBACK 0x87 seq none",
+        "V311 im/me/sys/err/c2/135",
+        "V5 im/me/cur/u/alice/read/1",
+        "V5 im/svc/time/now",
+    ];
+    assert_eq!(seen, wanted);
 }

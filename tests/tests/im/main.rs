@@ -1,11 +1,19 @@
 //! The messaging profile over sockets, with clients of both versions that know nothing of it but
 //! its topics.
 
+mod attacker;
 mod background;
 mod chat;
 mod entry;
+mod examples;
+mod gateway;
 mod groups;
 mod messages;
 mod presence;
+mod push;
+mod retention;
 mod rooms;
+mod stock;
+mod stock_clients;
 mod user;
+mod walkthrough;

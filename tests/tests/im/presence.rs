@@ -2,11 +2,12 @@
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::client::ring_after;
+use hoopoe_tests::http::Http;
 use hoopoe_tests::wire::code;
 use hoopoe_tests::{Broker, Connect, Property, Publish, RawClient, Version, unique_id};
 use serde_json::{Value, json};
 
-use crate::user::{await_topic, call, call_ok, device, device_with, post};
+use crate::user::{await_topic, call, call_ok, device, device_with};
 
 /// Watches users; what the answer shows of each: word and text.
 fn watch(device: &mut RawClient, users: &[&str]) -> Vec<(String, String)> {
@@ -330,6 +331,36 @@ fn where_only_friends_are_seen_strangers_look_offline() {
         expect_notice(&mut watched, bob, "busy", "");
         assert_eq!(get(&mut watcher, bob), pair("offline", ""));
         watcher.ping();
+        call_ok(&mut watcher, "roster/request", &json!({ "user": bob }));
+        call_ok(&mut watched, "roster/accept", &json!({ "user": alice }));
+        expect_notice(&mut watcher, bob, "busy", "");
+        call_ok(&mut watched, "roster/remove", &json!({ "user": alice }));
+        expect_notice(&mut watcher, bob, "offline", "");
+    }
+}
+
+#[test]
+fn a_block_hides_each_from_the_other_at_once() {
+    let broker = Broker::start();
+    for version in Version::BOTH {
+        let [alice, bob] = &names();
+        let mut watcher = device(&broker, version, alice);
+        let mut watched = device(&broker, version, bob);
+        watch(&mut watcher, &[bob]);
+        set(&mut watched, "away", "");
+        let seen = expect_notice(&mut watcher, bob, "away", "");
+        call_ok(&mut watched, "roster/block", &json!({ "user": alice }));
+        let hidden = expect_notice(&mut watcher, bob, "offline", "");
+        assert_eq!(get(&mut watcher, bob), pair("offline", ""));
+        assert_eq!(get(&mut watched, alice), pair("offline", ""));
+        set(&mut watched, "dnd", "");
+        assert_eq!(get(&mut watcher, bob), pair("offline", ""));
+        // Watching anew shows nothing either.
+        assert_eq!(watch(&mut watcher, &[bob]), [pair("offline", "")]);
+        watcher.ping();
+        call_ok(&mut watched, "roster/unblock", &json!({ "user": alice }));
+        let shown = expect_notice(&mut watcher, bob, "dnd", "");
+        assert!(seen < hidden && hidden < shown, "{seen}, {hidden}, {shown}");
     }
 }
 
@@ -339,20 +370,16 @@ fn http_sees_what_devices_see() {
     let [alice, bob] = &names();
     let mut watched = device(&broker, Version::V5, bob);
     set(&mut watched, "away", "brb");
-    let (status, token) = post(&broker, "/v1/tokens", None, &json!({ "user": alice }));
-    assert_eq!(status, 200, "{token}");
-    let token = token["token"].as_str();
-    let body = json!({ "users": [bob] });
-    let (status, answer) = post(&broker, "/v1/presence/get", token, &body);
-    assert_eq!((status, shown(&answer)), (200, vec![pair("away", "brb")]));
+    let nobody = Http::new(broker.http());
+    let token = nobody.call("tokens", json!({ "user": alice }));
+    let api = Http::new(broker.http()).bearer(token["token"].as_str().expect("a token"));
+    let users = || json!({ "users": [bob] });
+    assert_eq!(shown(&api.call("presence/get", users())), [pair("away", "brb")]);
     // Without a device there is nobody to tell of changes.
-    let (status, answer) = post(&broker, "/v1/presence/watch", token, &body);
-    assert_eq!((status, &answer["error"]), (409, &json!("conflict")), "{answer}");
+    assert_eq!(api.refused("presence/watch", users(), 409), "conflict");
     let mut device = device(&broker, Version::V311, alice);
-    let (status, _) = post(&broker, "/v1/presence/watch", token, &body);
-    assert_eq!(status, 200);
+    api.call("presence/watch", users());
     set(&mut watched, "dnd", "");
     expect_notice(&mut device, bob, "dnd", "");
-    let (status, answer) = post(&broker, "/v1/presence/get", token, &json!({ "users": "bob" }));
-    assert_eq!((status, &answer["error"]), (400, &json!("bad_request")), "{answer}");
+    assert_eq!(api.refused("presence/get", json!({ "users": "bob" }), 400), "bad_request");
 }

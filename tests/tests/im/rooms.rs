@@ -31,7 +31,7 @@ fn said(room: &str, publish: &Publish) -> Said {
     let payload = String::from_utf8_lossy(&publish.payload).into_owned();
     assert_eq!((publish.qos, publish.retain), (0, false), "{}", publish.topic);
     if let [lane, n, from, ts] = levels[..] {
-        let (n, ts) = (n.parse().unwrap(), ts.parse().unwrap());
+        let (n, ts) = (n.parse().expect("a number"), ts.parse().expect("a time"));
         return Said { lane: lane.to_owned(), n, from: from.to_owned(), ts, payload };
     }
     let property = |name: &str| {
@@ -40,9 +40,9 @@ fn said(room: &str, publish: &Publish) -> Said {
     };
     Said {
         lane: header.to_owned(),
-        n: property("im-seq").parse().unwrap(),
+        n: property("im-seq").parse().expect("a number"),
         from: property("im-from"),
-        ts: property("im-ts").parse().unwrap(),
+        ts: property("im-ts").parse().expect("a time"),
         payload,
     }
 }
@@ -380,7 +380,7 @@ fn nothing_that_is_said_reaches_the_disk() {
 }
 
 fn is_in_files(folder: &Path, text: &str) -> bool {
-    std::fs::read_dir(folder).unwrap().map(Result::unwrap).any(|entry| {
+    std::fs::read_dir(folder).expect("the folder is there").flatten().any(|entry| {
         let path = entry.path();
         if path.is_dir() {
             return is_in_files(&path, text);

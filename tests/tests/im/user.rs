@@ -1,10 +1,7 @@
 //! A user's device as these tests drive it: connected, its inbox read by topic, services called.
 //! The broker runs in development mode: who connects with a user name is that user.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use hoopoe_tests::{Broker, Connect, DEADLINE, Publish, RawClient, Version, unique_id};
+use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, unique_id};
 use serde_json::Value;
 
 /// A device of `user` with a session that ends with its connection; its hello has been read.
@@ -45,25 +42,4 @@ pub(crate) fn call_ok(device: &mut RawClient, operation: &str, body: &Value) -> 
     let (status, answer) = call(device, operation, body);
     assert_eq!(status, "ok", "{operation} {body}: {answer}");
     answer
-}
-
-/// A call over HTTP; returns status and body.
-pub(crate) fn post(broker: &Broker, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
-    let mut stream = TcpStream::connect_timeout(&broker.http(), DEADLINE).expect("HTTP is open");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout can be set");
-    let body = body.to_string();
-    let bearer = token.map(|token| format!("authorization: Bearer {token}\r\n"));
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: broker\r\nconnection: close\r\n{}\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        bearer.unwrap_or_default(),
-        body.len(),
-    );
-    stream.write_all(request.as_bytes()).expect("the request can be sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the answer comes in time");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("no status in {head}"));
-    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{answer}: {error}")))
 }

@@ -129,6 +129,22 @@ fn every_call_of_an_operator_is_recorded_without_secrets() {
     assert_eq!(calls, expected);
     assert_eq!(records[2]["record"]["about"]["user"], "alice");
     assert!(!audit.to_string().contains("hush-hush"), "{audit}");
+    // What operators do for users is recorded too; what they read for them is not, and what
+    // others try cannot fill the record.
+    let ops = admin(&broker).acting_for("alice");
+    let made = ops.call("tokens/create", json!({}));
+    ops.call("sync/heads", json!({}));
+    let alice = hoopoe_tests::Http::new(broker.http()).bearer(made["token"].as_str().unwrap());
+    alice.refused("admin/users/list", json!({}), 403);
+    let audit = admin(&broker).call("admin/audit/list", json!({ "limit": 2 }));
+    let before = &audit["records"][1]["record"];
+    assert_eq!((&before["call"], &before["status"]), (&json!("admin/audit/list"), &json!(200)));
+    let token = &audit["records"][0]["record"];
+    assert_eq!(
+        (&token["call"], &token["about"]["user"]),
+        (&json!("tokens/create"), &json!("alice"))
+    );
+    assert!(!audit.to_string().contains("hpt_"), "{audit}");
 }
 
 fn ctl(broker: &Broker, words: &[&str]) -> Vec<String> {

@@ -95,6 +95,22 @@ fn development_mode_gives_tokens_to_whom_is_named_until_there_are_accounts() {
 }
 
 #[test]
+fn user_exchanges_a_password_for_a_token() {
+    let broker = options().start();
+    let account = json!({ "user": "alice", "password": "secret" });
+    admin(&broker).call("admin/users/create", account);
+    // `alice:secret` and `alice:wrong`
+    let basic =
+        |text: &str| Http::new(broker.http()).header("authorization", &format!("Basic {text}"));
+    let made = basic("YWxpY2U6c2VjcmV0").call("tokens", json!({ "device": "phone-1" }));
+    let text = made["token"].as_str().unwrap();
+    device(&broker, Connect::v5("phone-1").login("alice", text)).ping();
+    assert_eq!(basic("YWxpY2U6d3Jvbmc=").refused("tokens", json!({}), 401), "not_allowed");
+    assert_eq!(basic("nonsense").refused("tokens", json!({}), 401), "not_allowed");
+    assert_eq!(basic("YWxpY2U6c2VjcmV0").refused("time/now", json!({}), 401), "not_allowed");
+}
+
+#[test]
 fn service_account_sends_for_itself_and_others() {
     let broker = options().start();
     let roles = json!({ "user": "shop", "roles": ["service"] });

@@ -40,6 +40,11 @@ impl<W> Answers<W> {
         self.owed.len()
     }
 
+    /// What is owed, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        self.owed.iter().map(|owed| &owed.work)
+    }
+
     /// Owes an answer that waits for `commits` commits (0: only for its turn). `topic` is the
     /// hash of a publication's topic, 0 for other packets. Gives the token to settle it by.
     pub fn owe(&mut self, commits: u8, topic: u64, work: W) -> u64 {

@@ -154,9 +154,11 @@ impl Work<'_> {
         }
         let mut head = self.head(conv)?;
         head.voids += 1;
-        head.bytes =
-            head.bytes.saturating_sub((entry.payload.len() + entry.properties.len()) as u64);
+        head.bytes = head.bytes.saturating_sub(entry.size());
         self.put_head(conv, &head);
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod model;

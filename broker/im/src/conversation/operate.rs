@@ -122,6 +122,9 @@ impl Work<'_> {
         edited.payload = operate.payload.clone();
         edited.properties = operate.properties.clone();
         self.put_entry(&edited);
+        let mut head = self.head(&operate.conv)?;
+        head.bytes = (head.bytes + edited.size()).saturating_sub(entry.size());
+        self.put_head(&operate.conv, &head);
         Ok(EntryKind::Edit)
     }
 

@@ -70,6 +70,9 @@ impl Work<'_> {
             };
             self.txn.put_json(&key, &wait);
         }
+        // In the batch of the message: what a crash within the next second takes from the sender's
+        // own list is found here (ruling 22).
+        self.cursors_moved(&send.conv, &send.from.id, entry.seq, entry.seq)?;
         self.tell(Forward::OwnSend {
             tenant: send.from.tenant.clone(),
             user: send.from.id.clone(),

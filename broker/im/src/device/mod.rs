@@ -306,6 +306,17 @@ impl Device {
         }
     }
 
+    /// Entries are not there any more, and the client is told so: the cursor moves at once, unless
+    /// something before them is under way (ruling 21).
+    pub fn pass_lost(&mut self, stream: u32, from: u64, through: u64) {
+        if let Some(at) = self.streams.get_mut(stream as usize)
+            && at.acked + 1 == from
+        {
+            at.acked = at.acked.max(through);
+            self.note_moved(stream);
+        }
+    }
+
     /// Takes out what has moved since the last report: conversation, cursor, `recv`.
     pub fn take_moves(&mut self) -> Vec<(ConvKey, u64, u64)> {
         let moved = std::mem::take(&mut self.moved);

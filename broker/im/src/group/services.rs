@@ -199,7 +199,7 @@ impl Work<'_> {
         if group.join == Join::Open || invited {
             self.check_room(&group, 1)?;
             self.check_joined(&conv, user)?;
-            self.add_members(&conv, &mut group, &[user.clone()], MemberOp::Join, user)?;
+            self.add_members(&conv, &mut group, std::slice::from_ref(user), MemberOp::Join, user)?;
             self.put_group(&conv, &group);
             return Ok(json!({ "state": "member" }));
         }

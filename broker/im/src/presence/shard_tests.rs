@@ -88,7 +88,7 @@ impl Node {
                     let show = body["show"].as_str().unwrap_or("-");
                     self.heard.push(format!("{} < {topic} {show}", user.id));
                 }
-                Effect::Login(_) => {}
+                Effect::Login(_) | Effect::Walked { .. } | Effect::Attended { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

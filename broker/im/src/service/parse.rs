@@ -156,6 +156,10 @@ pub fn parse(service: &str, operation: &str, body: &[u8]) -> Result<Op, Refusal>
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // A structure could be read from a list, too: fields without names.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Refusal::bad_request("the body is a list, not an object"));
+    }
     serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
 }
 

@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use hoopoe_store::StoreError;
-use hoopoe_store::kv::{Family, SharedKv, Span};
+use hoopoe_store::kv::{Family, SharedKv, Span, Visit};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ impl Query {
         &self,
         family: Family,
         span: Span<'_>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         self.kv.scan(family, span, each)
     }
@@ -251,6 +251,30 @@ impl Query {
         Ok(None)
     }
 
+    /// A line of the user's list as it stands, given the conversation's head. What the user has
+    /// sent and acknowledged is written into the list within a second; after a crash the
+    /// conversation's own copy of the cursors may know more.
+    pub fn settled(
+        &self,
+        user: &User,
+        conv: &ConvKey,
+        mut row: UserConv,
+        head: &Head,
+    ) -> Result<UserConv, StoreError> {
+        if row.read >= head.last && row.recv >= head.last {
+            return Ok(row);
+        }
+        let key = keys::conv_name(conv, conv_kind::COPY, &user.id);
+        let Some(copy) = self.json::<CursorCopy>(&key)? else { return Ok(row) };
+        row.recv = row.recv.max(copy.recv);
+        if copy.read > row.read {
+            row.read = copy.read;
+            let entry = self.entry(conv, copy.read)?;
+            row.read_count = row.read_count.max(entry.map_or(0, |entry| entry.count));
+        }
+        Ok(row)
+    }
+
     /// Countable messages that the user has not read (ruling 22).
     pub fn unread(&self, conv: &ConvKey, row: &UserConv, head: &Head) -> Result<u64, StoreError> {
         let (end, count) = match row.intervals.last().and_then(|interval| interval.until) {
@@ -260,11 +284,26 @@ impl Query {
             }
             _ => (head.last, head.count),
         };
-        if end <= row.read {
+        // What retention has taken cannot be read any more.
+        if end <= row.read || end < head.min {
             return Ok(0);
         }
-        let voids = if head.voids == 0 { 0 } else { self.voids(conv, row.read + 1, end)? };
-        Ok(count.saturating_sub(row.read_count).saturating_sub(voids))
+        let (mut from, mut before) = (row.read + 1, row.read_count);
+        if from < head.min {
+            from = head.min;
+            before = before.max(self.count_below(conv, head)?);
+        }
+        let voids = if head.voids == 0 { 0 } else { self.voids(conv, from, end)? };
+        Ok(count.saturating_sub(before).saturating_sub(voids))
+    }
+
+    /// Countable messages that retention has taken.
+    fn count_below(&self, conv: &ConvKey, head: &Head) -> Result<u64, StoreError> {
+        let first = self.entry(conv, head.min)?;
+        Ok(first.map_or(head.count, |entry| {
+            let counts = matches!(entry.kind, EntryKind::Message | EntryKind::Void);
+            entry.count - u64::from(counts).min(entry.count)
+        }))
     }
 
     fn voids(&self, conv: &ConvKey, from: u64, to: u64) -> Result<u64, StoreError> {
@@ -291,7 +330,8 @@ impl Query {
         head: &Head,
     ) -> Result<u64, StoreError> {
         let wire = conv.wire(&user.id);
-        let low = keys::mention(&user.tenant, &user.id, &wire, row.read + 1);
+        let from = head.min.max(row.read + 1);
+        let low = keys::mention(&user.tenant, &user.id, &wire, from);
         let high = keys::mention(&user.tenant, &user.id, &wire, u64::MAX);
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: false };
         let mut seqs = Vec::new();
@@ -300,7 +340,7 @@ impl Query {
             ControlFlow::Continue(())
         })?;
         if conv.kind() == ConvKind::Group {
-            seqs.extend(self.seqs(conv, conv_kind::AT_ALL, row.read + 1, head.last)?);
+            seqs.extend(self.seqs(conv, conv_kind::AT_ALL, from, head.last)?);
             seqs.sort_unstable();
             seqs.dedup();
         }
@@ -311,6 +351,19 @@ impl Query {
             count += u64::from(!void && crate::rows::may_see(&row.intervals, seq));
         }
         Ok(count)
+    }
+
+    /// Visits the keys of a stretch, both ends included, while `each` says so.
+    pub(crate) fn im_rows(
+        &self,
+        low: &[u8],
+        high: &[u8],
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let span = Span { from: Bound::Included(low), to: Bound::Included(high), reverse: false };
+        self.kv.scan(Family::Im, span, &mut |key, _| {
+            if each(key) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
     }
 
     /// The cursors that a device has of its own.

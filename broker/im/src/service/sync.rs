@@ -45,6 +45,7 @@ impl Query {
         let mut lines = Vec::new();
         for (conv, row) in self.conversations(user)? {
             let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
             lines.push(Line { conv, row, head, unread });
         }
@@ -72,6 +73,7 @@ impl Query {
         let mut unread_total = 0;
         for (conv, row) in list {
             let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
             unread_total += unread;
             let own = if kept { self.cursor(user, client, &conv)? } else { None };
@@ -83,7 +85,8 @@ impl Query {
                 None if kept => join,
                 None => row.recv,
             };
-            let cursor = cursor.max(row.cleared).max(join).max(head.min - 1);
+            // What retention has taken meanwhile is named by a gap when it is to be read.
+            let cursor = cursor.max(row.cleared).max(join);
             if head.last > row.recv {
                 news.push((head.ts_ms, conv.wire(&user.id), head.last, unread, row.recv));
             }
@@ -175,8 +178,9 @@ impl Query {
         rows.truncate(size);
         let mut list = Vec::new();
         for (wire, row) in &rows {
-            let conv = ConvKey::from_wire(&user.tenant, &user.id, wire);
-            let head = conv.map(|conv| self.head(&conv)).transpose()?.unwrap_or_default();
+            let Some(conv) = ConvKey::from_wire(&user.tenant, &user.id, wire) else { continue };
+            let head = self.head(&conv)?;
+            let row = self.settled(user, &conv, row.clone(), &head)?;
             list.push(json!({
                 "conv": wire,
                 "pinned": row.pinned,

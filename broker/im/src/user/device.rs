@@ -27,6 +27,9 @@ const PUSH_TOKEN_MAX_BYTES: usize = 4 * 1024;
 pub struct DeviceRow {
     /// When it connected last, ms since the epoch.
     pub since_ms: u64,
+    /// When it was seen to be gone last, ms since the epoch.
+    #[serde(default)]
+    pub gone_ms: u64,
     /// Its session outlives its connection: it has cursors of its own.
     pub stored: bool,
     /// What kind of address it came from.
@@ -41,6 +44,7 @@ impl Work<'_> {
     /// A device is connected: a new session has no cursors of its own any more.
     pub(crate) fn connected(&mut self, device: &Device) -> Result<(), Fault> {
         let user = &device.user;
+        let attended = self.memory.seats.is_attended(user);
         for loser in self.memory.seats.take(self.now_ms, self.settings, device) {
             self.kick(user, Some(loser), &device.client);
         }
@@ -54,12 +58,14 @@ impl Work<'_> {
         }
         let row = DeviceRow {
             since_ms: self.now_ms,
+            gone_ms: 0,
             stored: device.stored,
             address_class: device.address_class.to_owned(),
             push: before.and_then(|row| row.push),
         };
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
         self.flush_cursors(Some(user))?;
+        self.tell_attended(user, attended);
         self.txn.effect(Effect::Login(Box::new(device.clone())));
         self.presence_connected(device)
     }
@@ -97,8 +103,7 @@ impl Work<'_> {
     /// `device/kick`
     pub(crate) fn device_kick(&mut self, caller: &Caller, client: &str) -> Result<Value, Fault> {
         let user = &caller.user;
-        let known = self.memory.seats.of(user).iter().any(|seat| *seat.client == *client);
-        if !known {
+        if !self.memory.seats.has(user, client) {
             return Err(Refusal::not_found(format!("device {client:?} is not connected")).into());
         }
         let by = caller.device.clone();
@@ -126,13 +131,24 @@ impl Work<'_> {
         let (provider, token) = (push.provider.clone(), push.token.clone());
         row.push = (!token.is_empty()).then_some((provider, token));
         self.txn.put_json(&key, &row);
+        self.tell_push_token(user)?;
         Ok(json!({}))
     }
 
     /// A device is gone: what it has acknowledged is written.
     pub(crate) fn disconnected(&mut self, device: &Device) -> Result<(), Fault> {
+        let user = &device.user;
+        let attended = self.memory.seats.is_attended(user);
         self.memory.seats.leave(device);
+        self.tell_attended(user, attended);
+        if !self.memory.seats.has(user, &device.client) {
+            let key = keys::user_name(&user.tenant, &user.id, user_kind::DEVICE, &device.client);
+            if let Some(row) = self.txn.json::<DeviceRow>(&key)? {
+                let row = DeviceRow { gone_ms: self.now_ms, ..row };
+                self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
+            }
+        }
         self.presence_gone(device);
-        self.flush_cursors(Some(&device.user))
+        self.flush_cursors(Some(user))
     }
 }

@@ -6,6 +6,7 @@ pub mod device;
 mod export;
 pub mod lazy;
 pub mod list;
+pub mod pace;
 pub(crate) mod seats;
 pub mod services;
 pub mod token;

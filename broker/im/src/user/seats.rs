@@ -55,6 +55,11 @@ impl Seats {
         self.users.get(user).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a device of a user is connected.
+    pub(crate) fn has(&self, user: &User, client: &str) -> bool {
+        self.of(user).iter().any(|seat| *seat.client == *client)
+    }
+
     /// Whether an app of the user is looked at: if not, the user is to be pushed to.
     pub(crate) fn is_attended(&self, user: &User) -> bool {
         self.of(user).iter().any(|seat| !seat.background)

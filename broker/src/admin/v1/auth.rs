@@ -7,15 +7,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use base64ct::{Base64, Encoding};
+use hoopoe_codec::ReasonCode;
 use hoopoe_im::User;
 use hoopoe_im::id::is_id;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::Caller;
+use tokio::sync::oneshot;
 
 use super::failure::Failure;
-use super::{Api, now_ms};
-use crate::access::{DEFAULT_TENANT, is_token, sha256};
+use super::{ANSWER_TIMEOUT, Api, now_ms};
+use crate::access::{Credentials, DEFAULT_TENANT, Login, is_token, sha256};
+use crate::settings::Door;
 
+/// The scheme for a user name and password.
+const BASIC: &str = "basic";
 /// The user an operator acts for.
 const ACT_FOR: &str = "x-hoopoe-user";
 /// That user's tenant.
@@ -77,6 +83,10 @@ pub fn identify(api: &Api, headers: &HeaderMap) -> Result<Who, Failure> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Who::Nobody) };
     let said = value.to_str().unwrap_or_default();
     let (scheme, text) = said.split_once(' ').unwrap_or_default();
+    if scheme.eq_ignore_ascii_case(BASIC) {
+        // Good for one call only, which looks at it itself: checking a password is slow.
+        return Ok(Who::Nobody);
+    }
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Failure::unauthorized("expected Authorization: Bearer and a token"));
     }
@@ -148,6 +158,55 @@ fn header_text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
     match value.to_str() {
         Ok(text) if is_id(text) => Ok(Some(text)),
         _ => Err(Refusal::bad_request(format!("{name}: no valid id")).into()),
+    }
+}
+
+/// The user whose name and password the headers hold (`Authorization: Basic`).
+///
+/// # Errors
+/// When they do not, or the password is wrong.
+pub async fn by_password(api: &Api, headers: &HeaderMap) -> Result<User, Failure> {
+    let wrong = || Failure::unauthorized("user name or password is wrong");
+    let said = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, text) = said.and_then(|said| said.split_once(' ')).unwrap_or_default();
+    let pair = Base64::decode_vec(text.trim()).ok().and_then(|pair| String::from_utf8(pair).ok());
+    let pair = pair.filter(|_| scheme.eq_ignore_ascii_case(BASIC)).ok_or_else(wrong)?;
+    let (user, password) = pair.split_once(':').ok_or_else(wrong)?;
+    let credentials = Credentials {
+        user: Some(user),
+        password: Some(password.as_bytes()),
+        ..Credentials::default()
+    };
+    // Nobody is believed here without a password.
+    let door = Door { anonymous: false, development: false };
+    let login = match api.env.access.authenticator().check(credentials, door) {
+        Login::Accepted(identity) => Ok(identity),
+        Login::Refused(code) => Err(code),
+        Login::Pending(job) => {
+            let (done, is_done) = oneshot::channel();
+            let submitted = job.submit(Box::new(move |login| {
+                // Who asked may have gone.
+                let _ = done.send(login);
+            }));
+            match submitted {
+                Ok(ticket) => {
+                    let login = tokio::time::timeout(ANSWER_TIMEOUT, is_done).await;
+                    drop(ticket);
+                    login.ok().and_then(Result::ok).unwrap_or(Err(ReasonCode::ServerBusy))
+                }
+                Err(code) => Err(code),
+            }
+        }
+    };
+    match login {
+        Ok(identity) if is_id(&identity.user) => {
+            Ok(User { tenant: identity.tenant, id: identity.user })
+        }
+        Ok(_) => Err(Refusal::not_allowed("the user's name is no id of the IM profile").into()),
+        Err(ReasonCode::ServerBusy) => {
+            Err(Failure::unavailable("too many passwords are being checked; try again"))
+        }
+        Err(_) => Err(wrong()),
     }
 }
 

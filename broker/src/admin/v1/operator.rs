@@ -224,20 +224,18 @@ pub(super) async fn call(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let name = format!("admin/{noun}/{op}");
-    let by = match &who {
-        Who::Admin => "admin".to_owned(),
-        Who::User(user) => user.user.id.to_string(),
-        Who::Nobody => "nobody".to_owned(),
-    };
     let body = body?;
-    let answer = match who {
-        Who::Admin => carry_out(&api, &headers, &noun, &op, &body).await,
-        Who::User(_) => Err(Refusal::not_allowed("operators only: this is a user's token").into()),
-        Who::Nobody => Err(Failure::unauthorized("expected Authorization: Bearer")),
-    };
-    let status = answer.as_ref().map_or_else(|failure| failure.status().as_u16(), |_| 200);
-    record(&api, by, peer, name, about(&body), status);
+    match &who {
+        Who::Admin => {}
+        Who::User(user) => {
+            let (user, address) = (&user.user.id, peer.ip());
+            tracing::warn!(target: "audit", %user, %address, noun, op, "not an operator");
+            return Err(Refusal::not_allowed("operators only: this is a user's token").into());
+        }
+        Who::Nobody => return Err(Failure::unauthorized("expected Authorization: Bearer")),
+    }
+    let answer = carry_out(&api, &headers, &noun, &op, &body).await;
+    record(&api, peer, format!("admin/{noun}/{op}"), about(&body), &answer).await;
     answer.map(Json)
 }
 
@@ -274,7 +272,7 @@ async fn carry_out(
 }
 
 /// What of a request is recorded.
-fn about(body: &[u8]) -> Value {
+pub(super) fn about(body: &[u8]) -> Value {
     if body.len() > RECORDED_BYTES_MAX {
         return json!({ "bytes": body.len() });
     }
@@ -292,11 +290,25 @@ fn about(body: &[u8]) -> Value {
     about
 }
 
-fn record(api: &Api, who: String, peer: SocketAddr, call: String, about: Value, status: u16) {
+/// Records what an operator did, before the answer leaves. Calls of others are in the log alone:
+/// they must not be able to write the record full.
+pub(super) async fn record(
+    api: &Api,
+    peer: SocketAddr,
+    call: String,
+    about: Value,
+    answer: &Result<Value, Failure>,
+) {
+    let status = answer.as_ref().map_or_else(|failure| failure.status().as_u16(), |_| 200);
     let address = peer.ip().to_canonical().to_string();
-    tracing::info!(target: "audit", who, address, call, %about, status, "an operator's call");
-    let record = Record { ts: now_ms(), who, address, call, about, status };
-    api.command(Command::Audit(Box::new(record)));
+    tracing::info!(target: "audit", address, call, %about, status, "an operator's call");
+    let record = Record { ts: now_ms(), who: "admin".to_owned(), address, call, about, status };
+    let Some((asker, waiting)) = api.env.im.wait() else { return };
+    api.command(Command::Audit { record: Box::new(record), asker });
+    if let Err(failure) = api.answer(Some(waiting)).await {
+        // The call itself is done, and the log has it.
+        tracing::error!(?failure, "an operator's call could not be recorded");
+    }
 }
 
 #[cfg(test)]

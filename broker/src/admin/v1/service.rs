@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::{Extension, Json};
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::{Call, Caller, Op, parse};
@@ -15,24 +15,28 @@ use serde_json::{Value, json};
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, entry};
+use super::{Api, entry, operator};
 use crate::im::Reply;
 
 /// Carries out a service call.
 pub(super) async fn call(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path((service, op)): Path<(String, String)>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let caller = auth::caller(&who, &headers)?;
-    let op = parse(&service, &op, &body?)?;
-    carry_out(&api, &who, caller, op).await
+    let body = body?;
+    let name = format!("{service}/{op}");
+    let op = parse(&service, &op, &body)?;
+    let recorded = op.writes().then(|| (name, operator::about(&body)));
+    carry_out(&api, &who, peer, caller, op, recorded).await.map(Json)
 }
 
-/// `POST /v1/tokens`: as `tokens/create`; the body may name the `user`, for operators and in
-/// development mode.
+/// `POST /v1/tokens`: as `tokens/create`. Users who have no token yet show their password
+/// (`Authorization: Basic`); the body may name the `user`, for operators and in development mode.
 pub(super) async fn create_token(
     State(api): State<Arc<Api>>,
     Extension(who): Extension<Who>,
@@ -55,6 +59,10 @@ pub(super) async fn create_token(
     }
     let op = parse("tokens", "create", request.to_string().as_bytes())?;
     let caller = match &who {
+        Who::Nobody if headers.contains_key(header::AUTHORIZATION) => {
+            let user = auth::by_password(&api, &headers).await?;
+            Caller { user, device: "".into(), privileged: false }
+        }
         Who::Nobody if auth::in_development(&api, peer) => {
             let user = auth::named_user(&headers)?;
             let message = "user: in development mode, name the user that the token is for";
@@ -63,22 +71,34 @@ pub(super) async fn create_token(
         }
         who => auth::caller(who, &headers)?,
     };
-    carry_out(&api, &who, caller, op).await
+    let recorded = Some(("tokens".to_owned(), request));
+    carry_out(&api, &who, peer, caller, op, recorded).await.map(Json)
 }
 
+/// Carries a call out. `recorded`: what is recorded of it if an operator makes it.
 async fn carry_out(
     api: &Api,
     who: &Who,
+    peer: SocketAddr,
     caller: Caller,
     mut op: Op,
-) -> Result<Json<Value>, Failure> {
+    recorded: Option<(String, Value)>,
+) -> Result<Value, Failure> {
     if let Op::TokensCreate(create) = &mut op {
         keep_to_device(who, &mut create.device)?;
     }
     let me = caller.user.id.clone();
     let call = Call { caller, op, asker: Asker::Nobody };
-    let reply = api.answer(api.env.im.call(&api.env.fabric, call)).await?;
-    answered(reply, &me).map(Json)
+    let waiting = api.env.im.call(&api.env.fabric, call);
+    let answer = match api.answer(waiting).await {
+        Ok(reply) => answered(reply, &me),
+        Err(failure) => Err(failure),
+    };
+    if let (Who::Admin, Some((name, request))) = (who, recorded) {
+        let about = json!({ "user": me, "request": request });
+        operator::record(api, peer, name, about, &answer).await;
+    }
+    answer
 }
 
 /// A token that is bound to a device makes no tokens for others.

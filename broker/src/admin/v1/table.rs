@@ -110,6 +110,8 @@ pub const OPERATIONS: &[Operation] = &[
     user("room/unmute", "Let a user, or all, write again in a room", &[]),
     user("room/ban", "Keep a user out of a room", &[]),
     user("room/unban", "Let a user into a room again", &[]),
+    user("room/invite", "Let users into a room that asks for an invitation", &[]),
+    user("room/role", "Make a user a moderator of a room, or no longer", &[]),
     user("room/members", "Some who are in a room", &["viewers", "sample"]),
     user("presence/watch", "Hear of users' presence", &["users"]),
     user("presence/unwatch", "Hear of users' presence no more", &["users"]),

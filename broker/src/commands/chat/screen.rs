@@ -259,7 +259,8 @@ mod tests {
     #[test]
     fn entries_say_who_what_and_which() {
         let at = [("im-seq", "7"), ("im-ts", "1700000000123"), ("im-from", "bob")];
-        let cases: [(&[(&str, &str)], &str, &str); 9] = [
+        type Case = (&'static [(&'static str, &'static str)], &'static str, &'static str);
+        let cases: [Case; 9] = [
             (&[], "hello", "#7 bob: hello"),
             (&[("im-at", "alice,eve")], "look", "#7 bob (to alice,eve): look"),
             (&[("im-kind", "recall"), ("im-ref", "3")], "", "#7 bob took #3 back"),

@@ -20,11 +20,14 @@ use crate::shard::ReadJob;
 /// Entries per page.
 const PAGE_ENTRIES: u64 = 128;
 
+/// Version, one who gets it, and the publication.
+type Form = (Version, Arc<str>, Arc<Publication>);
+
 /// The encodings of one entry for those who get it: by version and by who it is for. Groups have
 /// one for the sender's devices and one for all others.
 #[derive(Default)]
 struct Forms {
-    made: SmallVec<[(Version, Arc<str>, Arc<Publication>); 4]>,
+    made: SmallVec<[Form; 4]>,
 }
 
 impl Forms {
@@ -153,6 +156,9 @@ impl Worker {
         let first = entries.first().map_or(through + 1, |entry| entry.seq);
         let conv = im.step.conversation(stream).cloned();
         let gap = conv.filter(|_| first > from).map(|conv| Gap { conv, from, to: first - 1 });
+        if gap.is_some() {
+            im.step.pass_lost(stream, from, first - 1);
+        }
         for entry in entries {
             if im.is_own(&entry, &client) {
                 im.step.pass(stream, entry.seq);

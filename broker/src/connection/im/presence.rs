@@ -70,6 +70,8 @@ impl Worker {
         if let Asker::Connection(reply) = asker {
             self.im_answered(reply, Outcome::Done);
         }
+        // What was acknowledged before is told before: nobody is pushed to for it.
+        self.im_report_one(location);
         let slot = user.slot();
         self.command(slot, Command::Attention { user, location, background });
         if background {

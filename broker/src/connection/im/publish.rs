@@ -183,6 +183,9 @@ impl Worker {
                 return self.im_refuse(location, answer, cid.as_deref(), refusal);
             }
         };
+        if !self.env.im.may_send(self.now_ms, &user) {
+            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+        }
         let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
@@ -215,6 +218,9 @@ impl Worker {
     ) -> Result<(), Fault> {
         let Incoming { publish, properties, answer, user, device, marker, .. } = incoming;
         let cid: Option<Arc<str>> = properties.cid.map(Arc::from);
+        if !self.env.im.may_send(self.now_ms, &user) {
+            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+        }
         let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
@@ -246,6 +252,9 @@ impl Worker {
         incoming: Incoming<'_>,
     ) -> Result<(), Fault> {
         let Incoming { publish, properties, answer, user, .. } = incoming;
+        if !self.env.im.may_signal(self.now_ms, &user) {
+            return self.im_refuse(location, answer, properties.cid, too_fast());
+        }
         let conv = match to {
             SignalTarget::User(peer) => ConvKey::pair(&user.tenant, &user.id, peer),
             SignalTarget::Group(group) => ConvKey::group(&user.tenant, group),
@@ -440,6 +449,11 @@ impl Worker {
         let topic = format!("im/me/sys/err/{cid}/{}", refusal.code as u8);
         self.im_notice(location, &topic, refusal.message.as_bytes());
     }
+}
+
+/// The user sends faster than may be (ruling 37).
+fn too_fast() -> Refusal {
+    Refusal::limit("more per second than a user may send")
 }
 
 fn sent_properties(block: &mut PropertyBlock, sent: &Sent, repeated: bool) {

@@ -17,7 +17,7 @@ use super::publish::ImOwed;
 use crate::connection::Connection;
 use crate::connection::session::{Answer, Origin, Outgoing};
 use crate::connection::worker::Worker;
-use crate::im::mint_if_asked;
+use crate::im::complete;
 
 /// Calls of one connection that may wait for their answer.
 const MOST_CALLS: usize = 100;
@@ -75,7 +75,7 @@ impl Worker {
         }
         match parsed {
             Ok(mut op) => {
-                mint_if_asked(&mut op);
+                complete(&mut op);
                 // What this device has acknowledged so far comes first.
                 self.im_report_one(location);
                 let caller = Caller { user, device, privileged: false };

@@ -73,6 +73,9 @@ impl LocalRooms {
     }
 }
 
+/// Who speaks, and in which room.
+type Speaker = (Arc<str>, Arc<LiveRoom>);
+
 impl Worker {
     fn memberships(&mut self, location: Location) -> Option<&mut Memberships> {
         let session = self.connection(location).and_then(Connection::session)?;
@@ -297,11 +300,7 @@ impl Worker {
     }
 
     /// The client's user and the room it speaks in.
-    fn speaker(
-        &mut self,
-        location: Location,
-        room: &str,
-    ) -> Result<Option<(Arc<str>, Arc<LiveRoom>)>, Refusal> {
+    fn speaker(&mut self, location: Location, room: &str) -> Result<Option<Speaker>, Refusal> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(None);
         };

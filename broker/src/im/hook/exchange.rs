@@ -30,7 +30,7 @@ struct Judged {
 }
 
 /// The service.
-pub(super) struct Service {
+pub(in crate::im) struct Service {
     host: String,
     head: String,
     timeout: Duration,
@@ -39,7 +39,7 @@ pub(super) struct Service {
 
 impl Service {
     /// At an `http://host[:port][/path]`, which the settings have checked.
-    pub(super) fn new(url: &str, token: Option<String>, timeout: Duration) -> Service {
+    pub(in crate::im) fn new(url: &str, token: Option<String>, timeout: Duration) -> Service {
         let rest = url.strip_prefix("http://").unwrap_or(url);
         let (host, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -57,14 +57,31 @@ impl Service {
 
     /// Asks, once more over a new connection if the one that was kept has gone.
     pub(super) fn ask(&mut self, question: &str) -> io::Result<Verdict> {
-        let until = Instant::now() + self.timeout;
-        if let Some(kept) = self.open.take()
-            && let Ok(verdict) = self.exchange(kept, question, until)
-        {
-            return Ok(verdict);
+        let (status, answer) = self.post("", question)?;
+        if status != 200 {
+            return Err(invalid(format!("the service answered with status {status}")));
         }
-        let connection = self.connect(until)?;
-        self.exchange(connection, question, until)
+        let judged: Judged = serde_json::from_slice(&answer).map_err(invalid)?;
+        let message = judged.message.unwrap_or_else(|| "refused by the content hook".to_owned());
+        let message = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX);
+        Ok(if judged.allow { Verdict::Allowed } else { Verdict::Refused(message.collect()) })
+    }
+
+    /// Posts a body, with more header lines (each ended by CR LF); gives status and body of the
+    /// answer. What cannot be connected to is told by [`is_unreachable`].
+    pub(in crate::im) fn post(&mut self, head: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
+        let until = Instant::now() + self.timeout;
+        if let Some(kept) = self.open.take() {
+            match self.exchange(kept, head, body, until) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if left(until).is_err() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let connection = self
+            .connect(until)
+            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?;
+        self.exchange(connection, head, body, until)
     }
 
     fn connect(&self, until: Instant) -> io::Result<BufReader<TcpStream>> {
@@ -84,22 +101,25 @@ impl Service {
     fn exchange(
         &mut self,
         mut connection: BufReader<TcpStream>,
-        question: &str,
+        more: &str,
+        body: &str,
         until: Instant,
-    ) -> io::Result<Verdict> {
+    ) -> io::Result<(u16, Vec<u8>)> {
         let head = &self.head;
-        let request = format!("{head}content-length: {}\r\n\r\n{question}", question.len());
+        let request = format!("{head}{more}content-length: {}\r\n\r\n{body}", body.len());
         connection.get_ref().set_write_timeout(Some(left(until)?))?;
         connection.get_mut().write_all(request.as_bytes())?;
-        let (answer, keeps) = read_answer(&mut connection, until)?;
+        let (status, answer, keeps) = read_answer(&mut connection, until)?;
         if keeps {
             self.open = Some(connection);
         }
-        let judged: Judged = serde_json::from_slice(&answer).map_err(invalid)?;
-        let message = judged.message.unwrap_or_else(|| "refused by the content hook".to_owned());
-        let message = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX);
-        Ok(if judged.allow { Verdict::Allowed } else { Verdict::Refused(message.collect()) })
+        Ok((status, answer))
     }
+}
+
+/// Whether the service was not even there: it cannot have taken anything.
+pub(in crate::im) fn is_unreachable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected
 }
 
 fn left(until: Instant) -> io::Result<Duration> {
@@ -162,17 +182,23 @@ impl Timed<'_> {
     }
 }
 
-/// The body of an answer with status 200, and whether the connection can be used again.
+/// Status and body of an answer, and whether the connection can be used again.
 fn read_answer(
     connection: &mut BufReader<TcpStream>,
     until: Instant,
-) -> io::Result<(Vec<u8>, bool)> {
+) -> io::Result<(u16, Vec<u8>, bool)> {
     let mut timed = Timed { inner: connection, until };
-    let status = timed.line()?;
-    if !status.starts_with("HTTP/1.1 200") && !status.starts_with("HTTP/1.0 200") {
-        return Err(invalid(format!("the service answered `{status}`")));
+    let line = timed.line()?;
+    let (version, rest) = line.split_once(' ').unwrap_or_default();
+    let status = rest.get(..3).and_then(|status| status.parse::<u16>().ok());
+    let Some(status) = status.filter(|_| version.starts_with("HTTP/1.")) else {
+        return Err(invalid(format!("the service answered `{line}`")));
+    };
+    let (mut length, mut chunked, mut keeps) = (None, false, version == "HTTP/1.1");
+    if status == 204 {
+        // It has no body, and need not say so.
+        length = Some(0);
     }
-    let (mut length, mut chunked, mut keeps) = (None, false, status.starts_with("HTTP/1.1"));
     loop {
         let line = timed.line()?.to_ascii_lowercase();
         let Some((name, value)) = line.split_once(':') else {
@@ -203,7 +229,7 @@ fn read_answer(
         Some(length) => timed.bytes(length, &mut body)?,
         None => return Err(invalid("the answer has no length")),
     }
-    Ok((body, keeps))
+    Ok((status, body, keeps))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! refusal. While the service does not answer, messages pass or are refused as the settings say,
 //! and it is asked again after a pause.
 
-mod exchange;
+pub(super) mod exchange;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};

@@ -248,6 +248,14 @@ impl RocksKv {
                 options.set_write_buffer_size(buffers / 8);
             }
         }
+        if matches!(family, Family::Log | Family::Im) {
+            // Retention removes long stretches: files full of removals are merged soon.
+            options.add_compact_on_deletion_collector_factory(
+                REMOVALS_WINDOW,
+                REMOVALS_TRIGGER,
+                REMOVALS_RATIO,
+            );
+        }
         options.set_block_based_table_factory(&table);
         if let Some(judge) = &self.judge
             && matches!(family, Family::Queue | Family::Body)
@@ -564,6 +572,13 @@ impl Kv for RocksKv {
         copy.create_checkpoint(folder.join(FOLDER)).map_err(read_error)
     }
 }
+
+/// A file in which so many of so many rows in a row are removals is merged without waiting for
+/// its turn.
+const REMOVALS_WINDOW: usize = 4_096;
+const REMOVALS_TRIGGER: usize = 2_048;
+/// So is one of which this part is removals.
+const REMOVALS_RATIO: f64 = 0.5;
 
 /// Makes a filter for every merge of files.
 struct JudgeFactory {

@@ -122,6 +122,9 @@ pub struct ShardView {
     /// or a failed commit, removed with the next batch.
     orphans: Vec<(SessionId, u64)>,
     finished: Vec<(SessionId, u64)>,
+    /// Outbox entries that were carried out while nothing could be written, or whose removal
+    /// failed: not to be carried out again, removed with the next batch.
+    carried_out: Vec<u64>,
     /// What becomes of tables once what it rests on is synced.
     unsynced: Vec<After>,
     unsynced_since_ms: u64,
@@ -203,6 +206,7 @@ impl ShardView {
             deferred_groups: Vec::new(),
             orphans: Vec::new(),
             finished: Vec::new(),
+            carried_out: Vec::new(),
             unsynced: Vec::new(),
             unsynced_since_ms: 0,
             durability: store.durability(),
@@ -272,6 +276,7 @@ impl ShardView {
     /// writes lazy rows.
     pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch) {
         let now_ms = self.advance(now_ms);
+        let mut recovered = false;
         if let Health::Refusing { probe_at_ms } = self.health {
             if now_ms < probe_at_ms {
                 return;
@@ -282,11 +287,16 @@ impl ShardView {
             }
             tracing::info!(shard = self.shard, "the store can be written again");
             self.health = Health::Writing;
+            recovered = true;
         }
         if self.health != Health::Writing {
             return;
         }
         self.work_off(now_ms, batch);
+        if recovered {
+            // What a failed batch would have offered, or what it has written after all.
+            self.groups.ids().into_iter().for_each(|id| self.dispatch(id, batch));
+        }
         self.refuse_waiting(now_ms, batch);
         self.run_timers(now_ms, batch);
         if self.lazy_since_ms.is_some_and(|since| since + LAZY_MS <= now_ms) {
@@ -307,7 +317,8 @@ impl ShardView {
         !(self.deferred.is_empty()
             && self.deferred_groups.is_empty()
             && self.orphans.is_empty()
-            && self.finished.is_empty())
+            && self.finished.is_empty()
+            && self.carried_out.is_empty())
     }
 
     /// What a start or a failed commit has left to be done.
@@ -319,6 +330,9 @@ impl ShardView {
             batch.rows.delete(Family::Queue, &keys::queue(id, seq));
             // Its row has said that the number was used.
             self.groups.touch(id);
+        }
+        for number in std::mem::take(&mut self.carried_out) {
+            self.outbox_done(number, batch);
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
             self.leave_group(group, subscriber, batch);
@@ -343,6 +357,7 @@ impl ShardView {
         }
         let after = std::mem::take(&mut batch.after);
         let closes = std::mem::take(&mut batch.closes);
+        let carried_out = std::mem::take(&mut batch.carried_out);
         let failed = Failed::of(&batch);
         let synced = batch.is_synced(self.durability);
         match self.log.append(batch) {
@@ -355,6 +370,7 @@ impl ShardView {
                 let unknown = matches!(error.fault, WriteError::Unknown(_));
                 self.health = Health::Stale { unknown };
                 self.deferred.extend(closes);
+                self.carried_out.extend(carried_out);
                 self.take_back(failed);
                 Err(error)
             }
@@ -470,9 +486,11 @@ impl ShardView {
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } | Command::Release { reply, .. } => reply,
             Command::Group(command) => self.defer_group(*command),
-            Command::OutboxDone { .. } | Command::Evict { .. } | Command::ExpireRetained { .. } => {
+            Command::OutboxDone { outbox } => {
+                self.carried_out.push(outbox);
                 None
             }
+            Command::Evict { .. } | Command::ExpireRetained { .. } => None,
         };
         if let Some(reply) = reply {
             batch.committed(reply, ReasonCode::QuotaExceeded);

@@ -162,8 +162,9 @@ impl ShardView {
             reading.step(key, read)
         })?;
         reading.end()?;
-        // What was told before a failed commit is under way already.
-        waiting.retain(|(number, _)| !before.contains(number));
+        // What was told before a failed commit is under way already, or done.
+        let told = |number: &u64| before.contains(number) || self.carried_out.contains(number);
+        waiting.retain(|(number, _)| !told(number));
         let publish = |(outbox, row): (u64, rows::OutboxRow)| Effect::Publish {
             outbox,
             key: row.key,

@@ -43,6 +43,7 @@ impl ShardView {
     pub(super) fn outbox_done(&mut self, number: u64, batch: &mut PendingBatch) {
         if self.outbox.remove(&number) {
             batch.rows.delete(Family::Shard, &keys::outbox(self.shard, number));
+            batch.carried_out.push(number);
         }
     }
 

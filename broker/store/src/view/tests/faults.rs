@@ -173,3 +173,12 @@ fn effects_of_an_uncommitted_batch_cannot_be_had() {
     assert_eq!(rig.restored.sessions.len(), 0);
     assert!(rig.restored.outbox.iter().all(|effect| matches!(effect, Effect::Publish { .. })));
 }
+
+#[test]
+fn a_queue_is_not_taken_for_empty_while_its_shard_reads_itself_anew() {
+    let mut rig = Rig::memory();
+    let alice = rig.connect_as("alice");
+    rig.publish(&[alice.id()], "1");
+    rig.store.floors().unload(0);
+    assert_eq!(rig.queue(alice.id(), 1), [(1, "1".into())]);
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, SubscribeOptions};
-use hoopoe_core::{Location, PublicationParts, SessionId};
+use hoopoe_core::{PublicationParts, SessionId};
 
 use super::over_both;
 use super::rig::*;
@@ -395,15 +395,58 @@ fn a_failed_commit_takes_offers_back() {
             let done = tell(GroupCommand::Done { group, subscriber, seq: 1, reply: None });
             rig.try_run(vec![done]).expect_err("fails");
             rig.view.recover(rig.now).expect("recovers");
-            rig.pass(0);
-            // 1 is done although its row came back; 2 was taken back and is offered again.
-            let location = Location::new(0, 1, 999);
-            let again = Worker { member: Member { location, ..a.member } };
-            assert_eq!(again.offers(&again.join(&mut rig)), one(2, "2"), "{stored} {kind:?}");
-            again.done(&mut rig, 2);
+            // 1 is done although its row came back; 2 was taken back and is offered again, although
+            // nobody asks.
+            assert_eq!(a.offers(&rig.pass(0)), one(2, "2"), "{stored} {kind:?}");
+            a.done(&mut rig, 2);
             assert_eq!(rig.view.groups.get(group).expect("group").load.messages, 0);
             rig.pass(0);
             assert!(rig.memory.as_ref().expect("memory").is_empty(crate::kv::Family::Queue));
         }
     }
+}
+
+#[test]
+fn what_was_written_after_all_is_offered() {
+    let mut rig = Rig::memory();
+    let (a, _) = stored_worker(&mut rig, "a", 5);
+    a.join(&mut rig);
+    rig.memory.as_ref().expect("memory").fail_write(1, FaultKind::UnknownWritten);
+    let groups = vec![group(&rig)];
+    let publish = Publish { groups, ..publication(&[], "1") };
+    rig.try_run(vec![Command::Publish(Box::new(publish))]).expect_err("fails");
+    rig.view.recover(rig.now).expect("recovers");
+    assert_eq!(a.offers(&rig.pass(0)), one(1, "1"));
+}
+
+#[test]
+fn the_number_of_an_entry_that_was_removed_after_a_fault_is_not_used_again() {
+    let mut rig = Rig::memory();
+    let (a, _) = stored_worker(&mut rig, "a", 5);
+    a.join(&mut rig);
+    send(&mut rig, "1");
+    rig.memory.as_ref().expect("memory").fail_write(1, FaultKind::Refused);
+    let (group, subscriber) = (group(&rig), a.member.subscriber);
+    let done = tell(GroupCommand::Done { group, subscriber, seq: 1, reply: None });
+    rig.try_run(vec![done]).expect_err("fails");
+    rig.view.recover(rig.now).expect("recovers");
+    rig.pass(0);
+    rig.restart_in_place(0);
+    rig.pass(0);
+    send(&mut rig, "2");
+    let location = rig.place();
+    let again = Worker { member: Member { location, ..a.member } };
+    assert_eq!(again.offers(&again.join(&mut rig)), one(2, "2"));
+}
+
+#[test]
+fn a_member_that_has_left_and_gone_gives_back_what_it_had() {
+    let mut rig = Rig::memory();
+    let (a, _) = stored_worker(&mut rig, "a", 5);
+    let (b, _) = stored_worker(&mut rig, "b", 5);
+    a.join(&mut rig);
+    send(&mut rig, "1");
+    b.join(&mut rig);
+    assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
+    assert_eq!(b.offers(&a.offline(&mut rig, &[])), one(1, "1"));
 }

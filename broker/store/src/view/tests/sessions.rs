@@ -86,6 +86,20 @@ over_both! {
         assert_eq!(rig.view.directory.next_deadline(), None, "nobody waits any more");
     }
 
+    fn a_clean_stop_keeps_the_session_that_someone_waits_for(rig) {
+        let old = rig.connect_as("alice");
+        rig.publish(&[old.id()], "kept");
+        let open = rig.open("alice");
+        rig.run(vec![Command::Open(Box::new(open))]);
+        let effects = rig.close(&old, CloseCause::Shutdown);
+        assert_eq!(brief(&effects), ["resumed"]);
+        let new = client(&effects).expect("let in");
+        rig.close(&new, CloseCause::Shutdown);
+        rig.restart_in_place(3_600_000);
+        assert_eq!(rig.queue(rig.restored.sessions[0].route.session.expect("stored"), 1).len(), 1);
+        assert!(rig.connect_as("alice").present);
+    }
+
     fn a_connection_that_does_not_go_keeps_its_session(rig) {
         let old = rig.connect_as("alice");
         let open = rig.open("alice");

@@ -4,6 +4,7 @@ use super::over_both;
 use super::rig::*;
 use crate::command::*;
 use crate::effect::Effect;
+use crate::memory::FaultKind;
 
 fn will(delay_secs: u32) -> Option<StoredWill> {
     Some(StoredWill { publication: message("bye", "will"), expiry_secs: Some(60), delay_secs })
@@ -123,5 +124,29 @@ over_both! {
         assert_eq!(rig.restored.outbox.len(), 0);
         rig.pass(60_000);
         assert_eq!(rig.view.applied.len(), 0);
+    }
+}
+
+#[test]
+fn a_will_that_was_carried_out_is_not_told_again_after_a_fault() {
+    for kind in [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten] {
+        for refusing in [false, true] {
+            let mut rig = Rig::memory();
+            let effects = connect_and_end(&mut rig, 0, CloseCause::Abnormal);
+            let Effect::Publish { outbox, .. } = effects[0] else { panic!("publish") };
+            rig.memory.as_ref().expect("memory").fail_write(1, kind);
+            let bob = Command::Open(Box::new(rig.open("bob")));
+            let done = Command::OutboxDone { outbox };
+            // With the batch that fails, or while the shard refuses.
+            let (with, later) =
+                if refusing { (vec![bob], vec![done]) } else { (vec![done, bob], vec![]) };
+            rig.try_run(with).expect_err("fails");
+            rig.run(later);
+            let restored = rig.view.recover(rig.now).expect("recovers");
+            assert_eq!(brief(&restored.outbox), [""; 0], "{kind:?} {refusing}");
+            rig.pass(0);
+            rig.restart_in_place(0);
+            assert_eq!(brief(&rig.restored.outbox), [""; 0], "{kind:?} {refusing}");
+        }
     }
 }

@@ -269,3 +269,6 @@ impl Work<'_> {
         Ok(everyone.then(listed_for_everyone))
     }
 }
+
+#[cfg(test)]
+mod tests;

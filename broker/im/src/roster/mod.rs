@@ -299,10 +299,10 @@ impl Work<'_> {
         if row != before {
             row.since_ms = self.now_ms;
             self.put_roster(me, other, &row);
-            // Also when the mirror is as it was: the answer stands behind what is under way to it.
-            let mirror = self.mirror(me, other, &row);
-            self.forward_and_wait(mirror)?;
         }
+        // Also when nothing changes: the answer stands behind what may be under way to the mirror.
+        let mirror = self.mirror(me, other, &row);
+        self.forward_and_wait(mirror)?;
         Ok(json!({ "state": row.state() }))
     }
 
@@ -384,3 +384,6 @@ impl Work<'_> {
         Ok(json!({}))
     }
 }
+
+#[cfg(test)]
+mod tests;
