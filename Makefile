@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test crash abuse sim restart-speed check bench fmt packages test-packages rocksdb
+.PHONY: help run build test crash abuse sim restart-speed check bench micro fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -103,6 +103,10 @@ bench: build ## Build the load tester and run it; ARGS='…' goes to `hoopoe-ben
 	cargo build --release --locked -p hoopoe-bench
 	$(call say,Running the load tester)
 	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),--help)
+
+micro: rocksdb ## Micro benchmarks: codec, index, store, conversations; ARGS='…' goes to `cargo bench`
+	$(call say,Micro benchmarks)
+	cargo bench --locked -p hoopoe-codec -p hoopoe-core -p hoopoe-store -p hoopoe-im $(ARGS)
 
 restart-speed: build ## Measure a start on a million stored messages
 	$(call say,Building the test)

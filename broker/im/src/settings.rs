@@ -87,6 +87,9 @@ pub struct ImSettings {
     pub retention_big: Retention,
     /// Users of presence a user may watch.
     pub watches_max: usize,
+    /// Entries of big groups and channels per second that one device is sent; what is more is
+    /// named by a gap.
+    pub big_rate: u32,
     /// Seconds after which a user without devices is offline.
     pub presence_grace_secs: u64,
 }
@@ -119,6 +122,7 @@ impl Default for ImSettings {
             retention: Retention { age_secs: 0, entries: 0, bytes: 0 },
             retention_big: Retention { age_secs: 30 * 24 * 3600, entries: 1_000_000, bytes: 0 },
             watches_max: 500,
+            big_rate: 20,
             presence_grace_secs: 30,
         }
     }

@@ -106,6 +106,8 @@ pub(super) struct Turn {
     pub progressed: Vec<Location>,
     /// Devices whose cursors have moved.
     pub im_moved: Vec<Location>,
+    /// Devices that have passed entries of big conversations, to be named.
+    pub im_passed: Vec<Location>,
     /// When devices in the background are to be told what was held back.
     pub im_pokes: BTreeSet<(u64, u64)>,
 }
@@ -270,6 +272,7 @@ impl Worker {
             self.deadline(location);
         }
         self.report_progress();
+        self.im_name_passed();
         self.im_report();
         self.im_pokes();
         self.check_logins();

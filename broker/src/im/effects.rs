@@ -7,7 +7,7 @@ use hoopoe_codec::QoS;
 use hoopoe_core::{Location, PublicationParts};
 use hoopoe_im::command::{Forward, SendSignal};
 use hoopoe_im::effect::Effect;
-use hoopoe_im::id::{ConvKind, conv_topic, inbox_topic};
+use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::{Answer, Asker, Command, User};
 use smallvec::SmallVec;
 
@@ -52,10 +52,14 @@ impl ImEffects {
     }
 
     /// Carries out what a commit released.
-    pub fn release(&mut self, effects: Vec<Effect>) {
+    pub fn release(&mut self, effects: Vec<Effect>, is_big: impl Fn(&ConvKey) -> bool) {
         let mut jobs = Vec::new();
         for effect in effects {
-            self.carry_out(effect, &mut jobs);
+            let big = match &effect {
+                Effect::Entry(entry) => is_big(&entry.conv),
+                _ => false,
+            };
+            self.carry_out(effect, big, &mut jobs);
         }
         for (mailbox, letters) in self.env.fabric.workers.iter().zip(&mut self.mail) {
             mailbox.put_all(letters);
@@ -63,7 +67,7 @@ impl ImEffects {
         self.env.fabric.readers.put_all(&mut jobs);
     }
 
-    fn carry_out(&mut self, effect: Effect, jobs: &mut Vec<ReadJob>) {
+    fn carry_out(&mut self, effect: Effect, big: bool, jobs: &mut Vec<ReadJob>) {
         match effect {
             Effect::Answer { asker, answer } => self.answer(asker, answer),
             Effect::Entry(entry) => {
@@ -78,13 +82,13 @@ impl ImEffects {
                     None => [conv_topic(&entry.conv)].into_iter().collect(),
                 };
                 let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
-                self.entry(&topics, &entry);
+                self.entry(&topics, &entry, big);
                 if let Some(push) = self.env.im.push() {
                     push.entry(&entry);
                 }
             }
             Effect::EntryFor { user, entry } => {
-                self.entry(&[&inbox_topic(entry.conv.tenant(), &user)], &entry);
+                self.entry(&[&inbox_topic(entry.conv.tenant(), &user)], &entry, false);
             }
             Effect::Signal(signal) => self.signal(&signal),
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
@@ -178,10 +182,10 @@ impl ImEffects {
         }
     }
 
-    fn entry(&mut self, topics: &[&str], entry: &Arc<hoopoe_im::entry::Entry>) {
+    fn entry(&mut self, topics: &[&str], entry: &Arc<hoopoe_im::entry::Entry>, big: bool) {
         for (worker, receivers) in by_worker(&self.env, topics) {
             let entry = entry.clone();
-            self.mail[worker].push(Mail::Im(ImMail::Entry { entry, receivers }));
+            self.mail[worker].push(Mail::Im(ImMail::Entry { entry, big, receivers }));
         }
     }
 

@@ -42,6 +42,8 @@ pub enum ImMail {
     Entry {
         /// The entry.
         entry: Arc<Entry>,
+        /// The conversation is a big one: beyond its budget a device passes it.
+        big: bool,
         /// Who gets it.
         receivers: Arc<[Location]>,
     },

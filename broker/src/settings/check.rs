@@ -175,6 +175,7 @@ impl Settings {
             ("im.payload_max_bytes", im.payload_max_bytes),
             ("im.sends_per_sec", im.sends_per_sec),
             ("im.send_burst", im.send_burst),
+            ("im.big_group_per_sec", im.big_group_per_sec),
         ] {
             found.range(key, value, 1, u32::MAX);
         }

@@ -204,6 +204,9 @@ pub struct ImSection {
     pub replay_per_conversation: u64,
     /// Users whose presence a user may watch.
     pub presence_watches: u32,
+    /// Entries of big groups and channels per second that one device is sent; what is more is
+    /// named by a gap, once a second.
+    pub big_group_per_sec: u32,
     /// How long a user without devices still counts as online.
     pub presence_grace_secs: u64,
     /// What is kept of pairs and groups.
@@ -253,6 +256,7 @@ impl Default for ImSection {
             sweep_interval_secs: profile.sweep_secs,
             replay_per_conversation: profile.replay_max,
             presence_watches: profile.watches_max as u32,
+            big_group_per_sec: profile.big_rate,
             presence_grace_secs: profile.presence_grace_secs,
             retention: RetentionSettings::of(profile.retention),
             retention_big: RetentionSettings::of(profile.retention_big),
@@ -319,6 +323,7 @@ impl ImSection {
             retention: self.retention.kept(),
             retention_big: self.retention_big.kept(),
             watches_max: self.presence_watches as usize,
+            big_rate: self.big_group_per_sec,
             presence_grace_secs: self.presence_grace_secs,
         }
     }

@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 15] = [
+    let sections: [(&str, Vec<&str>); 16] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -72,6 +72,7 @@ fn all_keys() -> BTreeSet<String> {
         ("im.retention_big", keys_of::<RetentionSettings>()),
         ("im.rooms", keys_of::<RoomsSection>()),
         ("im.hook", keys_of::<HookSettings>()),
+        ("im.push", keys_of::<PushSettings>()),
         ("listener", keys_of::<Listener>()),
         ("listener.limits", keys_of::<ListenerLimits>()),
         ("listener.tls", keys_of::<TlsSettings>()),
@@ -429,6 +430,7 @@ const ALL_CHANGED: &str = "
         sweep_interval_secs = 1
         replay_per_conversation = 1
         presence_watches = 1
+        big_group_per_sec = 1
         presence_grace_secs = 1
         [im.retention]
         age_secs = 1
@@ -447,6 +449,19 @@ const ALL_CHANGED: &str = "
         joined_per_user = 1
         owned_per_user = 1
         max_rooms = 1
+        [im.push]
+        url = 'http://127.0.0.1:1/'
+        secret = 'x'
+        after_secs = 1
+        max_age_secs = 1
+        batch_max = 1
+        payload = true
+        payload_max_bytes = 1
+        connections = 1
+        timeout_ms = 1
+        retry_first_ms = 1
+        retry_max_secs = 1
+        attempts_max = 1
         [im.hook]
         url = 'http://127.0.0.1:1/'
         token = 'x'

@@ -80,7 +80,7 @@ impl Shard {
     pub fn new(parts: ShardParts) -> Shard {
         let ShardParts { number, view, im, im_outbox, mailbox, env, counters, stop: _ } = parts;
         let mut im_effects = ImEffects::new(number, env.clone());
-        im_effects.release(im_outbox);
+        im_effects.release(im_outbox, |_| false);
         Shard {
             view,
             im,
@@ -184,7 +184,8 @@ impl Shard {
                 self.im.committed();
                 let im = self.im_pending.release(&receipt);
                 self.effects.release(receipt.into_effects());
-                self.im_effects.release(im);
+                let step = &self.im;
+                self.im_effects.release(im, |conv| step.is_big(conv));
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
@@ -194,7 +195,7 @@ impl Shard {
                 }
                 self.im.forget();
                 self.im_effects.lose(lost);
-                self.im_effects.release(refused);
+                self.im_effects.release(refused, |_| false);
                 self.effects.release(error.effects);
             }
         }

@@ -6,7 +6,6 @@ mod background;
 mod chat;
 mod entry;
 mod examples;
-mod gateway;
 mod groups;
 mod messages;
 mod presence;

@@ -9,6 +9,7 @@
 
 mod attention;
 mod background;
+mod budget;
 
 use std::collections::VecDeque;
 
@@ -106,6 +107,8 @@ pub struct Device {
     reading: Option<u32>,
     /// Streams with acknowledgements to report.
     moved: Vec<u32>,
+    /// What was passed beyond the budget and is not named yet.
+    passed: Vec<Gap>,
     /// Whether the app is looked at.
     attention: Attention,
 }

@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use hoopoe_store::StoreError;
-use hoopoe_store::kv::{Family, SharedKv, Span, Visit};
+use hoopoe_store::kv::{Family, SharedKv, Span};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ impl Query {
         &self,
         family: Family,
         span: Span<'_>,
-        each: &mut Visit<'_>,
+        each: &mut hoopoe_store::kv::Visit<'_>,
     ) -> Result<(), StoreError> {
         self.kv.scan(family, span, each)
     }

@@ -121,7 +121,7 @@ impl Worker {
             ImMail::Answer { reply, answer } => self.im_answered(reply, answer),
             ImMail::Found { reply, found } => self.im_found(reply, found),
             ImMail::Login { location, login } => self.im_login(location, login.map(|login| *login)),
-            ImMail::Entry { entry, receivers } => self.im_live(&entry, &receivers),
+            ImMail::Entry { entry, big, receivers } => self.im_live(&entry, big, &receivers),
             ImMail::Entries { location, stream, from, through, entries, failed } => {
                 if failed {
                     let reason = hoopoe_codec::ReasonCode::ServerUnavailable;

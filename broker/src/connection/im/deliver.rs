@@ -8,6 +8,7 @@ use hoopoe_core::{Location, Publication};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
+use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
 
 use super::ImDevice;
@@ -49,19 +50,22 @@ impl Forms {
 
 impl Worker {
     /// A committed entry for devices connected here.
-    pub(super) fn im_live(&mut self, entry: &Arc<Entry>, receivers: &[Location]) {
+    pub(super) fn im_live(&mut self, entry: &Arc<Entry>, big: bool, receivers: &[Location]) {
         let mut forms = Forms::default();
         for location in receivers {
-            self.im_live_to(*location, entry, &mut forms);
+            self.im_live_to(*location, entry, big, &mut forms);
         }
     }
 
-    fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, forms: &mut Forms) {
+    fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, big: bool, forms: &mut Forms) {
         let device = self.connection(location).and_then(Connection::session);
         if let Some(im) = device.and_then(|session| session.im.as_mut()) {
             im.forget_body(entry);
         }
         if self.im_hold(location, entry) {
+            return;
+        }
+        if big && self.im_pass_over(location, entry) {
             return;
         }
         let Some(connection) = self.connection(location) else { return };
@@ -78,6 +82,40 @@ impl Worker {
                     self.im_read_on(location);
                 }
             }
+        }
+    }
+
+    /// An entry of a big conversation: true when it is beyond the device's budget and passed. Who
+    /// is mentioned gets it all the same.
+    fn im_pass_over(&mut self, location: Location, entry: &Entry) -> bool {
+        let (rate, now_ms) = (self.env.im.settings.big_rate, self.now_ms);
+        let device = self.connection(location).and_then(Connection::session);
+        let Some(session) = device else { return false };
+        let client = session.key.client.clone();
+        let Some(im) = &mut session.im else { return false };
+        let mentioned = entry.at_all || entry.mentions.contains(&im.user.id);
+        if mentioned || im.is_own(entry, &client) {
+            return false;
+        }
+        let budget = im.budget.get_or_insert_with(|| Pace::new(rate, now_ms));
+        if budget.take(rate, rate, now_ms) || !im.step.pass_over(&entry.conv, entry.seq) {
+            return false;
+        }
+        self.turn.im_passed.push(location);
+        true
+    }
+
+    /// Names what devices have passed within the last second.
+    pub(in crate::connection) fn im_name_passed(&mut self) {
+        let mut locations = std::mem::take(&mut self.turn.im_passed);
+        locations.sort_by_key(|location| location.to_bits());
+        locations.dedup();
+        for location in locations {
+            let device = self.connection(location).and_then(Connection::session);
+            let Some(im) = device.and_then(|session| session.im.as_mut()) else { continue };
+            let gaps = im.step.take_passed();
+            self.im_gaps(location, gaps);
+            self.im_note_moved(location);
         }
     }
 

@@ -20,6 +20,7 @@ use hoopoe_im::User;
 use hoopoe_im::device::Device;
 use hoopoe_im::entry::Entry;
 use hoopoe_im::id::is_id;
+use hoopoe_im::user::pace::Pace;
 
 pub use publish::ImOwed;
 use service::Waiting;
@@ -42,6 +43,8 @@ pub struct ImDevice {
     calls: HashMap<u64, Waiting>,
     /// Its cursors have moved since the last report.
     moved: bool,
+    /// What it may be sent of big groups and channels; none before the first of it.
+    budget: Option<Pace>,
     /// Live rooms it is in.
     pub rooms: Memberships,
 }
@@ -68,6 +71,7 @@ impl ImDevice {
             filters: Vec::new(),
             calls: HashMap::default(),
             moved: false,
+            budget: None,
             rooms: Memberships::default(),
         }
     }

@@ -1,13 +1,15 @@
 //! Pushes to a gateway that fails in every way, over restarts and crashes of the broker: nothing
 //! is lost, nothing that was recorded comes twice, each conversation in order.
 
+mod gateway;
+
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::{Broker, Connect, Publish, Version, unique_id};
 use serde_json::json;
 
 use crate::entry::{next_entry, send};
-use crate::gateway::{Fate, Gateway};
 use crate::user::{call_ok, device, device_with};
+use gateway::{Fate, Gateway};
 
 /// Longer than any test takes: what is pushed before is not pushed for its age.
 const PATIENT: &str = "after_secs = 3600";

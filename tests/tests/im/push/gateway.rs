@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(super) enum Fate {
     /// 200, over a connection that is kept.
     Take,
     /// The same in chunks, a byte at a time, and closed.
@@ -31,15 +31,15 @@ pub(crate) enum Fate {
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) fate: Fate,
-    pub(crate) signature: String,
-    pub(crate) pushes: Vec<Value>,
+pub(super) struct Request {
+    pub(super) fate: Fate,
+    pub(super) signature: String,
+    pub(super) pushes: Vec<Value>,
 }
 
 /// A gateway that runs.
-pub(crate) struct Gateway {
-    pub(crate) address: SocketAddr,
+pub(super) struct Gateway {
+    pub(super) address: SocketAddr,
     requests: Receiver<Request>,
     sender: Sender<Request>,
     fates: Arc<Mutex<VecDeque<Fate>>>,
@@ -50,7 +50,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn start(fates: &[Fate]) -> Gateway {
+    pub(super) fn start(fates: &[Fate]) -> Gateway {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let (sender, requests) = channel();
         let fates = Arc::new(Mutex::new(fates.iter().copied().collect()));
@@ -62,7 +62,7 @@ impl Gateway {
     }
 
     /// Listens, again at the address it had.
-    pub(crate) fn open(&mut self) {
+    pub(super) fn open(&mut self) {
         let listener = TcpListener::bind(self.address).expect("the address is free");
         self.address = listener.local_addr().expect("it has an address");
         self.stop = Arc::new(AtomicBool::new(false));
@@ -90,7 +90,7 @@ impl Gateway {
     }
 
     /// Nobody listens any more, and connections are cut.
-    pub(crate) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.stop.store(true, Ordering::Release);
         drop(TcpStream::connect(self.address));
         if let Some(served) = self.served.take() {
@@ -99,12 +99,12 @@ impl Gateway {
     }
 
     /// The next request, whatever became of it.
-    pub(crate) fn request(&mut self) -> Request {
+    pub(super) fn request(&mut self) -> Request {
         self.requests.recv_timeout(DEADLINE).expect("a request comes in time")
     }
 
     /// The next push that was taken.
-    pub(crate) fn push(&mut self) -> Value {
+    pub(super) fn push(&mut self) -> Value {
         loop {
             if let Some(push) = self.left.pop_front() {
                 return push;
@@ -117,12 +117,12 @@ impl Gateway {
     }
 
     /// Conversation and seq of the next pushes that were taken.
-    pub(crate) fn seqs(&mut self, count: usize) -> Vec<u64> {
+    pub(super) fn seqs(&mut self, count: usize) -> Vec<u64> {
         (0..count).map(|_| self.push()["seq"].as_u64().expect("a seq")).collect()
     }
 
     /// The settings that send pushes here.
-    pub(crate) fn settings(&self, more: &str) -> String {
+    pub(super) fn settings(&self, more: &str) -> String {
         let address = self.address;
         format!(
             "[im.push]\nurl = \"http://{address}/push\"\nsecret = \"a secret of this test\"\n\
