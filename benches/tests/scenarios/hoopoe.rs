@@ -31,6 +31,8 @@ impl Hoopoe {
             // Closed loops send more than people may.
             .env("HOOPOE_IM__SENDS_PER_SEC", "1000000")
             .env("HOOPOE_IM__SEND_BURST", "1000000")
+            // And every member of a big group is to get everything.
+            .env("HOOPOE_IM__BIG_GROUP_PER_SEC", "1000000")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
