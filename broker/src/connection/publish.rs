@@ -187,7 +187,7 @@ impl Worker {
 
     /// v5 hears the code; 3.1.1 gets a plain acknowledgement, as the standard allows it to be
     /// told in no other way but by closing ([MQTT-3.3.5-2]).
-    fn refuse_publish(&mut self, location: Location, answer: Answer, refusal: Refusal) {
+    pub(super) fn refuse_publish(&mut self, location: Location, answer: Answer, refusal: Refusal) {
         let (code, reason) = refusal;
         self.counters.refused_publications.add(1);
         let Some(session) = self.connection(location).and_then(Connection::session) else {

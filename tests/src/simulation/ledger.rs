@@ -1,7 +1,7 @@
 //! What has happened in a run, as seen from outside: publications with their attempts and
 //! acknowledgements, the numbers of stored entries, crashes. Checkers judge by it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hoopoe::fabric::Mail;
 use hoopoe_core::{Location, SessionId};
@@ -80,6 +80,8 @@ pub struct Ledger {
     pub process_ended: bool,
     /// Messages that full queues dropped.
     pub overflowed: u64,
+    /// Attempts at QoS 2 publications that the broker has refused.
+    refused: BTreeSet<Attempt>,
     sessions: HashMap<Location, SessionId>,
     entries: BTreeMap<(SessionId, u64), Attempt>,
     live: HashMap<Location, u64>,
@@ -112,6 +114,21 @@ impl Ledger {
     pub fn acked(&mut self, message: Message) {
         let now = self.now();
         self.publications[message.0].acked.get_or_insert(now);
+    }
+
+    /// The broker has refused what has been sent of it so far.
+    pub fn refused(&mut self, message: Message) {
+        if let Some(number) = self.publications[message.0].attempts.len().checked_sub(1) {
+            self.refused.insert(Attempt { message, number });
+        }
+    }
+
+    /// Which life of its identifier an attempt at a QoS 2 publication belongs to. A refusal ends
+    /// one: what is sent under the identifier afterwards is a new message, also if the refusal
+    /// got lost and the publisher repeats the old one ([MQTT-4.3.3-9]).
+    pub fn life(&self, attempt: Attempt) -> usize {
+        let first = Attempt { number: 0, ..attempt };
+        self.refused.range(first..attempt).count()
     }
 
     /// The publication itself.
@@ -240,5 +257,37 @@ pub fn describe(letter: &Mail) -> Option<String> {
         Mail::TakenOver { location, reason } => Some(format!("{location:?} has to go: {reason:?}")),
         Mail::Committed { reply, code } if code.is_error() => Some(format!("{reply:?}: {code:?}")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_ends_the_life_of_an_identifier_also_if_it_is_lost() {
+        let mut ledger = Ledger::default();
+        let publication = || Publication {
+            publisher: 0,
+            topic: "a/1",
+            qos: 2,
+            retain: false,
+            padding: 0,
+            attempts: Vec::new(),
+            acked: None,
+            will: false,
+        };
+        let (refused, other) = (ledger.publish(publication()), ledger.publish(publication()));
+        let lives = |ledger: &mut Ledger, message| {
+            let attempt = ledger.attempt(message);
+            ledger.life(attempt)
+        };
+        assert_eq!(lives(&mut ledger, refused), 0);
+        assert_eq!(lives(&mut ledger, refused), 0, "a repeat is the same message");
+        ledger.refused(refused);
+        assert_eq!(lives(&mut ledger, refused), 1, "after a refusal it is a new one");
+        assert_eq!(lives(&mut ledger, refused), 1);
+        assert_eq!(ledger.life(Attempt { message: refused, number: 1 }), 0);
+        assert_eq!((lives(&mut ledger, other), lives(&mut ledger, other)), (0, 0));
     }
 }

@@ -130,6 +130,13 @@ impl Publisher {
         Ok(Some(ack(version, packet_type::PUBREL, packet.id, 0)))
     }
 
+    /// The broker has written PUBREC with an error for these, whether it arrives or not.
+    pub fn refused(&self, ids: &[u16], ledger: &mut Ledger) {
+        for flight in self.flights.iter().filter(|f| f.qos == 2 && ids.contains(&f.id)) {
+            ledger.refused(flight.message);
+        }
+    }
+
     /// PUBCOMP.
     pub fn pubcomp(&mut self, packet: &Ack) -> Result<(), String> {
         let at = self.flights.iter().position(|f| f.id == packet.id && f.released);

@@ -49,10 +49,10 @@ struct Copy {
 struct Life {
     windows: Vec<Window>,
     seen: HashMap<Attempt, Seen>,
-    /// Messages of QoS 2 received with QoS 2.
-    once: HashSet<Message>,
-    /// Which attempt of a QoS 2 publication was received.
-    submitted: HashMap<Message, usize>,
+    /// Messages of QoS 2 received with QoS 2, by the life of their identifier.
+    once: HashSet<(Message, usize)>,
+    /// Which attempt of a QoS 2 publication was received in which life of its identifier.
+    submitted: HashMap<(Message, usize), usize>,
     /// QoS 2: PUBREC sent, PUBCOMP not.
     held: HashMap<u16, Copy>,
     /// Latest attempt by publisher, topic and whether it was stored.
@@ -338,11 +338,12 @@ impl Receiver {
         if unstored && (ledger.disk_failed || ledger.process_ended) {
             return Ok(());
         }
-        let first = *self.life.submitted.entry(message).or_insert(number);
+        let life = (message, ledger.life(attempt));
+        let first = *self.life.submitted.entry(life).or_insert(number);
         if first != number {
             return Err(format!("{message:?} was submitted by attempts {first} and {number}"));
         }
-        if packet.qos == 2 && !self.life.once.insert(message) {
+        if packet.qos == 2 && !self.life.once.insert(life) {
             return Err(format!("{message:?} was delivered twice with QoS 2"));
         }
         Ok(())

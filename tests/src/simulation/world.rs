@@ -13,6 +13,7 @@ use super::client::{Client, Phase, Role};
 use super::ledger::Ledger;
 use super::link::Link;
 use crate::crash::random::Random;
+use crate::wire::frame_length;
 
 /// When every run begins, in ms since the epoch.
 const START_MS: u64 = 1_700_000_000_000;
@@ -35,6 +36,8 @@ pub struct Line {
     superseded: Option<bool>,
     /// What the broker has written, up to CONNACK.
     greeting: Vec<u8>,
+    /// The beginning of a packet whose rest the broker has not written yet.
+    partial: Vec<u8>,
     let_in: bool,
 }
 
@@ -180,8 +183,9 @@ impl World {
         let (link, end) = Link::new(capacity);
         let worker = self.broker().accept(end);
         let superseded = None;
-        let greeting = Vec::new();
-        self.lines.push(Line { link, client, worker, superseded, greeting, let_in: false });
+        let (greeting, partial) = (Vec::new(), Vec::new());
+        let let_in = false;
+        self.lines.push(Line { link, client, worker, superseded, greeting, partial, let_in });
         self.lines.len() - 1
     }
 
@@ -337,6 +341,9 @@ impl World {
                 self.clients[line.client].role.name
             ));
         }
+        line.partial.extend(&news);
+        let refused = refusals(&mut line.partial);
+        self.clients[line.client].publisher.refused(&refused, &mut self.ledger);
         if line.let_in {
             return Ok(());
         }
@@ -618,4 +625,16 @@ pub fn guarded<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String>
         Ok(result) => result,
         Err(_) => Err(panic.unwrap_or_else(|| "a panic".to_owned())),
     }
+}
+
+/// Identifiers of the publications that a PUBREC among these bytes refuses; takes whole packets.
+fn refusals(bytes: &mut Vec<u8>) -> Vec<u16> {
+    let mut refused = Vec::new();
+    while let Some(length) = frame_length(bytes) {
+        let frame: Vec<u8> = bytes.drain(..length).collect();
+        if let [0x50, _, high, low, 0x80..=0xff, ..] = frame[..] {
+            refused.push(u16::from_be_bytes([high, low]));
+        }
+    }
+    refused
 }

@@ -207,6 +207,11 @@ impl Query {
                 })?;
             }
             _ => {
+                let channel = keys::conv(conv, conv_kind::CHANNEL);
+                if conv.kind() == ConvKind::Channel && self.json::<ChannelRow>(&channel)?.is_none()
+                {
+                    return Err(Refusal::not_found(format!("no channel {}", conv.id())).into());
+                }
                 let text = "receipts of big groups and channels are not kept";
                 return Err(Refusal::new(Word::Unavailable, text).into());
             }

@@ -60,17 +60,23 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
+        let Some(im) = &session.im else {
+            // A plain client hears of it as of any topic that it may not publish to.
+            let refusal = if publish.retain {
+                (ReasonCode::ImplementationSpecificError, "nothing below im/ can be retained")
+            } else {
+                (ReasonCode::NotAuthorized, "the im/ tree is for users, this client is none")
+            };
+            self.refuse_publish(location, answer, refusal);
+            return Ok(());
+        };
+        let (user, device) = (im.user.clone(), session.key.client.clone());
         if publish.retain && session.version == Version::V5 {
             // Ruling 16; 3.1.1: the flag is ignored.
             let mut refusal = Refusal::conflict("nothing below im/ can be retained");
             refusal.code = ReasonCode::ImplementationSpecificError;
             return self.im_refuse(location, answer, None, refusal);
         }
-        let Some(im) = &session.im else {
-            let refusal = Refusal::not_allowed("the im/ tree is for users, this client is none");
-            return self.im_refuse(location, answer, None, refusal);
-        };
-        let (user, device) = (im.user.clone(), session.key.client.clone());
         let marker = match (&answer, session.route.session) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
