@@ -7,7 +7,7 @@
 //! something is due.
 //!
 //! Deliberately not here: the rules, which live with their nouns (`conversation`, `user`,
-//! `group`, …) as methods of [`Work`].
+//! `group`, …) as methods of `Work`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

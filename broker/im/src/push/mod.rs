@@ -9,7 +9,7 @@
 //! crash kept from being recorded is (at least once).
 //!
 //! Here: which conversations of which users wait, and for when ([`Pusher`], a step), and what is
-//! to be told of one of them ([`page`]). Deliberately not here: the way to the gateway.
+//! to be told of one of them (`page`). Deliberately not here: the way to the gateway.
 
 mod page;
 #[cfg(test)]
