@@ -33,6 +33,8 @@ impl Hoopoe {
             .env("HOOPOE_IM__SEND_BURST", "1000000")
             // And every member of a big group is to get everything.
             .env("HOOPOE_IM__BIG_GROUP_PER_SEC", "1000000")
+            // And every viewer of a room.
+            .env("HOOPOE_IM__ROOMS__CHAT_PER_SEC", "1000000")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
