@@ -77,7 +77,10 @@ fn every_im_scenario_passes_in_both_versions() {
             let outcome = play(broker.port, &format!("{scenario} --mqtt {version}"));
             assert_eq!(outcome.code, 0, "{scenario} {version}\n{}", outcome.text);
             assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
-            assert_eq!(outcome.check("lost"), 0, "{scenario} {version}\n{}", outcome.text);
+            // A room is QoS 0: what a viewer misses is noted, and no fault.
+            if !scenario.starts_with("im-room") {
+                assert_eq!(outcome.check("lost"), 0, "{scenario} {version}\n{}", outcome.text);
+            }
             assert_eq!(outcome.check("doubled"), 0, "{scenario} {version}\n{}", outcome.text);
         }
     }
