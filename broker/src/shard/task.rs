@@ -167,7 +167,7 @@ impl Shard {
     /// applied before is told so by its marker (ruling 4).
     fn apply_im(&mut self, now: u64, command: hoopoe_im::Command, batch: &mut PendingBatch) {
         if !self.view.is_writing() {
-            self.im.refuse(command, &mut self.im_pending);
+            self.im.refuse(now, command, &mut self.im_pending);
             return;
         }
         let marker = command.marker();
@@ -212,6 +212,13 @@ impl Shard {
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
+                    match self.im.recovered() {
+                        Ok(owed) => self.im_effects.release(owed, |_| false),
+                        Err(error) => {
+                            let shard = self.number;
+                            tracing::error!(shard, %error, "what is owed to other shards waits");
+                        }
+                    }
                 }
                 Err(error) => {
                     let fault = error.to_string();

@@ -177,7 +177,11 @@ impl Worker {
     fn im_listed(&mut self, location: Location, conv: &ConvKey, row: &UserConv, head: u64) {
         let replay_max = self.env.im.settings.replay_max;
         let device = self.connection(location).and_then(Connection::session);
-        let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
+        let Some(im) = device.and_then(|session| session.im.as_mut()) else {
+            // Gone before its join was committed: the shard has entered it as a listener.
+            self.env.im.reach.remove(&conv_topic(conv), location.to_bits());
+            return;
+        };
         let start = Start {
             conv: conv.clone(),
             cursor: row.recv.max(row.first() - 1),
@@ -232,6 +236,7 @@ fn progress(im: &mut ImDevice, client: &std::sync::Arc<str>, stored: bool) -> Op
     let moves: Vec<DeviceMove> =
         moves.map(|(conv, cursor, recv)| DeviceMove { conv, cursor, recv }).collect();
     let (user, client) = (im.user.clone(), client.clone());
-    (!moves.is_empty())
-        .then(|| Command::Progress(Box::new(Progress { user, client, stored, moves })))
+    (!moves.is_empty()).then(|| {
+        Command::Progress(Box::new(Progress { user, client, stored, moves, at_once: false }))
+    })
 }
