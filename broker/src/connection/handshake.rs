@@ -255,6 +255,10 @@ impl Worker {
         let (mut ahead, mut entries) = (Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
+            if let Origin::Kept { tag, seq } = message.source {
+                let Some(im) = &mut session.im else { continue };
+                im.keep_exchange(tag, seq, message.id);
+            }
             session.window.restore(message);
             if message.released {
                 released.push(message.id);
@@ -569,6 +573,7 @@ fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
             Source::Queue(seq) if seq >= next => Origin::Ahead { seq },
             Source::Queue(seq) => Origin::Queue { seq, weight: 0 },
             Source::Group(group, seq) => Origin::Group { group, seq },
+            Source::Entry(tag, seq) => Origin::Kept { tag, seq },
         },
     })
 }

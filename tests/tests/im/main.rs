@@ -5,6 +5,7 @@ mod attacker;
 mod background;
 mod chat;
 mod entry;
+mod exactly;
 mod examples;
 mod groups;
 mod messages;
