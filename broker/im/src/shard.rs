@@ -33,7 +33,7 @@ use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
 
-/// How long presence waits under load before it is asked again.
+/// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
 
 /// Something that is due at a time.
@@ -214,9 +214,19 @@ impl ImShard {
         self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
     }
 
-    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    /// Under load presence waits, and loses nothing by it.
     pub fn shed(&mut self, now_ms: u64) {
         self.memory.desk.people.defer(now_ms + SHED_MS);
+    }
+
+    /// Whether senders are to be told how far their messages have come.
+    pub fn wants_to_tell_receipts(&self, now_ms: u64) -> bool {
+        self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load receipts wait, and are merged.
+    pub fn shed_receipts(&mut self, now_ms: u64) {
+        self.memory.receipts.defer(now_ms + SHED_MS);
     }
 
     /// Does what is due.

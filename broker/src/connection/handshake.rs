@@ -9,6 +9,7 @@ use hoopoe_codec::{
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_im::overload::Shed;
 use hoopoe_store::Command;
 use hoopoe_store::command::{
     Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
@@ -39,6 +40,12 @@ impl Worker {
         if self.stopping {
             // 0x8B has no place in a CONNACK.
             self.refuse(location, version, ReasonCode::ServerUnavailable);
+            return;
+        }
+        let Some(connection) = self.connection(location) else { return };
+        let offers_im = connection.listener.im;
+        if offers_im && self.env.im.overload.sheds(Shed::Logins) {
+            self.refuse(location, version, ReasonCode::ServerBusy);
             return;
         }
         let Some(connection) = self.connection(location) else { return };

@@ -36,7 +36,10 @@ impl Receiver {
                     let got = entry(publish).expect("an entry");
                     self.delivered.push((got.conv, got.seq, got.payload));
                 } else {
-                    assert!(publish.dup, "an identifier in use is not given to another: {publish:?}");
+                    assert!(
+                        publish.dup,
+                        "an identifier in use is not given to another: {publish:?}"
+                    );
                     self.repeated += 1;
                 }
                 device.send_ack(packet_type::PUBREC, publish.id);

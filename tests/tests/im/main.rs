@@ -9,6 +9,7 @@ mod exactly;
 mod examples;
 mod groups;
 mod messages;
+mod overload;
 mod presence;
 mod push;
 mod retention;

@@ -8,6 +8,7 @@ use hoopoe_core::{Location, Publication};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
+use hoopoe_im::overload::Shed;
 use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
 
@@ -109,6 +110,9 @@ impl Worker {
 
     /// Names what devices have passed within the last second.
     pub(in crate::connection) fn im_name_passed(&mut self) {
+        if self.turn.im_passed.is_empty() || self.env.im.overload.sheds(Shed::Pokes) {
+            return;
+        }
         let mut locations = std::mem::take(&mut self.turn.im_passed);
         locations.sort_by_key(|location| location.to_bits());
         locations.dedup();
