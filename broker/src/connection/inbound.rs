@@ -7,7 +7,9 @@ use hoopoe_codec::{
 };
 use hoopoe_core::Location;
 use hoopoe_store::Command;
-use hoopoe_store::command::{ExchangeChange, GroupCommand, InFlight, Phase as Exchange, ReplyTo};
+use hoopoe_store::command::{
+    ExchangeChange, GroupCommand, InFlight, Phase as Exchange, ReplyTo, Source,
+};
 use smallvec::smallvec;
 
 use super::closing::Cause;
@@ -192,26 +194,9 @@ impl Worker {
         match session.window.receive(packet.id) {
             Ok((origin, first)) => {
                 let id = packet.id;
-                match (origin.source(), &mut session.stored, first) {
-                    (Some(source), Some(stored), true) => {
-                        // [MQTT-4.3.3-8]: PUBREL leaves once the PUBREC is on disk (ruling 5).
-                        let token = stored.steps.owe(1, 0, Step::PubRel(id)) | STEP_TOKEN;
-                        let change = ExchangeChange::Put(InFlight {
-                            id: id.get(),
-                            source,
-                            phase: Exchange::Released,
-                            qos: hoopoe_codec::QoS::ExactlyOnce,
-                        });
-                        let command = Command::Exchange {
-                            session: stored.id,
-                            epoch: session.epoch,
-                            changes: smallvec![change],
-                            reply: Some(ReplyTo { location, token }),
-                        };
-                        let slot = stored.id.slot();
-                        self.command(slot, command);
-                    }
-                    _ => {
+                match origin.source().filter(|_| first && session.stored.is_some()) {
+                    Some(source) => self.write_release(location, id, source),
+                    None => {
                         let pubrel = ack(id, ReasonCode::Success);
                         self.send_packet(location, version, &Packet::PubRel(pubrel));
                     }
@@ -224,6 +209,29 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// [MQTT-4.3.3-8]: PUBREL leaves once the PUBREC is on disk (ruling 5).
+    pub(super) fn write_release(&mut self, location: Location, id: PacketId, source: Source) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        let Some(stored) = &mut session.stored else { return };
+        let token = stored.steps.owe(1, 0, Step::PubRel(id)) | STEP_TOKEN;
+        let change = ExchangeChange::Put(InFlight {
+            id: id.get(),
+            source,
+            phase: Exchange::Released,
+            qos: hoopoe_codec::QoS::ExactlyOnce,
+        });
+        let command = Command::Exchange {
+            session: stored.id,
+            epoch: session.epoch,
+            changes: smallvec![change],
+            reply: Some(ReplyTo { location, token }),
+        };
+        let slot = stored.id.slot();
+        self.command(slot, command);
     }
 
     fn pubcomp(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
@@ -277,6 +285,10 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
+        if matches!(origin, Origin::Im { .. } | Origin::Kept { .. }) {
+            // Its record goes behind the cursor that passes the entry.
+            return;
+        }
         if let (Some(_), Some(stored)) = (origin.source(), &session.stored) {
             let command = Command::Exchange {
                 session: stored.id,

@@ -202,6 +202,8 @@ pub enum Source {
     Queue(u64),
     /// A shared group's queue, by group and sequence number.
     Group(SessionId, u64),
+    /// A log that the store knows nothing of, by a name of 64 bits and sequence number.
+    Entry(u64, u64),
 }
 
 /// Phase of an outgoing exchange.

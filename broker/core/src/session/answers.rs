@@ -47,6 +47,11 @@ impl<W> Answers<W> {
         self.owed.iter().map(|owed| &owed.work)
     }
 
+    /// As [`iter`](Self::iter), to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.owed.iter_mut().map(|owed| &mut owed.work)
+    }
+
     /// Owes an answer that waits for `commits` commits (0: only for its turn). `topic` is the
     /// hash of a publication's topic, 0 for other packets. Gives the token to settle it by.
     pub fn owe(&mut self, commits: u8, topic: u64, work: W) -> u64 {
