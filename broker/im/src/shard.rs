@@ -18,7 +18,10 @@ use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
 use crate::command::{Asker, Command, Forward, User};
+use crate::conversation::own::OwnSends;
 use crate::conversation::receipts::Receipts;
+use crate::conversation::tail::Tails;
+use crate::conversation::unlit::Unlit;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
@@ -60,6 +63,12 @@ pub(crate) struct Memory {
     pub(crate) outbox_next: u64,
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
+    /// What senders' own lists are owed.
+    pub(crate) own: OwnSends,
+    /// Who has lately said what.
+    pub(crate) tails: Tails,
+    /// Conversations with messages that burn once they are read.
+    pub(crate) unlit: Unlit,
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
@@ -103,7 +112,7 @@ impl ImShard {
     ) -> Result<(ImShard, Vec<Effect>), StoreError> {
         let outbox = read_outbox(&kv, shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
-        let due = crate::due::load(&kv, shard, shards)?;
+        let (due, unlit) = crate::due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
@@ -115,6 +124,9 @@ impl ImShard {
                 outbox_next: next,
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
+                own: OwnSends::default(),
+                tails: Tails::default(),
+                unlit,
                 seats: Seats::default(),
                 desk,
                 due,
@@ -170,6 +182,7 @@ impl ImShard {
             }
             Err(Fault::Store(error)) => {
                 tracing::error!(%error, "rows of the IM profile cannot be read");
+                self.memory.unlit.doubt();
                 Some(Answer::Refused(Refusal::not_writable()))
             }
         };
@@ -214,7 +227,8 @@ impl ImShard {
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
-        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
+        let own = memory.own.next_timeout();
+        [due, lazy, own, receipts, people, sweep].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -231,6 +245,9 @@ impl ImShard {
     pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
         if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
+        }
+        if self.memory.own.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tell_own_sends());
         }
         if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.send_receipts());
@@ -269,7 +286,10 @@ impl ImShard {
         match run(&mut work) {
             Ok(()) => work.txn.finish(pending),
             Err(Fault::Refused(refusal)) => tracing::debug!(?refusal, "not carried out"),
-            Err(Fault::Store(error)) => tracing::error!(%error, "rows cannot be read"),
+            Err(Fault::Store(error)) => {
+                tracing::error!(%error, "rows cannot be read");
+                self.memory.unlit.doubt();
+            }
         }
     }
 
@@ -300,6 +320,9 @@ impl ImShard {
             self.memory.waiting.remove(&number);
         }
         self.memory.desk.people.lost();
+        self.memory.own.forget();
+        self.memory.tails.forget();
+        self.memory.unlit.doubt();
         self.rows.forget();
     }
 }
@@ -397,7 +420,7 @@ impl Work<'_> {
                 Ok(())
             }
             Forward::Cursors { conv, user, recv, read } => {
-                self.cursors_moved(&conv, &user, recv, read)
+                self.cursors_moved(&conv, &user, recv, read).map(|_| ())
             }
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(&conv, &user, blocks, friends)
