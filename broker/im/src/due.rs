@@ -8,24 +8,30 @@ use hoopoe_store::StoreError;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 
 use crate::conversation::operate::Burn;
+use crate::conversation::unlit::Unlit;
 use crate::group::GroupRow;
 use crate::id::ConvKey;
 use crate::keys::{self, conv_kind};
 use crate::shard::Due;
 
-/// Everything of a shard's slots that is due at some time.
+/// Everything of a shard's slots that is due at some time, and where messages wait to be read
+/// before they burn.
 pub(crate) fn load(
     kv: &SharedKv,
     shard: u16,
     shards: u16,
-) -> Result<BTreeSet<(u64, Due)>, StoreError> {
-    let mut due = BTreeSet::new();
+) -> Result<(BTreeSet<(u64, Due)>, Unlit), StoreError> {
+    let (mut due, mut unlit) = (BTreeSet::new(), Unlit::default());
     for slot in (shard..SLOTS).step_by(usize::from(shards)) {
         scan(kv, slot, conv_kind::BURN, |name, key, row| {
             let burn: Burn = crate::txn::read_json(key, row)?;
             let name = name.len().checked_sub(9).and_then(|end| name.get(..end));
-            if let (Some(at), Some(conv)) = (burn.due_ms, conv_of(name)) {
-                due.insert((at, Due::Burn(conv, keys::seq_of(key))));
+            match (burn.due_ms, conv_of(name)) {
+                (Some(at), Some(conv)) => {
+                    due.insert((at, Due::Burn(conv, keys::seq_of(key))));
+                }
+                (None, Some(conv)) => unlit.add(&conv),
+                (_, None) => {}
             }
             Ok(())
         })?;
@@ -41,7 +47,7 @@ pub(crate) fn load(
             Ok(())
         })?;
     }
-    Ok(due)
+    Ok((due, unlit))
 }
 
 fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {

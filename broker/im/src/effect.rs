@@ -199,9 +199,14 @@ impl Pending {
     /// answered finds it done (each shard keeps the order of what it is told).
     pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
         self.waiting.clear();
-        let mut effects = std::mem::take(&mut self.effects);
-        effects.sort_by_key(|effect| !matches!(effect, Effect::Forward { .. }));
-        effects
+        let effects = std::mem::take(&mut self.effects);
+        let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
+        if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
+            return effects;
+        }
+        let (mut forwards, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_forward);
+        forwards.extend(others);
+        forwards
     }
 
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because

@@ -306,6 +306,12 @@ impl ConvKey {
         }
     }
 
+    /// Which of a pair's users it is: 0 for the lower, 1 for the higher.
+    pub fn side_of(&self, user: &str) -> Option<usize> {
+        let (low, high) = self.pair_users()?;
+        if user == low { Some(0) } else { (user == high).then_some(1) }
+    }
+
     /// What `me` calls the other end: the other user of a pair, else the group or channel.
     pub fn peer_of(&self, me: &str) -> &str {
         match self.pair_users() {

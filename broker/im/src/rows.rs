@@ -1,9 +1,10 @@
 //! The rows of conversations and users, and how the binary ones are written.
 //!
-//! Every row begins with a format version. What is written per message is binary; what people and
-//! operators change is JSON.
+//! Every row begins with a format version. What is written per message and read per login is
+//! binary; what people and operators change is JSON. Rows that were JSON in version 1 are read as
+//! such, and written in version 2.
 
-use hoopoe_store::wire::{Cursor, put_number};
+use hoopoe_store::wire::{Cursor, Fault, put_number};
 use hoopoe_store::{Damaged, StoreError, kv::Family};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,43 @@ use crate::id::{ConvKey, MessageId};
 
 /// Version of every row's format, its first byte.
 pub const VERSION: u8 = 1;
+
+/// Version of rows that say more than, or the same otherwise than, in version 1.
+pub const SECOND: u8 = 2;
+
+/// A row that changes with messages: binary, and known by its key's kind.
+pub trait Row: Sized {
+    /// The row.
+    fn encode(&self) -> Vec<u8>;
+
+    /// What a row says.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn read(row: &[u8]) -> Result<Self, Fault>;
+
+    /// What the row under a key says.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    fn decode(key: &[u8], row: &[u8]) -> Result<Self, StoreError> {
+        Self::read(row)
+            .map_err(|what| Damaged { family: Family::Im, key: key.to_vec(), what }.into())
+    }
+}
+
+fn binary(version: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(8 * numbers.len());
+    row.push(version);
+    numbers.iter().for_each(|number| put_number(&mut row, *number));
+    row
+}
+
+/// A row of version 1 that is JSON; `None` for later ones.
+fn first_version<T: serde::de::DeserializeOwned>(row: &[u8]) -> Option<Result<T, Fault>> {
+    let json = row.strip_prefix(&[VERSION])?;
+    Some(serde_json::from_slice(json).map_err(|_| "not the JSON it should be"))
+}
 
 /// Where a conversation stands. Written with every entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,43 +67,61 @@ pub struct Head {
     pub bytes: u64,
     /// Id of the last entry.
     pub id: MessageId,
+    /// Of a pair: the last message of the lower user, and of the higher. The sender's own cursors
+    /// have passed it (ruling 22).
+    pub own: [u64; 2],
 }
 
 impl Default for Head {
     fn default() -> Head {
-        Head { last: 0, count: 0, voids: 0, ts_ms: 0, min: 1, bytes: 0, id: MessageId(0) }
+        Head {
+            last: 0,
+            count: 0,
+            voids: 0,
+            ts_ms: 0,
+            min: 1,
+            bytes: 0,
+            id: MessageId(0),
+            own: [0; 2],
+        }
     }
 }
 
 impl Head {
-    /// The row.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut row = vec![VERSION];
-        for number in
-            [self.last, self.count, self.voids, self.ts_ms, self.min, self.bytes, self.id.0]
-        {
-            put_number(&mut row, number);
+    /// The last message of a user of a pair; 0 for none, and for other conversations.
+    pub fn own_of(&self, conv: &ConvKey, user: &str) -> u64 {
+        conv.side_of(user).map_or(0, |side| self.own[side])
+    }
+}
+
+impl Row for Head {
+    fn encode(&self) -> Vec<u8> {
+        let Head { last, count, voids, ts_ms, min, bytes, id, own: [low, high] } = *self;
+        let numbers = [last, count, voids, ts_ms, min, bytes, id.0, low, high];
+        match (low, high) {
+            (0, 0) => binary(VERSION, &numbers[..7]),
+            _ => binary(SECOND, &numbers),
         }
-        row
     }
 
-    /// The head in a row.
-    pub fn decode(key: &[u8], row: &[u8]) -> Result<Head, StoreError> {
-        let read = || {
-            let mut cursor = Cursor::of(row, VERSION)?;
-            let head = Head {
-                last: cursor.number()?,
-                count: cursor.number()?,
-                voids: cursor.number()?,
-                ts_ms: cursor.number()?,
-                min: cursor.number()?,
-                bytes: cursor.number()?,
-                id: MessageId(cursor.number()?),
-            };
-            cursor.end()?;
-            Ok(head)
+    fn read(row: &[u8]) -> Result<Head, Fault> {
+        let second = row.first() == Some(&SECOND);
+        let mut cursor = Cursor::of(row, if second { SECOND } else { VERSION })?;
+        let mut head = Head {
+            last: cursor.number()?,
+            count: cursor.number()?,
+            voids: cursor.number()?,
+            ts_ms: cursor.number()?,
+            min: cursor.number()?,
+            bytes: cursor.number()?,
+            id: MessageId(cursor.number()?),
+            own: [0; 2],
         };
-        read().map_err(|what| Damaged { family: Family::Im, key: key.to_vec(), what }.into())
+        if second {
+            head.own = [cursor.number()?, cursor.number()?];
+        }
+        cursor.end()?;
+        Ok(head)
     }
 }
 
@@ -80,24 +136,15 @@ pub struct Sent {
     pub ts_ms: u64,
 }
 
-impl Sent {
-    /// The row.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut row = vec![VERSION];
-        for number in [self.seq, self.id.0, self.ts_ms] {
-            put_number(&mut row, number);
-        }
-        row
+impl Row for Sent {
+    fn encode(&self) -> Vec<u8> {
+        binary(VERSION, &[self.seq, self.id.0, self.ts_ms])
     }
 
-    /// The result in a row.
-    pub fn decode(key: &[u8], row: &[u8]) -> Result<Sent, StoreError> {
-        let read = || {
-            let mut cursor = Cursor::of(row, VERSION)?;
-            let (seq, id) = (cursor.number()?, MessageId(cursor.number()?));
-            Ok(Sent { seq, id, ts_ms: cursor.number()? })
-        };
-        read().map_err(|what| Damaged { family: Family::Im, key: key.to_vec(), what }.into())
+    fn read(row: &[u8]) -> Result<Sent, Fault> {
+        let mut cursor = Cursor::of(row, VERSION)?;
+        let (seq, id) = (cursor.number()?, MessageId(cursor.number()?));
+        Ok(Sent { seq, id, ts_ms: cursor.number()? })
     }
 }
 
@@ -174,6 +221,59 @@ impl UserConv {
     }
 }
 
+/// Bits of a [`UserConv`] row.
+const PINNED: u64 = 1;
+const HIDDEN: u64 = 2;
+
+impl Row for UserConv {
+    fn encode(&self) -> Vec<u8> {
+        let flag = |is: bool, bit| if is { bit } else { 0 };
+        let flags = flag(self.pinned, PINNED) | flag(self.hidden_at.is_some(), HIDDEN);
+        let mut row = binary(
+            SECOND,
+            &[self.read, self.read_count, self.recv, self.cleared, flags, self.muted_until],
+        );
+        if let Some(hidden_at) = self.hidden_at {
+            put_number(&mut row, hidden_at);
+        }
+        put_number(&mut row, self.since_ms);
+        put_number(&mut row, self.version);
+        for Interval { from, until } in &self.intervals {
+            put_number(&mut row, *from);
+            // No entry has the last number there is.
+            put_number(&mut row, until.map_or(0, |until| until.saturating_add(1)));
+        }
+        row
+    }
+
+    fn read(row: &[u8]) -> Result<UserConv, Fault> {
+        if let Some(first) = first_version(row) {
+            return first;
+        }
+        let mut cursor = Cursor::of(row, SECOND)?;
+        let mut conv = UserConv {
+            read: cursor.number()?,
+            read_count: cursor.number()?,
+            recv: cursor.number()?,
+            cleared: cursor.number()?,
+            ..UserConv::default()
+        };
+        let flags = cursor.number()?;
+        conv.pinned = flags & PINNED != 0;
+        conv.muted_until = cursor.number()?;
+        if flags & HIDDEN != 0 {
+            conv.hidden_at = Some(cursor.number()?);
+        }
+        conv.since_ms = cursor.number()?;
+        conv.version = cursor.number()?;
+        while !cursor.rest().is_empty() {
+            let (from, behind) = (cursor.number()?, cursor.number()?);
+            conv.intervals.push(Interval { from, until: behind.checked_sub(1) });
+        }
+        Ok(conv)
+    }
+}
+
 /// What concerns a pair of users: mirrored from their rosters (ruling 26).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct PairRow {
@@ -220,4 +320,90 @@ pub struct CursorCopy {
     pub recv: u64,
     /// Read up to here.
     pub read: u64,
+}
+
+impl CursorCopy {
+    /// Each as far as it is known.
+    #[must_use]
+    pub fn max(self, other: CursorCopy) -> CursorCopy {
+        CursorCopy { recv: self.recv.max(other.recv), read: self.read.max(other.read) }
+    }
+}
+
+impl Row for CursorCopy {
+    fn encode(&self) -> Vec<u8> {
+        binary(SECOND, &[self.recv, self.read])
+    }
+
+    fn read(row: &[u8]) -> Result<CursorCopy, Fault> {
+        if let Some(first) = first_version(row) {
+            return first;
+        }
+        let mut cursor = Cursor::of(row, SECOND)?;
+        let copy = CursorCopy { recv: cursor.number()?, read: cursor.number()? };
+        cursor.end()?;
+        Ok(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(row: &[u8]) -> String {
+        row.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Rows as they lie on disks: none of these may change.
+    #[test]
+    fn rows_of_all_versions_are_read() {
+        let head =
+            Head { last: 300, count: 2, voids: 1, ts_ms: 5, min: 1, bytes: 128, ..Head::default() };
+        assert_eq!(text(&head.encode()), "01ac0202010501800100");
+        let pair = Head { own: [299, 300], ..head };
+        assert_eq!(text(&pair.encode()), "02ac0202010501800100ab02ac02");
+        for head in [head, pair] {
+            assert_eq!(Head::read(&head.encode()), Ok(head));
+        }
+        let sent = Sent { seq: 7, id: MessageId(9), ts_ms: 200 };
+        assert_eq!(text(&sent.encode()), "010709c801");
+        assert_eq!(Sent::read(&sent.encode()), Ok(sent));
+
+        let copy = CursorCopy { recv: 9, read: 7 };
+        assert_eq!(text(&copy.encode()), "020907");
+        assert_eq!(CursorCopy::read(&copy.encode()), Ok(copy));
+        assert_eq!(CursorCopy::read(b"\x01{\"recv\":9,\"read\":7}"), Ok(copy));
+
+        let conv = UserConv {
+            read: 4,
+            read_count: 3,
+            recv: 5,
+            cleared: 1,
+            intervals: vec![
+                Interval { from: 1, until: Some(2) },
+                Interval { from: 4, until: None },
+            ],
+            pinned: true,
+            muted_until: 6,
+            hidden_at: Some(8),
+            since_ms: 9,
+            version: 2,
+        };
+        assert_eq!(text(&conv.encode()), "02040305010306080902".to_owned() + "01030400");
+        assert_eq!(UserConv::read(&conv.encode()), Ok(conv.clone()));
+        let json = [&[VERSION], serde_json::to_string(&conv).unwrap().as_bytes()].concat();
+        assert_eq!(UserConv::read(&json), Ok(conv));
+        let plain = UserConv { intervals: vec![], ..UserConv::default() };
+        assert_eq!(UserConv::read(&plain.encode()), Ok(plain));
+    }
+
+    #[test]
+    fn what_is_no_row_is_refused() {
+        for row in [&b""[..], b"\x03", b"\x02", b"\x01", b"\x02\x80"] {
+            assert!(Head::read(row).is_err(), "{row:?}");
+            assert!(UserConv::read(row).is_err(), "{row:?}");
+            assert!(CursorCopy::read(row).is_err(), "{row:?}");
+        }
+        assert!(Head::read(&[0x02, 1, 1, 0, 1, 1, 0, 0, 1, 1, 0]).is_err(), "too long");
+    }
 }

@@ -18,7 +18,10 @@ use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
 use crate::command::{Asker, Command, Forward, User};
+use crate::conversation::own::OwnSends;
 use crate::conversation::receipts::Receipts;
+use crate::conversation::tail::Tails;
+use crate::conversation::unlit::Unlit;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
@@ -62,6 +65,12 @@ pub(crate) struct Memory {
     pub(crate) outbox_next: u64,
     pub(crate) lazy: Lazy,
     pub(crate) receipts: Receipts,
+    /// What senders' own lists are owed.
+    pub(crate) own: OwnSends,
+    /// Who has lately said what.
+    pub(crate) tails: Tails,
+    /// Conversations with messages that burn once they are read.
+    pub(crate) unlit: Unlit,
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
@@ -106,7 +115,7 @@ impl ImShard {
     ) -> Result<(ImShard, Vec<Effect>), StoreError> {
         let outbox = read_outbox(&kv, shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
-        let due = crate::due::load(&kv, shard, shards)?;
+        let (due, unlit) = crate::due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
@@ -119,6 +128,9 @@ impl ImShard {
                 outbox_next: next,
                 lazy: Lazy::default(),
                 receipts: Receipts::default(),
+                own: OwnSends::default(),
+                tails: Tails::default(),
+                unlit,
                 seats: Seats::default(),
                 desk,
                 due,
@@ -175,6 +187,7 @@ impl ImShard {
             Err(Fault::Store(error)) => {
                 tracing::error!(%error, "rows of the IM profile cannot be read");
                 work.memory.lazy.take_back(now_ms, flushed);
+                work.memory.unlit.doubt();
                 if let Some((shard, outbox)) = forwarded {
                     pending.push(Effect::ForwardRefused { shard, outbox });
                 }
@@ -208,8 +221,8 @@ impl ImShard {
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
-        let postponed = memory.postponed.next_timeout();
-        [due, lazy, receipts, people, sweep, postponed].into_iter().flatten().min()
+        let (own, postponed) = (memory.own.next_timeout(), memory.postponed.next_timeout());
+        [due, lazy, own, receipts, people, sweep, postponed].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -239,6 +252,9 @@ impl ImShard {
         }
         if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
+        }
+        if self.memory.own.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tell_own_sends());
         }
         if self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.send_receipts());
@@ -299,7 +315,9 @@ impl ImShard {
         let outbox = read_outbox(self.rows.kv(), self.shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         self.memory.outbox_next = self.memory.outbox_next.max(next);
-        self.memory.due.extend(crate::due::load(self.rows.kv(), self.shard, self.shards)?);
+        let (due, unlit) = crate::due::load(self.rows.kv(), self.shard, self.shards)?;
+        self.memory.due.extend(due);
+        self.memory.unlit = unlit;
         Ok(owed(outbox))
     }
 
@@ -323,7 +341,10 @@ impl ImShard {
         work.memory.lazy.take_back(now_ms, flushed);
         match fault {
             Fault::Refused(refusal) => tracing::debug!(?refusal, "not carried out"),
-            Fault::Store(error) => tracing::error!(%error, "rows cannot be read"),
+            Fault::Store(error) => {
+                tracing::error!(%error, "rows cannot be read");
+                self.memory.unlit.doubt();
+            }
         }
     }
 
@@ -356,6 +377,9 @@ impl ImShard {
         }
         self.memory.lazy.take_back(0, 0);
         self.memory.desk.people.lost();
+        self.memory.own.forget();
+        self.memory.tails.forget();
+        self.memory.unlit.doubt();
         self.rows.forget();
     }
 }
@@ -472,7 +496,7 @@ impl Work<'_> {
                 Ok(())
             }
             Forward::Cursors { conv, user, recv, read } => {
-                self.cursors_moved(&conv, &user, recv, read)
+                self.cursors_moved(&conv, &user, recv, read).map(|_| ())
             }
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(&conv, &user, blocks, friends)

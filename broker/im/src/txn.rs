@@ -19,35 +19,84 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::effect::{Effect, Pending};
-use crate::rows::VERSION;
+use crate::rows::{Row, VERSION};
 
-/// Rows kept after they were read or written; when there are more, all are forgotten, which costs
-/// one read each when they are asked for again.
-const MOST_KEPT: usize = 65_536;
+/// Rows that were read or written lately are kept, between this many and twice as many.
+const MOST_KEPT: usize = 32_768;
 /// Rows above this size are not kept.
 const MOST_KEPT_BYTES: usize = 4_096;
+const FAMILIES: usize = Family::ALL.len();
 
-type RowKey = (u8, Box<[u8]>);
+/// Changed rows of every family, in key order.
+type Changes = [BTreeMap<Box<[u8]>, Changed>; FAMILIES];
+
+/// What becomes of a row.
+#[derive(Clone)]
+struct Changed {
+    /// `None`: it is removed.
+    value: Option<Bytes>,
+    /// It may wait for the next synced batch.
+    lazily: bool,
+    /// It is likely to be asked for again soon.
+    keep: bool,
+}
+
+/// Rows as they are committed, those used lately; `None`: there is none. What was not used while
+/// the young ones filled up is forgotten.
+#[derive(Default)]
+struct Kept {
+    young: HashMap<Box<[u8]>, Option<Bytes>>,
+    old: HashMap<Box<[u8]>, Option<Bytes>>,
+}
+
+impl Kept {
+    fn get(&mut self, key: &[u8]) -> Option<Option<Bytes>> {
+        if let Some(value) = self.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, value) = self.old.remove_entry(key)?;
+        self.insert(key, value.clone());
+        Some(value)
+    }
+
+    fn insert(&mut self, key: Box<[u8]>, value: Option<Bytes>) {
+        if self.young.len() >= MOST_KEPT {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}
 
 /// What one shard knows of its rows without asking the store.
 pub struct Rows {
     kv: SharedKv,
-    /// Rows as they are committed; `None`: there is none.
-    kept: HashMap<RowKey, Option<Bytes>>,
+    /// Rows of the family `im` as they are committed.
+    kept: Kept,
     /// What the present batch has changed.
-    changed: BTreeMap<RowKey, Option<Bytes>>,
+    changed: Changes,
 }
 
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rows").field("kept", &self.kept.len()).finish_non_exhaustive()
+        f.debug_struct("Rows").field("kept", &self.kept.young.len()).finish_non_exhaustive()
     }
 }
 
 impl Rows {
     /// Nothing kept yet.
     pub fn new(kv: SharedKv) -> Rows {
-        Rows { kv, kept: HashMap::default(), changed: BTreeMap::new() }
+        Rows { kv, kept: Kept::default(), changed: Changes::default() }
     }
 
     /// The store below.
@@ -57,16 +106,18 @@ impl Rows {
 
     /// The batch is committed: what it changed is what the store holds.
     pub fn committed(&mut self) {
-        if self.kept.len() + self.changed.len() > MOST_KEPT {
-            self.kept.clear();
-        }
-        for (key, value) in std::mem::take(&mut self.changed) {
+        for (family, changed) in Family::ALL.into_iter().zip(&mut self.changed) {
+            let changed = std::mem::take(changed);
             // Entries of logs are written once and read by others.
-            let log = key.0 == Family::Log as u8;
-            if log || value.as_ref().is_some_and(|value| value.len() > MOST_KEPT_BYTES) {
-                self.kept.remove(&key);
-            } else {
-                self.kept.insert(key, value);
+            if family != Family::Im {
+                continue;
+            }
+            for (key, Changed { value, keep, .. }) in changed {
+                if keep && value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
+                    self.kept.insert(key, value);
+                } else {
+                    self.kept.remove(&key);
+                }
             }
         }
     }
@@ -74,12 +125,12 @@ impl Rows {
     /// The batch is lost: everything is read again.
     pub fn forget(&mut self) {
         self.kept.clear();
-        self.changed.clear();
+        self.changed = Changes::default();
     }
 
     /// A look through these rows that writes into `batch`.
     pub fn open<'a>(&'a mut self, batch: &'a mut PendingBatch) -> Txn<'a> {
-        Txn { rows: self, batch, staged: Vec::new(), effects: Vec::new() }
+        Txn { rows: self, batch, staged: Changes::default(), effects: Vec::new() }
     }
 }
 
@@ -88,39 +139,42 @@ impl Rows {
 pub struct Txn<'a> {
     rows: &'a mut Rows,
     batch: &'a mut PendingBatch,
-    staged: Vec<Staged>,
+    staged: Changes,
     effects: Vec<Effect>,
 }
 
-struct Staged {
-    key: RowKey,
-    value: Option<Bytes>,
-    lazily: bool,
-}
-
 impl Txn<'_> {
+    /// What this command, or an earlier one of the batch, has made of a row.
+    fn changed(&self, family: Family, key: &[u8]) -> Option<&Changed> {
+        let at = family as usize;
+        self.staged[at].get(key).or_else(|| self.rows.changed[at].get(key))
+    }
+
     /// The value of a row.
     pub fn get(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let tag = family as u8;
-        let staged = self.staged.iter().rev().find(|s| s.key.0 == tag && *s.key.1 == *key);
-        if let Some(staged) = staged {
-            return Ok(staged.value.clone());
+        if let Some(changed) = self.changed(family, key) {
+            return Ok(changed.value.clone());
         }
-        let at: RowKey = (tag, key.into());
-        if let Some(changed) = self.rows.changed.get(&at) {
-            return Ok(changed.clone());
+        if family != Family::Im {
+            return Ok(self.rows.kv.get(family, key)?.map(Bytes::from));
         }
-        if let Some(kept) = self.rows.kept.get(&at) {
-            return Ok(kept.clone());
+        if let Some(kept) = self.rows.kept.get(key) {
+            return Ok(kept);
         }
         let value = self.rows.kv.get(family, key)?.map(Bytes::from);
-        if family != Family::Log && value.as_ref().is_none_or(|v| v.len() <= MOST_KEPT_BYTES) {
-            if self.rows.kept.len() >= MOST_KEPT {
-                self.rows.kept.clear();
-            }
-            self.rows.kept.insert(at, value.clone());
+        if value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
+            self.rows.kept.insert(key.into(), value.clone());
         }
         Ok(value)
+    }
+
+    /// As [`get`](Self::get), for a row of this shard that is not likely to be asked for again
+    /// soon: it is not kept.
+    pub fn get_once(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.changed(family, key) {
+            Some(changed) => Ok(changed.value.clone()),
+            None => Ok(self.rows.kv.get(family, key)?.map(Bytes::from)),
+        }
     }
 
     /// The value of a row of another shard, as committed; it is not kept.
@@ -128,10 +182,10 @@ impl Txn<'_> {
         self.rows.kv.get(family, key)
     }
 
-    /// A row of JSON of the family `im` as committed; it is not kept.
-    pub fn peek_json<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+    /// A binary row of another shard, as committed; it is not kept.
+    pub fn peek_row<T: Row>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         let row = self.rows.kv.get(Family::Im, key)?;
-        row.map(|row| read_json(key, &row)).transpose()
+        row.map(|row| T::decode(key, &row)).transpose()
     }
 
     /// Whether a session is stored, as committed.
@@ -146,21 +200,33 @@ impl Txn<'_> {
 
     /// Writes a row that somebody waits for.
     pub fn put(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Some(value.into()), false);
+        self.stage(family, key, Changed { value: Some(value.into()), lazily: false, keep: true });
+    }
+
+    /// As [`put`](Self::put), for a row that is not likely to be asked for again soon.
+    pub fn put_once(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
+        self.stage(family, key, Changed { value: Some(value.into()), lazily: false, keep: false });
     }
 
     /// Writes a row that may wait for the next synced batch.
     pub fn put_lazily(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Some(value.into()), true);
+        self.stage(family, key, Changed { value: Some(value.into()), lazily: true, keep: true });
     }
 
     /// Removes a row.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
-        self.stage(family, key, None, false);
+        self.stage(family, key, Changed { value: None, lazily: false, keep: true });
     }
 
-    fn stage(&mut self, family: Family, key: &[u8], value: Option<Bytes>, lazily: bool) {
-        self.staged.push(Staged { key: (family as u8, key.into()), value, lazily });
+    fn stage(&mut self, family: Family, key: &[u8], changed: Changed) {
+        let staged = &mut self.staged[family as usize];
+        match staged.get_mut(key) {
+            // Somebody waits for the row as it was: its successor does not wait.
+            Some(at) => *at = Changed { lazily: at.lazily && changed.lazily, ..changed },
+            None => {
+                staged.insert(key.into(), changed);
+            }
+        }
     }
 
     /// Adds what happens once the batch is committed.
@@ -169,15 +235,17 @@ impl Txn<'_> {
     }
 
     /// The command is applied: its rows go into the batch, its effects to `pending`.
-    pub fn finish(mut self, pending: &mut Pending) {
-        for Staged { key, value, lazily } in self.staged.drain(..) {
-            let family = Family::ALL[usize::from(key.0)];
-            match &value {
-                Some(value) if lazily => self.batch.put_lazily(family, &key.1, value),
-                Some(value) => self.batch.put(family, &key.1, value),
-                None => self.batch.delete(family, &key.1),
+    pub fn finish(self, pending: &mut Pending) {
+        let changed = self.rows.changed.iter_mut();
+        for ((family, staged), changed) in Family::ALL.into_iter().zip(self.staged).zip(changed) {
+            for (key, row) in staged {
+                match &row.value {
+                    Some(value) if row.lazily => self.batch.put_lazily(family, &key, value),
+                    Some(value) => self.batch.put(family, &key, value),
+                    None => self.batch.delete(family, &key),
+                }
+                changed.insert(key, row);
             }
-            self.rows.changed.insert(key, value);
         }
         pending.extend(self.effects);
     }
@@ -192,7 +260,7 @@ impl Txn<'_> {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let start = if from > prefix { from } else { prefix };
-        let changed = self.uncommitted(family as u8, prefix, start);
+        let changed = self.uncommitted(family, prefix, start);
         let mut changed = changed.into_iter().peekable();
         let mut ended = false;
         let span = Span { from: Bound::Included(start), to: Bound::Unbounded, reverse: false };
@@ -242,22 +310,18 @@ impl Txn<'_> {
     /// What the batch and this command have changed below a prefix, from a key on.
     fn uncommitted(
         &self,
-        tag: u8,
+        family: Family,
         prefix: &[u8],
         start: &[u8],
     ) -> BTreeMap<Box<[u8]>, Option<Bytes>> {
-        let from = (Bound::Included((tag, Box::from(start))), Bound::Unbounded);
-        let batch = self.rows.changed.range(from);
-        let batch = batch
-            .take_while(|((family, key), _)| *family == tag && key.starts_with(prefix))
-            .map(|((_, key), value)| (key.clone(), value.clone()));
-        let mut changed: BTreeMap<_, _> = batch.collect();
-        for Staged { key: (family, key), value, .. } in &self.staged {
-            if *family == tag && key.starts_with(prefix) && **key >= *start {
-                changed.insert(key.clone(), value.clone());
-            }
+        let from = (Bound::Included(start), Bound::Unbounded);
+        let mut found = BTreeMap::new();
+        for layer in [&self.rows.changed, &self.staged] {
+            let rows = layer[family as usize].range::<[u8], _>(from);
+            let rows = rows.take_while(|(key, _)| key.starts_with(prefix));
+            found.extend(rows.map(|(key, row)| (key.clone(), row.value.clone())));
         }
-        changed
+        found
     }
 
     /// The keys that begin with `prefix`, at most `limit`.
@@ -273,6 +337,11 @@ impl Txn<'_> {
             if keys.len() >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(keys)
+    }
+
+    /// A binary row of the family `im`.
+    pub fn row<T: Row>(&mut self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(Family::Im, key)?.map(|row| T::decode(key, &row)).transpose()
     }
 
     /// A row of the family `im` that holds JSON.

@@ -16,27 +16,37 @@ use crate::connection::Env;
 use crate::fabric::{Delivery, Mail, Terms, TransientReceiver};
 use crate::shard::ReadJob;
 
+/// Devices of one worker.
+type OfWorker = (usize, Arc<[Location]>);
+
 /// The devices reachable under topics, by worker; each once.
-pub(super) fn by_worker(env: &Env, topics: &[&str]) -> Vec<(usize, Arc<[Location]>)> {
-    by_worker_with(env, topics, Vec::new())
+pub(super) fn by_worker(env: &Env, topics: &[&str]) -> SmallVec<[OfWorker; 2]> {
+    by_worker_with(env, topics, SmallVec::new())
 }
 
 /// As [`by_worker`], and devices that are known already.
 pub(super) fn by_worker_with(
     env: &Env,
     topics: &[&str],
-    known: Vec<Location>,
-) -> Vec<(usize, Arc<[Location]>)> {
+    known: SmallVec<[Location; 16]>,
+) -> SmallVec<[OfWorker; 2]> {
     let mut found = known;
     let sources = topics.len() + usize::from(!found.is_empty());
     for topic in topics {
         env.im.reach.matches(topic, |_, location| found.push(*location));
     }
     if sources > 1 {
-        found.sort_by_key(|location| location.to_bits());
+        found.sort_unstable_by_key(|location| location.to_bits());
         found.dedup();
     }
-    let mut workers: Vec<(usize, Vec<Location>)> = Vec::new();
+    let Some(first) = found.first().map(|location| location.worker()) else {
+        return SmallVec::new();
+    };
+    // Most often all are on one worker: the list is made once.
+    if found.iter().all(|location| location.worker() == first) {
+        return SmallVec::from_iter([(first, Arc::from(&found[..]))]);
+    }
+    let mut workers: SmallVec<[(usize, Vec<Location>); 2]> = SmallVec::new();
     for location in found {
         let worker = location.worker();
         match workers.iter_mut().find(|(at, _)| *at == worker) {
@@ -182,7 +192,7 @@ impl ImEffects {
         }
     }
 
-    fn inbox(&self, user: &User) -> Vec<(usize, Arc<[Location]>)> {
+    fn inbox(&self, user: &User) -> SmallVec<[OfWorker; 2]> {
         by_worker(&self.env, &[&inbox_topic(&user.tenant, &user.id)])
     }
 

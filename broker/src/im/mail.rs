@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hoopoe_core::Location;
 use hoopoe_im::command::{Device, User};
+use hoopoe_im::device::Read;
 use hoopoe_im::effect::Answer;
 use hoopoe_im::entry::Entry;
 use hoopoe_im::id::ConvKey;
@@ -51,16 +52,8 @@ pub enum ImMail {
     Entries {
         /// The device's connection.
         location: Location,
-        /// The stream they belong to.
-        stream: u32,
-        /// First entry asked for.
-        from: u64,
-        /// Everything up to here was looked at.
-        through: u64,
-        /// What there is.
-        entries: Vec<Arc<Entry>>,
-        /// The store could not be read.
-        failed: bool,
+        /// What there is, one conversation after the other; `None`: the store could not be read.
+        pages: Option<Vec<Page>>,
     },
     /// A conversation in the list of users whose devices are connected here has changed.
     Listed {
@@ -95,25 +88,32 @@ pub enum ImMail {
     },
 }
 
+/// Entries of one conversation for a device.
+#[derive(Debug)]
+pub struct Page {
+    /// The stream they belong to.
+    pub stream: u32,
+    /// First entry asked for.
+    pub from: u64,
+    /// Everything up to here was looked at.
+    pub through: u64,
+    /// What there is.
+    pub entries: Vec<Arc<Entry>>,
+}
+
 /// Work for a reader.
 #[derive(Debug)]
 pub enum ImRead {
     /// Where a device begins.
     Login(Box<Device>),
-    /// Entries of a conversation.
+    /// Entries of conversations.
     Entries {
         /// Who asks.
         location: Location,
-        /// The stream they are for.
-        stream: u32,
         /// The user who is to get them.
         user: Arc<str>,
-        /// The conversation.
-        conv: ConvKey,
-        /// First.
-        from: u64,
-        /// Last.
-        to: u64,
+        /// What.
+        reads: Vec<Read>,
     },
     /// A call.
     Call(Box<Call>),

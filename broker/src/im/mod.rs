@@ -14,7 +14,7 @@ pub mod rooms;
 mod space;
 
 pub use effects::{ImEffects, system_publication};
-pub use mail::{ImMail, ImRead};
+pub use mail::{ImMail, ImRead, Page};
 pub use reader::read;
 pub use space::LogSpace;
 

@@ -1,10 +1,8 @@
 //! The profile's work on reader threads.
 
-use std::sync::Arc;
-
 use hoopoe_im::Asker;
 use hoopoe_im::command::Device;
-use hoopoe_im::entry::Entry;
+use hoopoe_im::device::Read;
 use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::refusal::{Fault, Refusal};
 use hoopoe_im::rows::may_see;
@@ -14,7 +12,7 @@ use hoopoe_store::StoreError;
 use hoopoe_store::kv::SharedKv;
 
 use super::effects::by_worker_with;
-use super::{ImMail, ImRead, Reply};
+use super::{ImMail, ImRead, Page, Reply};
 use crate::connection::Env;
 use crate::fabric::Mail;
 
@@ -26,21 +24,18 @@ pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
     let query = Query::new(kv.clone(), now_ms);
     match job {
         ImRead::Login(device) => login(env, &query, &device),
-        ImRead::Entries { location, stream, user, conv, from, to } => {
-            let page = entries(&query, &user, &conv, from, to);
-            let failed = page.is_err();
-            let (through, entries) = page.unwrap_or_else(|error| {
-                tracing::error!(%error, "a conversation could not be read");
-                (from - 1, Vec::new())
-            });
-            let mail = ImMail::Entries { location, stream, from, through, entries, failed };
+        ImRead::Entries { location, user, reads } => {
+            let pages = pages(&query, &user, &reads)
+                .inspect_err(|error| tracing::error!(%error, "a conversation could not be read"))
+                .ok();
+            let mail = ImMail::Entries { location, pages };
             env.fabric.workers[location.worker()].put(Mail::Im(mail));
         }
         ImRead::Call(call) => answer(env, &query, &call),
         ImRead::Listed { user, conv, row, listening } => {
             let head = query.head(&conv).map(|head| head.last).unwrap_or_default();
             let topic = inbox_topic(&user.tenant, &user.id);
-            for (worker, receivers) in by_worker_with(env, &[&topic], listening) {
+            for (worker, receivers) in by_worker_with(env, &[&topic], listening.into()) {
                 let (conv, row) = (conv.clone(), row.clone());
                 let mail = ImMail::Listed { receivers, conv, row, head };
                 env.fabric.workers[worker].put(Mail::Im(mail));
@@ -49,30 +44,39 @@ pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
     }
 }
 
+/// Entries of conversations, of all together about as many bytes as one page may have. What finds
+/// no place is asked for again.
+fn pages(query: &Query, user: &str, reads: &[Read]) -> Result<Vec<Page>, StoreError> {
+    let mut left = PAGE_BYTES;
+    let mut pages = Vec::with_capacity(reads.len());
+    for read in reads {
+        let Read { stream, from, .. } = *read;
+        let page = match left {
+            0 => Page { stream, from, through: from - 1, entries: Vec::new() },
+            _ => page(query, user, read, left)?,
+        };
+        let bytes: usize = page.entries.iter().map(|entry| entry.payload.len()).sum();
+        left = left.saturating_sub(bytes);
+        pages.push(page);
+    }
+    Ok(pages)
+}
+
 /// Entries of a conversation that the user may see now, and how far the page goes.
-fn entries(
-    query: &Query,
-    user: &str,
-    conv: &ConvKey,
-    from: u64,
-    to: u64,
-) -> Result<(u64, Vec<Arc<Entry>>), StoreError> {
-    let mut found = query.entries(conv, from, to, usize::MAX, PAGE_BYTES, false)?;
-    // A page that was cut short by its size ends with its last entry.
-    let cut = found.iter().map(|entry| entry.payload.len()).sum::<usize>() > 0;
-    let through = match found.last() {
-        Some(last) if cut && query.head(conv)?.last > last.seq => last.seq.min(to),
-        _ => to,
-    };
-    let through = match found.first() {
+fn page(query: &Query, user: &str, read: &Read, bytes: usize) -> Result<Page, StoreError> {
+    let Read { stream, conv, from, to } = read;
+    let mut entries = query.entries(conv, *from, *to, usize::MAX, bytes, false)?;
+    let through = match entries.last() {
+        // A page that was cut short by its size ends with its last entry.
+        Some(last) if last.seq < *to && query.head(conv)?.last > last.seq => last.seq,
+        Some(_) => *to,
         // Retention has taken all of it: the gap goes up to what is left.
-        None => through.max(query.head(conv)?.min - 1),
-        Some(_) => through,
+        None => (*to).max(query.head(conv)?.min - 1),
     };
     if let Some(intervals) = query.membership(conv, user)? {
-        found.retain(|entry| may_see(&intervals, entry.seq));
+        entries.retain(|entry| may_see(&intervals, entry.seq));
     }
-    Ok((through, found))
+    Ok(Page { stream: *stream, from: *from, through, entries })
 }
 
 /// The device listens to its groups before their heads are read: nothing falls between.

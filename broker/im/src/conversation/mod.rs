@@ -5,9 +5,12 @@
 //! authenticated one.
 
 pub mod operate;
+pub(crate) mod own;
 pub mod pair;
 pub mod receipts;
 pub mod send;
+pub(crate) mod tail;
+pub(crate) mod unlit;
 
 use std::sync::Arc;
 
@@ -19,7 +22,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::id::ConvKey;
 use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
-use crate::rows::Head;
+use crate::rows::{Head, Row};
 use crate::shard::Work;
 
 /// What an entry is made of besides what the conversation gives it.
@@ -101,6 +104,11 @@ impl Work<'_> {
         head.count += u64::from(new.kind == EntryKind::Message);
         head.ts_ms = head.ts_ms.max(self.now_ms);
         head.id = self.memory.ids.next(self.now_ms);
+        if new.kind == EntryKind::Message
+            && let Some(side) = conv.side_of(&new.from)
+        {
+            head.own[side] = head.last;
+        }
         head.bytes += (new.payload.len() + new.properties.len()) as u64;
         let entry = Arc::new(Entry {
             conv: conv.clone(),
@@ -123,6 +131,8 @@ impl Work<'_> {
         });
         self.put_entry(&entry);
         self.put_head(conv, &head);
+        let sender = (entry.kind == EntryKind::Message).then_some(&entry.from);
+        self.memory.tails.append(conv, entry.seq, sender);
         Ok(entry)
     }
 
@@ -144,6 +154,7 @@ impl Work<'_> {
     pub(crate) fn void(&mut self, entry: &Entry, reason: u8) -> Result<(), StoreError> {
         let conv = &entry.conv;
         self.put_entry(&entry.voided(reason));
+        self.memory.tails.void(conv, entry.seq);
         self.txn.put(
             Family::Im,
             &keys::conv_seq(conv, conv_kind::VOID, entry.seq),

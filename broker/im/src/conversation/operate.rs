@@ -13,7 +13,7 @@ use crate::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::Sent;
+use crate::rows::{Row, Sent};
 use crate::shard::{Due, Work};
 
 /// Bytes of one reaction.
@@ -161,19 +161,28 @@ impl Work<'_> {
 
     /// The reader's cursor has passed messages that burn: their time runs from now on.
     pub(crate) fn light(&mut self, conv: &ConvKey, reader: &str, read: u64) -> Result<(), Fault> {
+        if !self.memory.unlit.may_have(conv) {
+            return Ok(());
+        }
         let prefix = keys::conv_prefix(conv, conv_kind::BURN);
+        let mut unlit = 0;
         for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
             let seq = keys::seq_of(&key);
-            if seq > read {
-                break;
-            }
             let Some(mut burn) = self.txn.json::<Burn>(&key)? else { continue };
-            if burn.due_ms.is_none() && *burn.from != *reader {
+            if burn.due_ms.is_some() {
+                continue;
+            }
+            if seq > read || *burn.from == *reader {
+                unlit += 1;
+            } else {
                 let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
                 burn.due_ms = Some(due_ms);
                 self.txn.put_json(&key, &burn);
                 self.schedule(due_ms, Due::Burn(conv.clone(), seq));
             }
+        }
+        if unlit == 0 {
+            self.memory.unlit.remove(conv);
         }
         Ok(())
     }

@@ -1,29 +1,31 @@
 //! Receipts: senders hear how far their messages have come, at most once a second per
 //! conversation and reader. What waits to be told may be lost in a crash; the cursors are not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
+use hoopoe_store::StoreError;
 use hoopoe_store::kv::Family;
 
 use crate::entry::{Entry, EntryKind};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
-use crate::rows::CursorCopy;
+use crate::rows::{CursorCopy, Row};
 use crate::shard::Work;
 
 /// At most one receipt per conversation and reader in this time.
 const INTERVAL_MS: u64 = 1_000;
 /// Entries looked at for the senders who are told.
-const MOST_ENTRIES: u64 = 200;
+const MOST_ENTRIES: u64 = super::tail::MOST_OF_ONE as u64;
 /// Receipts that wait; beyond it they are sent at once.
 const MOST_WAITING: usize = 100_000;
 
 /// Receipts of one shard that wait or were sent within the last second.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    readers: BTreeMap<(ConvKey, Arc<str>), Reader>,
+    readers: HashMap<(ConvKey, Arc<str>), Reader>,
     due: BTreeSet<(u64, ConvKey, Arc<str>)>,
     /// Under load nothing is told before.
     not_before_ms: u64,
@@ -80,21 +82,51 @@ impl Receipts {
 }
 
 impl Work<'_> {
-    /// A member's cursors have moved, as committed by the user's shard.
+    /// How far a member has come, as the conversation knows.
+    pub(crate) fn cursor_copy(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+    ) -> Result<CursorCopy, StoreError> {
+        let key = keys::conv_name(conv, conv_kind::COPY, user);
+        let copy = self.txn.row::<CursorCopy>(&key)?.unwrap_or_default();
+        let own = match conv.kind() {
+            ConvKind::User => self.head(conv)?.own_of(conv, user),
+            _ => 0,
+        };
+        Ok(copy.max(CursorCopy { recv: own, read: own }))
+    }
+
+    /// A member's cursors have moved, as committed by the user's shard. True when the
+    /// conversation's copy of them says so from this commit on.
     pub(crate) fn cursors_moved(
         &mut self,
         conv: &ConvKey,
         user: &str,
         recv: u64,
         read: u64,
-    ) -> Result<(), Fault> {
-        let key = keys::conv_name(conv, conv_kind::COPY, user);
-        let before: CursorCopy = self.txn.json(&key)?.unwrap_or_default();
-        let now = CursorCopy { recv: before.recv.max(recv), read: before.read.max(read) };
-        if now == before || !self.keeps_receipts(conv, user)? {
-            return Ok(());
+    ) -> Result<bool, Fault> {
+        if !self.keeps_receipts(conv, user)? {
+            return Ok(false);
         }
-        self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&now));
+        let before = self.cursor_copy(conv, user)?;
+        let now = before.max(CursorCopy { recv, read });
+        if now != before {
+            let key = keys::conv_name(conv, conv_kind::COPY, user);
+            self.txn.put_lazily(Family::Im, &key, now.encode());
+            self.copy_moved(conv, user, before, now)?;
+        }
+        Ok(true)
+    }
+
+    /// What the conversation knows of a member has changed.
+    pub(crate) fn copy_moved(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+        before: CursorCopy,
+        now: CursorCopy,
+    ) -> Result<(), Fault> {
         if now.read > before.read {
             self.light(conv, user, now.read)?;
         }
@@ -131,14 +163,8 @@ impl Work<'_> {
         from: u64,
         to: u64,
     ) -> Result<(), Fault> {
-        let mut senders: BTreeSet<Arc<str>> = BTreeSet::new();
-        for seq in (from + 1).max(to.saturating_sub(MOST_ENTRIES) + 1)..=to {
-            if let Some(Entry { from, kind: EntryKind::Message, .. }) = self.entry(conv, seq)?
-                && *from != *reader
-            {
-                senders.insert(from);
-            }
-        }
+        let from = (from + 1).max(to.saturating_sub(MOST_ENTRIES) + 1);
+        let senders = self.senders(conv, reader, from, to)?;
         for sender in senders {
             let wire = conv.wire(&sender);
             let topic = format!("im/me/sys/receipt/{wire}/{what}/{to}/{reader}");
@@ -146,6 +172,40 @@ impl Work<'_> {
             self.notice(user, topic, bytes::Bytes::new());
         }
         Ok(())
+    }
+
+    /// Who has sent the messages `from` to `to`, besides the reader; of a pair it is one at most.
+    fn senders(
+        &mut self,
+        conv: &ConvKey,
+        reader: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<BTreeSet<Arc<str>>, Fault> {
+        let most = if conv.kind() == ConvKind::User { 1 } else { usize::MAX };
+        let mut senders = BTreeSet::new();
+        if let Some(known) = self.memory.tails.senders(conv, from, to) {
+            for sender in known.filter(|sender| ***sender != *reader) {
+                if !senders.contains(sender) {
+                    senders.insert(sender.clone());
+                }
+                if senders.len() >= most {
+                    break;
+                }
+            }
+            return Ok(senders);
+        }
+        for seq in (from..=to).rev() {
+            if let Some(Entry { from, kind: EntryKind::Message, .. }) = self.entry(conv, seq)?
+                && *from != *reader
+            {
+                senders.insert(from);
+            }
+            if senders.len() >= most {
+                break;
+            }
+        }
+        Ok(senders)
     }
 }
 

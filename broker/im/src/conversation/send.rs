@@ -7,11 +7,11 @@ use hoopoe_store::kv::Family;
 use super::NewEntry;
 use crate::command::{Forward, Listed, Send, SendSignal, User};
 use crate::effect::{Answer, Effect};
-use crate::entry::EntryKind;
+use crate::entry::{Entry, EntryKind};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Interval, PairRow, Sent};
+use crate::rows::{CursorCopy, Interval, PairRow, Row, Sent};
 use crate::settings::ContactPolicy;
 use crate::shard::{Due, Work};
 
@@ -30,6 +30,11 @@ impl Work<'_> {
         }
         self.may_send(send)?;
         let is_first = self.head(&send.conv)?.last == 0;
+        let is_pair = send.conv.kind() == ConvKind::User;
+        let before = match is_pair {
+            true => self.cursor_copy(&send.conv, &send.from.id)?,
+            false => CursorCopy::default(),
+        };
         let mentions = self.mentioned(send)?;
         let entry = self.append(
             &send.conv,
@@ -49,7 +54,7 @@ impl Work<'_> {
         )?;
         let sent = Sent { seq: entry.seq, id: entry.id, ts_ms: entry.ts_ms };
         self.remember(send, &sent);
-        if is_first && send.conv.kind() == ConvKind::User {
+        if is_first && is_pair {
             self.list_pair(&send.conv);
         }
         if entry.at_all {
@@ -69,25 +74,43 @@ impl Work<'_> {
                 due_ms: None,
             };
             self.txn.put_json(&key, &wait);
+            self.memory.unlit.add(&send.conv);
         }
-        // In the batch of the message: what a crash within the next second takes from the sender's
-        // own list is found here (ruling 22).
-        self.cursors_moved(&send.conv, &send.from.id, entry.seq, entry.seq)?;
-        self.tell(Forward::OwnSend {
-            tenant: send.from.tenant.clone(),
-            user: send.from.id.clone(),
-            conv: send.conv.clone(),
-            seq: entry.seq,
-            count: entry.count,
-        });
+        self.own_send(send, &entry, before)?;
         Ok(Answer::Sent { sent, repeated: false })
+    }
+
+    /// The sender's own cursors pass the message. In the batch of the message the conversation
+    /// knows of it (a pair's head, a small group's copy): the sender's own list, which is told
+    /// later and may lose it in a crash, is read together with that (ruling 22).
+    fn own_send(&mut self, send: &Send, entry: &Entry, before: CursorCopy) -> Result<(), Fault> {
+        let (conv, from, seq) = (&send.conv, &send.from, entry.seq);
+        let known = match send.conv.side_of(&from.id) {
+            Some(_) => {
+                self.copy_moved(conv, &from.id, before, CursorCopy { recv: seq, read: seq })?;
+                true
+            }
+            None => self.cursors_moved(conv, &from.id, seq, seq)?,
+        };
+        if known {
+            self.memory.own.add(self.now_ms, (conv, &from.id), seq, entry.count);
+        } else {
+            self.tell(Forward::OwnSend {
+                tenant: from.tenant.clone(),
+                user: from.id.clone(),
+                conv: conv.clone(),
+                seq,
+                count: entry.count,
+            });
+        }
+        Ok(())
     }
 
     /// What an earlier send with the same client message id led to.
     fn repeated(&mut self, send: &Send) -> Result<Option<Sent>, Fault> {
         let Some(cid) = &send.cid else { return Ok(None) };
         let key = keys::sent(&send.conv, &send.from.id, cid);
-        let Some(row) = self.txn.get(Family::Im, &key)? else { return Ok(None) };
+        let Some(row) = self.txn.get_once(Family::Im, &key)? else { return Ok(None) };
         let sent = Sent::decode(&key, &row)?;
         let over = sent.ts_ms + self.settings.dedup_secs * 1000;
         Ok((over > self.now_ms).then_some(sent))
@@ -110,7 +133,7 @@ impl Work<'_> {
     fn remember(&mut self, send: &Send, sent: &Sent) {
         if let Some(cid) = &send.cid {
             let key = keys::sent(&send.conv, &send.from.id, cid);
-            self.txn.put(Family::Im, &key, sent.encode());
+            self.txn.put_once(Family::Im, &key, sent.encode());
         }
         self.remember_marker(&send.conv, send.marker, sent);
     }

@@ -68,10 +68,11 @@ impl Device {
             _ if mentioned => Arrival::Mention,
             _ => Arrival::Group,
         };
-        let at = match self.by_conv.get(conv) {
-            Some(at) if self.is_background() && !self.is_loading() => *at as usize,
-            _ => return Verdict::Send(None),
-        };
+        if !self.is_background() || self.is_loading() {
+            return Verdict::Send(None);
+        }
+        let Some(at) = self.stream_of(conv) else { return Verdict::Send(None) };
+        let at = at as usize;
         let stream = &mut self.streams[at];
         if arrival == Arrival::Direct || !visible(&stream.intervals, seq) {
             return Verdict::Send(None);
@@ -181,7 +182,7 @@ mod tests {
         for (now, seq, mentioned, expected) in cases {
             assert_eq!(arrive(&mut device, now, seq, mentioned, true), expected, "{seq}");
         }
-        assert_eq!(device.next_read(100), None, "nothing is read for it either");
+        assert_eq!(device.next_reads(100), [], "nothing is read for it either");
         assert_eq!(device.poke_timeout(), Some(61_000));
         assert_eq!(device.poke(61_000), [Gap { conv: team(), from: 14, to: 14 }]);
         // 1:1 conversations flow, also new ones.
@@ -198,9 +199,9 @@ mod tests {
             arrive(&mut device, 1, seq, false, true);
         }
         device.foreground();
-        let read = device.next_read(100).unwrap();
+        let read = device.next_reads(100).remove(0);
         assert_eq!((read.from, read.to), (7, 8), "6 was named");
-        device.read(8);
+        device.read(0, 8);
         assert_eq!(arrive(&mut device, 2, 9, false, true), "9");
     }
 
@@ -208,11 +209,11 @@ mod tests {
     fn a_replay_under_way_stops_and_is_named() {
         let mut device = Device::new();
         device.load(vec![start(team(), 0, 50)], 200);
-        let read = device.next_read(10).unwrap();
+        let read = device.next_reads(10).remove(0);
         assert_eq!((read.from, read.to), (1, 10));
-        device.read(10);
+        device.read(0, 10);
         assert_eq!(device.background(0), [Gap { conv: team(), from: 11, to: 50 }]);
-        assert_eq!(device.next_read(10), None);
+        assert_eq!(device.next_reads(10), []);
         // The cursor waits for what is under way, then goes along.
         assert_eq!(device.take_moves(), []);
         assert_eq!(arrive(&mut device, 1, 51, true, true), "51");
@@ -228,9 +229,9 @@ mod tests {
         assert_eq!(arrive(&mut device, 1, 7, true, false), "", "no room");
         assert_eq!(arrive(&mut device, 2, 8, false, true), "");
         assert_eq!(device.poke(30_000), [], "the mention is still to be sent");
-        let read = device.next_read(100).unwrap();
+        let read = device.next_reads(100).remove(0);
         assert_eq!((read.from, read.to), (7, 7), "and is read when there is");
-        device.read(7);
+        device.read(0, 7);
         assert_eq!(device.next_read(100), None);
         assert_eq!(device.poke(60_000), [Gap { conv: team(), from: 8, to: 8 }]);
     }

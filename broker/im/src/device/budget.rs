@@ -14,7 +14,7 @@ impl Device {
         if self.is_loading() || self.passed.len() >= MOST_PASSED {
             return false;
         }
-        let Some(at) = self.by_conv.get(conv).copied() else { return false };
+        let Some(at) = self.stream_of(conv) else { return false };
         let stream = &mut self.streams[at as usize];
         if seq != stream.next || stream.queued || !visible(&stream.intervals, seq) {
             return false;

@@ -10,13 +10,16 @@
 mod attention;
 mod background;
 mod budget;
+mod quiet;
 
 use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
-use crate::id::ConvKey;
+use crate::id::{ConvKey, ConvKind};
 use crate::rows::Interval;
+
+use quiet::Quiet;
 
 pub use attention::{Arrival, Attention, Verdict};
 
@@ -99,12 +102,14 @@ const MOST_EARLY: usize = 4_096;
 pub struct Device {
     streams: Vec<Stream>,
     by_conv: HashMap<ConvKey, u32>,
+    /// Conversations that have had nothing for it since it connected.
+    quiet: Quiet,
     /// Heads of conversations heard of before the list arrived; `None` once it has.
     early: Option<HashMap<ConvKey, u64>>,
     /// Streams with entries to read, in turn.
     behind: VecDeque<u32>,
-    /// The stream that is being read.
-    reading: Option<u32>,
+    /// How many streams are being read.
+    reading: usize,
     /// Streams with acknowledgements to report.
     moved: Vec<u32>,
     /// What was passed beyond the budget and is not named yet.
@@ -127,17 +132,34 @@ impl Device {
     /// The user's conversations: delivery begins. At most `replay_max` entries of each are
     /// replayed; the gaps name the rest, and are passed.
     pub fn load(&mut self, starts: Vec<Start>, replay_max: u64) -> Vec<Gap> {
-        let mut gaps = Vec::new();
-        for start in starts {
-            gaps.extend(self.follow(start, replay_max));
-        }
-        for (conv, head) in self.early.take().unwrap_or_default() {
-            match self.by_conv.get(&conv) {
-                Some(at) => self.raise(*at, head),
-                None => gaps.extend(self.follow(new_pair(conv, head), replay_max)),
+        let (mut gaps, mut quiet) = (Vec::new(), Vec::new());
+        let mut early = self.early.take().unwrap_or_default();
+        for mut start in starts {
+            start.head = early.remove(&start.conv).map_or(start.head, |head| head.max(start.head));
+            if start.head <= start.cursor && is_open(&start.intervals) {
+                quiet.push((start.conv, start.cursor));
+            } else {
+                gaps.extend(self.follow(start, replay_max));
             }
         }
+        self.quiet = Quiet::new(quiet);
+        for (conv, head) in early {
+            gaps.extend(self.follow(new_pair(conv, head), replay_max));
+        }
         gaps
+    }
+
+    /// The stream of a conversation, if it is one of the device's.
+    fn stream_of(&mut self, conv: &ConvKey) -> Option<u32> {
+        if let Some(at) = self.by_conv.get(conv) {
+            return Some(*at);
+        }
+        let cursor = self.quiet.cursor(conv)?;
+        // Everything from here on is to be seen, until the list says otherwise.
+        let intervals = vec![Interval { from: cursor + 1, until: None }];
+        let start = Start { conv: conv.clone(), cursor, head: cursor, intervals };
+        self.follow(start, u64::MAX);
+        Some((self.streams.len() - 1) as u32)
     }
 
     fn follow(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
@@ -180,7 +202,7 @@ impl Device {
             *head = (*head).max(start.head);
             return None;
         }
-        match self.by_conv.get(&start.conv).copied() {
+        match self.stream_of(&start.conv) {
             Some(at) => {
                 let stream = &mut self.streams[at as usize];
                 stream.intervals = start.intervals;
@@ -197,7 +219,7 @@ impl Device {
 
     /// Everything up to `through` is passed: the user has cleared the conversation.
     pub fn skip(&mut self, conv: &ConvKey, through: u64) {
-        if let Some(at) = self.by_conv.get(conv).copied() {
+        if let Some(at) = self.stream_of(conv) {
             let stream = &mut self.streams[at as usize];
             if through >= stream.next {
                 stream.next = through + 1;
@@ -217,8 +239,8 @@ impl Device {
             }
             return Live::Nothing;
         }
-        let at = match self.by_conv.get(conv) {
-            Some(at) => *at,
+        let at = match self.stream_of(conv) {
+            Some(at) => at,
             None => {
                 // A pair that is new to the user.
                 self.follow(new_pair(conv.clone(), 0), u64::MAX);
@@ -248,11 +270,24 @@ impl Device {
         Live::Send { stream: at }
     }
 
-    /// What is to be read next, when nothing is being read.
-    pub fn next_read(&mut self, most: u64) -> Option<Read> {
-        if self.reading.is_some() {
-            return None;
+    /// What is to be read next, of one conversation after the other, when nothing is being read: at
+    /// most so many entries.
+    pub fn next_reads(&mut self, most: u64) -> Vec<Read> {
+        let (mut reads, mut left) = (Vec::new(), most);
+        if self.reading > 0 {
+            return reads;
         }
+        while left > 0
+            && let Some(read) = self.next_read(left)
+        {
+            left -= read.to - read.from + 1;
+            reads.push(read);
+        }
+        self.reading = reads.len();
+        reads
+    }
+
+    fn next_read(&mut self, most: u64) -> Option<Read> {
         while let Some(at) = self.behind.pop_front() {
             let stream = &mut self.streams[at as usize];
             // What may not be seen is passed.
@@ -266,7 +301,6 @@ impl Device {
                 }
                 let until = interval_end(&stream.intervals, from).min(stream.last_to_send());
                 if from <= until {
-                    self.reading = Some(at);
                     let to = until.min(from + most - 1);
                     return Some(Read { stream: at, conv: stream.conv.clone(), from, to });
                 }
@@ -276,14 +310,15 @@ impl Device {
         None
     }
 
-    /// Entries up to `through` have been read and are with the connection to be sent; the stream
-    /// goes to the end of the queue.
-    pub fn read(&mut self, through: u64) {
-        let Some(at) = self.reading.take() else { return };
-        let stream = &mut self.streams[at as usize];
-        stream.next = stream.next.max(through + 1);
-        stream.queued = false;
-        self.queue_if_behind(at);
+    /// Entries of a stream up to `through` have been read and are with the connection to be sent;
+    /// the stream goes to the end of the queue.
+    pub fn read(&mut self, stream: u32, through: u64) {
+        self.reading = self.reading.saturating_sub(1);
+        if let Some(at) = self.streams.get_mut(stream as usize) {
+            at.next = at.next.max(through + 1);
+            at.queued = false;
+            self.queue_if_behind(stream);
+        }
     }
 
     /// An entry is acknowledged, in the order of sending per stream. `received`: the client has
@@ -344,13 +379,14 @@ impl Device {
     }
 
     /// Groups and channels it follows: their topics in the index.
-    pub fn conversations(&self) -> impl Iterator<Item = &ConvKey> {
-        self.streams.iter().map(|stream| &stream.conv)
+    pub fn listens_to(&self) -> impl Iterator<Item = &ConvKey> {
+        let streams = self.streams.iter().map(|stream| &stream.conv);
+        streams.filter(|conv| conv.kind() != ConvKind::User).chain(self.quiet.listens_to())
     }
 
     /// Whether something waits to be read.
     pub fn is_behind(&self) -> bool {
-        !self.behind.is_empty() || self.reading.is_some()
+        !self.behind.is_empty() || self.reading > 0
     }
 
     fn raise(&mut self, at: u32, head: u64) {
@@ -373,6 +409,11 @@ impl Device {
             self.moved.push(at);
         }
     }
+}
+
+/// Whether a member of now may see what comes.
+fn is_open(intervals: &[Interval]) -> bool {
+    intervals.last().is_some_and(|interval| interval.until.is_none())
 }
 
 /// A pair's conversation that nobody has listed yet: all of it is to be seen.

@@ -15,7 +15,7 @@ use crate::id::{ConvKey, ConvKind, is_id};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal, Word};
 use crate::roster::RosterRow;
-use crate::rows::{CursorCopy, Interval, UserConv, may_see};
+use crate::rows::{CursorCopy, Interval, Row, UserConv, may_see};
 use crate::user::services::conv_of;
 
 /// Who has a message.
@@ -109,7 +109,7 @@ impl Query {
         prefix.extend_from_slice(b"g/");
         let mut ids: Vec<String> = Vec::new();
         self.names(&prefix, page.next.as_deref(), |id, key, row| {
-            let row: UserConv = crate::txn::read_json(key, row)?;
+            let row = UserConv::decode(key, row)?;
             if row.is_current() {
                 ids.push(id.to_owned());
             }

@@ -6,6 +6,7 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use hoopoe_store::StoreError;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 use serde::de::DeserializeOwned;
@@ -19,7 +20,7 @@ use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{CursorCopy, Head, UserConv, read_number};
+use crate::rows::{CursorCopy, Head, Row, UserConv, read_number};
 
 /// Items of a page without `limit`, and at most.
 pub const PAGE_DEFAULT: usize = 50;
@@ -116,6 +117,11 @@ impl Query {
         self.get(Family::Im, key)?.map(|row| crate::txn::read_json(key, &row)).transpose()
     }
 
+    /// A binary row.
+    pub(crate) fn row<T: Row>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get(Family::Im, key)?.map(|row| T::decode(key, &row)).transpose()
+    }
+
     /// Visits rows below a prefix, behind the name `after`, until `each` breaks.
     pub(crate) fn names(
         &self,
@@ -153,6 +159,24 @@ impl Query {
             Some(row) => Head::decode(&key, &row),
             None => Ok(Head::default()),
         }
+    }
+
+    /// Where conversations stand, in their order.
+    pub(crate) fn heads_of<'a>(
+        &self,
+        convs: impl Iterator<Item = &'a ConvKey>,
+    ) -> Result<Vec<Head>, StoreError> {
+        let keys: Vec<keys::Key> = convs.map(|conv| keys::conv(conv, conv_kind::HEAD)).collect();
+        let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let (mut heads, mut fault) = (vec![Head::default(); keys.len()], None);
+        self.kv.multi_get(Family::Im, &asked, &mut |at, row| match row
+            .map(|row| Head::decode(asked[at], row))
+            .transpose()
+        {
+            Ok(head) => heads[at] = head.unwrap_or_default(),
+            Err(error) => fault = Some(error),
+        })?;
+        fault.map_or(Ok(heads), Err)
     }
 
     /// One entry as it is now; expired ones are void.
@@ -213,7 +237,7 @@ impl Query {
         let mut list = Vec::new();
         self.names(&prefix, None, |wire, key, row| {
             if let Some(conv) = ConvKey::from_wire(&user.tenant, &user.id, wire) {
-                list.push((conv, crate::txn::read_json(key, row)?));
+                list.push((conv, UserConv::decode(key, row)?));
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -241,7 +265,7 @@ impl Query {
     pub fn user_conv(&self, user: &User, conv: &ConvKey) -> Result<Option<UserConv>, StoreError> {
         let wire = conv.wire(&user.id);
         let key = keys::user_name(&user.tenant, &user.id, user_kind::CONV, &wire);
-        if let Some(row) = self.json(&key)? {
+        if let Some(row) = self.row(&key)? {
             return Ok(Some(row));
         }
         if conv.kind() == ConvKind::Channel {
@@ -252,8 +276,7 @@ impl Query {
     }
 
     /// A line of the user's list as it stands, given the conversation's head. What the user has
-    /// sent and acknowledged is written into the list within a second; after a crash the
-    /// conversation's own copy of the cursors may know more.
+    /// sent is written into the list a second later: the conversation itself may know more.
     pub fn settled(
         &self,
         user: &User,
@@ -264,8 +287,17 @@ impl Query {
         if row.read >= head.last && row.recv >= head.last {
             return Ok(row);
         }
-        let key = keys::conv_name(conv, conv_kind::COPY, &user.id);
-        let Some(copy) = self.json::<CursorCopy>(&key)? else { return Ok(row) };
+        let copy = match conv.kind() {
+            // The list is the first to know everything else.
+            ConvKind::User => {
+                let own = head.own_of(conv, &user.id);
+                CursorCopy { recv: own, read: own }
+            }
+            _ => {
+                let key = keys::conv_name(conv, conv_kind::COPY, &user.id);
+                self.row(&key)?.unwrap_or_default()
+            }
+        };
         row.recv = row.recv.max(copy.recv);
         if copy.read > row.read {
             row.read = copy.read;
@@ -366,15 +398,19 @@ impl Query {
         })
     }
 
-    /// The cursors that a device has of its own.
-    pub fn cursor(
+    /// The cursors that a device has of its own, by conversation as the user spells it.
+    pub(crate) fn cursors(
         &self,
         user: &User,
         client: &str,
-        conv: &ConvKey,
-    ) -> Result<Option<u64>, StoreError> {
-        let key = keys::cursor(&user.tenant, &user.id, client, &conv.wire(&user.id));
-        self.get(Family::Im, &key)?.map(|row| read_number(&key, &row)).transpose()
+    ) -> Result<HashMap<String, u64>, StoreError> {
+        let prefix = keys::cursor_prefix(&user.tenant, &user.id, client);
+        let mut cursors = HashMap::default();
+        self.names(&prefix, None, |wire, key, row| {
+            cursors.insert(wire.to_owned(), read_number(key, row)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(cursors)
     }
 
     pub(crate) fn cursor_copies(
@@ -384,9 +420,19 @@ impl Query {
         let prefix = keys::conv_prefix(conv, conv_kind::COPY);
         let mut copies = Vec::new();
         self.names(&prefix, None, |name, key, row| {
-            copies.push((name.to_owned(), crate::txn::read_json(key, row)?));
+            copies.push((name.to_owned(), CursorCopy::decode(key, row)?));
             Ok(ControlFlow::Continue(()))
         })?;
+        if let Some((low, high)) = conv.pair_users() {
+            let head = self.head(conv)?;
+            for (user, own) in [low, high].into_iter().zip(head.own) {
+                let own = CursorCopy { recv: own, read: own };
+                match copies.iter_mut().find(|(name, _)| name == user) {
+                    Some((_, copy)) => *copy = copy.max(own),
+                    None => copies.push((user.to_owned(), own)),
+                }
+            }
+        }
         Ok(copies)
     }
 }

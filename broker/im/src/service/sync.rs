@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use foldhash::HashMap;
 use hoopoe_store::StoreError;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::group::MemberRow;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, Interval, UserConv};
+use crate::rows::{Head, Interval, Row, UserConv};
 use crate::user::services::{Profile, conv_of};
 
 /// Bytes of entries in one pull.
@@ -43,8 +44,9 @@ pub struct Login {
 impl Query {
     fn lines(&self, user: &User) -> Result<Vec<Line>, Fault> {
         let mut lines = Vec::new();
-        for (conv, row) in self.conversations(user)? {
-            let head = self.head(&conv)?;
+        let list = self.conversations(user)?;
+        let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
+        for ((conv, row), head) in list.into_iter().zip(heads) {
             let row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
             lines.push(Line { conv, row, head, unread });
@@ -69,14 +71,15 @@ impl Query {
     ) -> Result<Login, Fault> {
         let list = self.conversations(user)?;
         list.iter().for_each(|(conv, _)| before_heads(conv));
-        let (mut starts, mut news) = (Vec::new(), Vec::new());
+        let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
+        let cursors = if kept { self.cursors(user, client)? } else { HashMap::default() };
+        let (mut starts, mut news) = (Vec::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
-        for (conv, row) in list {
-            let head = self.head(&conv)?;
+        for ((conv, row), head) in list.into_iter().zip(heads) {
             let row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
             unread_total += unread;
-            let own = if kept { self.cursor(user, client, &conv)? } else { None };
+            let own = cursors.get(&conv.wire(&user.id)).copied();
             // A kept session starts a conversation that is new to it at the user's join.
             let join = row.first() - 1;
             let cursor = match own {
@@ -170,7 +173,7 @@ impl Query {
         let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::CONV);
         let mut rows: Vec<(String, UserConv)> = Vec::new();
         self.names(&prefix, page.next.as_deref(), |wire, key, row| {
-            rows.push((wire.to_owned(), crate::txn::read_json(key, row)?));
+            rows.push((wire.to_owned(), UserConv::decode(key, row)?));
             let full = rows.len() > size;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

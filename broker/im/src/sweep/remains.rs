@@ -87,7 +87,7 @@ impl Work<'_> {
         let Some(conv) = ConvKey::from_wire(tenant, id, wire) else { return Ok(Row::Done) };
         budget.look();
         let row_key = keys::user_name(tenant, id, user_kind::CONV, &conv.wire(&user.id));
-        let row = self.txn.peek_json::<UserConv>(&row_key)?;
+        let row = self.txn.peek_row::<UserConv>(&row_key)?;
         let seq = keys::seq_of(key);
         let over = row.is_some_and(|row| seq <= row.read) || seq < self.committed_head(&conv)?.min;
         if over {

@@ -12,7 +12,7 @@ use crate::group::GroupRow;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
-use crate::rows::Head;
+use crate::rows::{Head, Row as _};
 use crate::settings::Retention;
 use crate::shard::Work;
 

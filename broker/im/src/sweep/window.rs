@@ -9,7 +9,7 @@ use hoopoe_store::kv::Family;
 
 use super::{Budget, Row};
 use crate::refusal::Fault;
-use crate::rows::Sent;
+use crate::rows::{Row as _, Sent};
 use crate::shard::Work;
 
 /// The newest results of the sender that the walk is at. Bounded by the number remembered.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::command::{DeviceMove, Progress, User};
 use crate::id::ConvKey;
+use foldhash::HashMap;
 
 /// How old a move gets before it is written.
 pub const LAZY_MS: u64 = 1_000;
@@ -21,10 +22,13 @@ pub(crate) struct Moves {
     pub(crate) devices: BTreeMap<Arc<str>, u64>,
 }
 
+/// A user's conversations with moves.
+type OfUser = HashMap<ConvKey, Moves>;
+
 /// Moves of the users of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Lazy {
-    moves: BTreeMap<(User, ConvKey), Moves>,
+    moves: HashMap<User, OfUser>,
     since_ms: Option<u64>,
     /// What the batch under way writes.
     flushed: Vec<((User, ConvKey), Moves)>,
@@ -35,9 +39,9 @@ impl Lazy {
         self.since_ms.map(|since| since + LAZY_MS)
     }
 
-    fn of(&mut self, now_ms: u64, user: User, conv: ConvKey) -> &mut Moves {
+    fn of(&mut self, now_ms: u64, user: User) -> &mut OfUser {
         self.since_ms.get_or_insert(now_ms);
-        self.moves.entry((user, conv)).or_default()
+        self.moves.entry(user).or_default()
     }
 
     /// The user has sent a message.
@@ -49,14 +53,15 @@ impl Lazy {
         seq: u64,
         count: u64,
     ) {
-        let moves = self.of(now_ms, user, conv);
+        let moves = self.of(now_ms, user).entry(conv).or_default();
         moves.own = moves.own.max(Some((seq, count)));
     }
 
     /// A device has acknowledged.
     pub(crate) fn progress(&mut self, now_ms: u64, progress: &Progress) {
+        let of_user = self.of(now_ms, progress.user.clone());
         for DeviceMove { conv, cursor, recv } in &progress.moves {
-            let moves = self.of(now_ms, progress.user.clone(), conv.clone());
+            let moves = of_user.entry(conv.clone()).or_default();
             moves.recv = moves.recv.max(*recv);
             if progress.stored {
                 let device = moves.devices.entry(progress.client.clone()).or_default();
@@ -79,7 +84,7 @@ impl Lazy {
     pub(crate) fn take_back(&mut self, now_ms: u64, mark: usize) {
         for ((user, conv), moves) in self.flushed.split_off(mark) {
             let Moves { recv, own, devices } = moves;
-            let kept = self.of(now_ms, user, conv);
+            let kept = self.of(now_ms, user).entry(conv).or_default();
             kept.recv = kept.recv.max(recv);
             kept.own = kept.own.max(own);
             for (client, cursor) in devices {
@@ -96,18 +101,21 @@ impl Lazy {
         taken
     }
 
+    /// In the order of users and conversations.
     fn take_out(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
-        let Some(user) = only else {
-            self.since_ms = None;
-            return std::mem::take(&mut self.moves).into_iter().collect();
+        let mut taken: Vec<(User, OfUser)> = match only {
+            Some(user) => self.moves.remove_entry(user).into_iter().collect(),
+            None => self.moves.drain().collect(),
         };
-        let keys = self.moves.range((user.clone(), ConvKey::least())..);
-        let keys: Vec<_> =
-            keys.map(|(key, _)| key.clone()).take_while(|(of, _)| of == user).collect();
-        let taken = keys.into_iter().filter_map(|key| self.moves.remove_entry(&key)).collect();
         if self.moves.is_empty() {
             self.since_ms = None;
         }
-        taken
+        taken.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let moves = taken.into_iter().flat_map(|(user, convs)| {
+            let mut convs: Vec<(ConvKey, Moves)> = convs.into_iter().collect();
+            convs.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            convs.into_iter().map(move |(conv, moves)| ((user.clone(), conv), moves))
+        });
+        moves.collect()
     }
 }

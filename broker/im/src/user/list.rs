@@ -13,7 +13,7 @@ use crate::effect::{Answer, Effect};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, Interval, Joined, UserConv, number_row};
+use crate::rows::{Head, Interval, Joined, Row, UserConv, number_row};
 use crate::shard::Work;
 use crate::user::lazy::Moves;
 
@@ -28,7 +28,7 @@ impl Work<'_> {
         user: &User,
         conv: &ConvKey,
     ) -> Result<Option<UserConv>, StoreError> {
-        self.txn.json(&Self::conv_key(user, conv))
+        self.txn.row(&Self::conv_key(user, conv))
     }
 
     /// As [`user_conv`](Self::user_conv); a pair's conversation that is not listed yet counts.
@@ -51,7 +51,7 @@ impl Work<'_> {
     }
 
     pub(crate) fn put_user_conv(&mut self, user: &User, conv: &ConvKey, row: &UserConv) {
-        self.txn.put_json(&Self::conv_key(user, conv), row);
+        self.txn.put(Family::Im, &Self::conv_key(user, conv), row.encode());
     }
 
     /// Where a conversation of any shard stands, as committed.

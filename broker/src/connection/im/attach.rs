@@ -62,7 +62,7 @@ impl Worker {
         let env = self.env.clone();
         let bits = location.to_bits();
         env.im.reach.remove(&inbox_topic(&im.user.tenant, &im.user.id), bits);
-        for conv in im.step.conversations().filter(|conv| conv.kind() != ConvKind::User) {
+        for conv in im.step.listens_to() {
             env.im.reach.remove(&conv_topic(conv), bits);
         }
         let stored = session.route.session.is_some();
@@ -127,13 +127,10 @@ impl Worker {
             ImMail::Found { reply, found } => self.im_found(reply, found),
             ImMail::Login { location, login } => self.im_login(location, login.map(|login| *login)),
             ImMail::Entry { entry, big, receivers } => self.im_live(&entry, big, &receivers),
-            ImMail::Entries { location, stream, from, through, entries, failed } => {
-                if failed {
-                    let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
-                    self.end_session(location, Cause::Fault(reason));
-                } else {
-                    self.im_page(location, stream, (from, through), entries);
-                }
+            ImMail::Entries { location, pages: Some(pages) } => self.im_pages(location, pages),
+            ImMail::Entries { location, pages: None } => {
+                let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                self.end_session(location, Cause::Fault(reason));
             }
             ImMail::Listed { receivers, conv, row, head } => {
                 for location in receivers.iter() {

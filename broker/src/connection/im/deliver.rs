@@ -16,7 +16,7 @@ use super::ImDevice;
 use crate::connection::Connection;
 use crate::connection::session::{Origin, Outgoing};
 use crate::connection::worker::Worker;
-use crate::im::{ImRead, system_publication};
+use crate::im::{ImRead, Page, system_publication};
 use crate::shard::ReadJob;
 
 /// Entries per page.
@@ -191,20 +191,23 @@ impl Worker {
     }
 
     /// Entries that a device asked for.
-    pub(super) fn im_page(
-        &mut self,
-        location: Location,
-        stream: u32,
-        range: (u64, u64),
-        entries: Vec<Arc<Entry>>,
-    ) {
-        let (from, through) = range;
+    pub(super) fn im_pages(&mut self, location: Location, pages: Vec<Page>) {
+        for page in pages {
+            self.im_page(location, page);
+        }
+        self.im_note_moved(location);
+        self.im_settle_kept(location);
+        self.im_read_on(location);
+    }
+
+    fn im_page(&mut self, location: Location, page: Page) {
+        let Page { stream, from, through, entries } = page;
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
         let client = session.key.client.clone();
         let Some(im) = &mut session.im else { return };
-        im.step.read(through);
+        im.step.read(stream, through);
         // What retention has taken is named.
         let first = entries.first().map_or(through + 1, |entry| entry.seq);
         let conv = im.step.conversation(stream).cloned();
@@ -220,9 +223,6 @@ impl Worker {
             }
         }
         self.im_gaps(location, gap.into_iter().collect());
-        self.im_note_moved(location);
-        self.im_settle_kept(location);
-        self.im_read_on(location);
     }
 
     /// Sends what has been read, as far as there is room, and asks for more.
@@ -246,10 +246,9 @@ impl Worker {
         }
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
-        if let Some(read) = im.step.next_read(PAGE_ENTRIES) {
-            let user = im.user.id.clone();
-            let hoopoe_im::device::Read { stream, conv, from, to } = read;
-            let job = ImRead::Entries { location, stream, user, conv, from, to };
+        let reads = im.step.next_reads(PAGE_ENTRIES);
+        if !reads.is_empty() {
+            let job = ImRead::Entries { location, user: im.user.id.clone(), reads };
             self.turn.to_readers.push(ReadJob::Im(job));
         }
     }

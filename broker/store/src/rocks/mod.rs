@@ -394,6 +394,23 @@ fn read_options(family: Family, span: Span<'_>) -> ReadOptions {
     options
 }
 
+/// What a batch leaves behind, each row once, in the order in which the memory tables have them:
+/// each insertion begins where the one before it ended.
+fn in_key_order(batch: &Batch) -> Vec<Change<'_>> {
+    fn place<'a>(change: &Change<'a>) -> (u8, &'a [u8]) {
+        match *change {
+            Change::Put(family, key, _) | Change::Delete(family, key) => (family as u8, key),
+        }
+    }
+    let mut changes: Vec<Change<'_>> = batch.changes().collect();
+    // Stable: of several changes of a row the last is the one that stays.
+    changes.sort_by(|a, b| place(a).cmp(&place(b)));
+    changes.reverse();
+    changes.dedup_by(|a, b| place(a) == place(b));
+    changes.reverse();
+    changes
+}
+
 impl Kv for RocksKv {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let open = self.db()?;
@@ -466,7 +483,7 @@ impl Kv for RocksKv {
             families[family as usize] = Some(open.family(family).map_err(closed)?);
         }
         let mut rows = WriteBatch::with_capacity_bytes(batch.bytes() + 12 * batch.len() + 64);
-        for change in batch.changes() {
+        for change in in_key_order(batch) {
             match change {
                 Change::Put(family, key, value) => {
                     if let Some(family) = families[family as usize] {
@@ -482,6 +499,7 @@ impl Kv for RocksKv {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        options.set_memtable_insert_hint_per_batch(true);
         let db = open.db().map_err(closed)?;
         db.write_opt(rows, &options).map_err(|error| {
             let text = error.into_string();
