@@ -98,7 +98,9 @@ impl Node {
     }
 
     fn run(&mut self, command: Command) {
-        self.commit(|step, now, batch, pending| step.apply(now, command, true, batch, pending));
+        self.commit(|step, now, batch, pending| {
+            step.apply(now, command, true, batch, pending);
+        });
     }
 
     fn send(&mut self, payload: &[u8], cid: Option<&str>) -> Sent {
