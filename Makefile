@@ -12,7 +12,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help run build test crash abuse sim restart-speed check bench micro fmt packages test-packages rocksdb
+.PHONY: help run build test crash abuse sim restart-speed check bench bench-report load-tester micro fmt packages test-packages rocksdb
 
 ARGS ?=
 export HOOPOE_CACHE ?= $(HOME)/.cache/hoopoe
@@ -98,15 +98,30 @@ check: packages rocksdb ## Formatting, lints, documentation and the house rules
 	$(call say,House rules (imports and sizes and names and dependencies))
 	cargo test --workspace --locked --test house_rules </dev/null
 
-bench: build ## Build the load tester and run it; ARGS='…' goes to `hoopoe-bench`
+# What runs by itself says what this build can do: the broker beside a relay that only copies.
+bench_default := versus --with hoopoe --with relay --rounds 3 --duration 3 pairs1 group200 pairs1-2000
+
+bench: $(if $(ARGS),,micro) load-tester ## Micro benchmarks and a short load test; ARGS='…' goes to `hoopoe-bench`
+	$(call say,Running the load tester)
+	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),$(bench_default))
+
+load-tester: build
 	$(call say,Building the load tester)
 	cargo build --release --locked -p hoopoe-bench
-	$(call say,Running the load tester)
-	@"$(CARGO_TARGET_DIR)/release/hoopoe-bench" $(or $(ARGS),--help)
 
-micro: rocksdb ## Micro benchmarks: codec, index, store, conversations; ARGS='…' goes to `cargo bench`
+REPORT ?= $(CARGO_TARGET_DIR)/bench-report
+
+bench-report: load-tester ## Measure the rows of the targets into REPORT=folder, within ten minutes
+	$(call say,Measuring)
+	@benches/report/report.sh "$(CARGO_TARGET_DIR)/release/hoopoe-bench" "$(REPORT)"
+
+# The criterion ones; `rows` and `shard` of the store print tables of their own and take minutes.
+micro_benches := --bench codec --bench index --bench session --bench commit --bench append
+micro_packages := -p hoopoe-codec -p hoopoe-core -p hoopoe-store -p hoopoe-im
+
+micro: rocksdb ## Micro benchmarks: codec, index, session, commits, conversations; ARGS='…' for `cargo bench`
 	$(call say,Micro benchmarks)
-	cargo bench --locked -p hoopoe-codec -p hoopoe-core -p hoopoe-store -p hoopoe-im $(ARGS)
+	cargo bench --locked $(micro_packages) $(or $(ARGS),$(micro_benches))
 
 restart-speed: build ## Measure a start on a million stored messages
 	$(call say,Building the test)

@@ -108,7 +108,8 @@ const TICKS_SLACK: f64 = 0.04;
 fn scheduled_secs(pid: u32) -> Option<f64> {
     let mut sum = 0u64;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        // A thread may end between the list and the look.
+        let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
         sum += text.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
     }
     Some(sum as f64 / 1e9)

@@ -164,6 +164,12 @@ impl Ledger {
         tail + holes
     }
 
+    /// True when this sequence number has arrived at the slot.
+    pub(crate) fn has(&self, slot: u32, seq: u32) -> bool {
+        let in_a_hole = |holes: &Vec<Hole>| holes.iter().any(|h| h.from <= seq && seq < h.to);
+        seq < self.next[slot as usize] && !self.holes.get(&slot).is_some_and(in_a_hole)
+    }
+
     /// The receiver was away from something that is not kept: whatever comes next is the beginning.
     pub(crate) fn begin_anew(&mut self, slot: u32) {
         self.next[slot as usize] = ANEW;
@@ -205,6 +211,17 @@ mod tests {
             let got = [c.received, lost, c.doubled, c.redelivered, c.out_of_order];
             assert_eq!(&got, want, "{arrivals:?}");
         }
+    }
+
+    #[test]
+    fn what_has_arrived_is_known_one_by_one() {
+        let mut ledger = Ledger::default();
+        let slot = ledger.add_slots(1);
+        for seq in [0, 2, 3, 6] {
+            ledger.note(slot, seq, false);
+        }
+        let arrived: Vec<u32> = (0..9).filter(|seq| ledger.has(slot, *seq)).collect();
+        assert_eq!(arrived, [0, 2, 3, 6]);
     }
 
     #[test]

@@ -185,6 +185,10 @@ impl<D: Driver> Driver for Lobby<'_, D> {
         self.inner.on_settled(net, client, token, code);
     }
 
+    fn on_unsettled(&mut self, net: &mut Net, client: u32, token: Token) {
+        self.inner.on_unsettled(net, client, token);
+    }
+
     fn on_down(&mut self, net: &mut Net, client: u32, why: Down) {
         if self.coming.remove(&client).is_some() {
             let open = net.totals().up;

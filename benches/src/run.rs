@@ -380,6 +380,7 @@ impl Run {
                 threads,
                 busy,
                 is_the_limit: false,
+                us_per_message: None,
             },
             figures: outcome.figures,
             samples: std::mem::take(&mut *lock(&self.samples)),

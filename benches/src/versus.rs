@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::broker::{Broker, Recipe};
 use crate::command::VersusArgs;
 use crate::limits::{allow_connections, cores, pin};
+use crate::machine::{Machine, command_line};
 use crate::report::{Report, summary, table};
 use crate::run::{Lever, Run};
 use crate::scenario_file::shapes;
@@ -18,6 +19,8 @@ pub(crate) fn play(args: &VersusArgs, stop: &Arc<AtomicBool>) -> Result<Vec<Repo
     let recipes = args.with.iter().map(|text| Recipe::parse(text)).collect::<Result<Vec<_>>>()?;
     let shapes = shapes(&args.scenarios, &args.shape)?;
     let (broker_cores, generator_cores) = share_cores(args)?;
+    println!("hoopoe-bench {}, {}", env!("CARGO_PKG_VERSION"), Machine::look().describe());
+    println!("{}", command_line());
     println!("brokers on cores {broker_cores:?}, generator on cores {generator_cores:?}");
     pin(None, &generator_cores)?;
     let mut reports = Vec::new();

@@ -79,6 +79,9 @@ pub(crate) trait Driver {
     fn on_message(&mut self, _net: &mut Net, _client: u32, _message: &Incoming<'_>) {}
     /// PUBACK or PUBCOMP arrived, or PUBREC with an error.
     fn on_settled(&mut self, _net: &mut Net, _client: u32, _token: Token, _code: ReasonCode) {}
+    /// The connection ended before the broker had settled this publication: it may have it or not.
+    /// Called before `on_down`.
+    fn on_unsettled(&mut self, _net: &mut Net, _client: u32, _token: Token) {}
     /// The connection ended, or did not come about. Not called for [`Net::leave`].
     fn on_down(&mut self, _net: &mut Net, _client: u32, _why: Down) {}
 }

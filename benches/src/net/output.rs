@@ -235,7 +235,11 @@ impl Net {
     }
 
     pub(super) fn fail<D: Driver>(&mut self, driver: &mut D, client: u32, why: Down) {
+        let unsettled = std::mem::take(&mut self.clients[client as usize].inflight);
         self.drop_connection(client);
+        for one in unsettled {
+            driver.on_unsettled(self, client, one.token);
+        }
         driver.on_down(self, client, why);
     }
 

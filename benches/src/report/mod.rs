@@ -19,6 +19,8 @@ use crate::shape::Shape;
 
 /// Less CPU than this is no measurement.
 const MIN_CPU_SECS: f64 = 0.01;
+/// From this share of the broker's CPU per message on, the generator's is worth a remark.
+const DEARER: f64 = 1.05;
 /// From this share of its time on, the generator may be what limits the result.
 const GENERATOR_BUSY: f64 = 0.93;
 
@@ -90,6 +92,9 @@ pub(crate) struct BrokerCost {
     pub rss_after_bytes: u64,
     /// Highest resident bytes.
     pub peak_rss_bytes: u64,
+    /// Microseconds per message in either direction.
+    #[serde(default)]
+    pub us_per_message: Option<f64>,
 }
 
 impl BrokerCost {
@@ -108,6 +113,7 @@ impl BrokerCost {
             rss_before_bytes: before.rss_bytes,
             rss_after_bytes: end.rss_bytes,
             peak_rss_bytes: end.peak_rss_bytes,
+            us_per_message: None,
         }
     }
 }
@@ -123,6 +129,9 @@ pub(crate) struct GeneratorCost {
     pub busy: f64,
     /// True when the generator, not the broker, was the limit.
     pub is_the_limit: bool,
+    /// Microseconds per message in either direction, to hold against the broker's.
+    #[serde(default)]
+    pub us_per_message: Option<f64>,
 }
 
 /// One moment of the run.
@@ -221,8 +230,32 @@ impl Report {
         (messages > 0).then(|| cpu * 1e6 / messages as f64)
     }
 
-    /// Warns when the broker had time to spare while the generator had none.
+    /// The generator's CPU per message as a share of the broker's; below 1 it is the leaner of both.
+    pub(crate) fn generator_share(&self) -> Option<f64> {
+        let (ours, theirs) = (self.generator_us_per_message()?, self.broker_us_per_message()?);
+        (theirs > 0.0).then(|| ours / theirs)
+    }
+
+    /// Writes down what a message costs on either side, and warns when the broker had time to spare
+    /// while the generator had none, or when a message cost the generator more than the broker.
     pub(crate) fn warn_of_generator(&mut self) {
+        self.generator.us_per_message = self.generator_us_per_message();
+        let theirs = self.broker_us_per_message();
+        if let Some(cost) = &mut self.cost {
+            cost.us_per_message = theirs;
+        }
+        if let Some(share) = self.generator_share().filter(|share| *share > DEARER) {
+            self.notes.push(format!(
+                "a message cost the generator {share:.2} times what it cost the broker{}",
+                match self.shape.rate {
+                    Some(_) => {
+                        ": one message at a time is a wake-up each; --tick 1 lets several fall due \
+                         together"
+                    }
+                    None => "",
+                }
+            ));
+        }
         let g = &mut self.generator;
         let broker_busy = self.cost.as_ref().map(|cost| cost.cores_busy);
         // A broker's busiest thread may be one of several: a whole core counts as its limit.
@@ -293,7 +326,13 @@ pub(crate) mod tests {
             faults: Vec::new(),
             notes: Vec::new(),
             cost: Some(BrokerCost { user_secs: 1.0, cores_busy: 1.0, ..BrokerCost::default() }),
-            generator: GeneratorCost { cpu_secs: 0.5, threads: 1, busy: 0.5, is_the_limit: false },
+            generator: GeneratorCost {
+                cpu_secs: 0.5,
+                threads: 1,
+                busy: 0.5,
+                is_the_limit: false,
+                us_per_message: None,
+            },
             figures: BTreeMap::new(),
             samples: Vec::new(),
         }

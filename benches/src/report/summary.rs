@@ -72,6 +72,7 @@ fn values_of(report: &Report) -> Vec<(String, f64)> {
     values.extend(report.per_cpu_sec().map(|v| (PER_CPU.to_owned(), v)));
     values.extend(report.generator_us_per_message().map(|v| ("generator µs/msg".to_owned(), v)));
     values.extend(report.broker_us_per_message().map(|v| ("broker µs/msg".to_owned(), v)));
+    values.extend(report.generator_share().map(|v| ("generator : broker".to_owned(), v)));
     if let Some(latency) = report.latencies.first() {
         for (name, value) in
             [("p50 ms", latency.p50_ms), ("p99 ms", latency.p99_ms), ("p99.9 ms", latency.p999_ms)]

@@ -124,7 +124,10 @@ fn figures(r: &Report) -> Vec<Vec<String>> {
     ));
     if let Some(ours) = r.generator_us_per_message() {
         let text = match r.broker_us_per_message() {
-            Some(theirs) => format!("{ours:.2} µs (broker {theirs:.2} µs)"),
+            Some(theirs) => {
+                let share = number(100.0 * r.generator_share().unwrap_or(f64::NAN));
+                format!("{ours:.2} µs, {share} % of the broker's {theirs:.2} µs")
+            }
             None => format!("{ours:.2} µs"),
         };
         rows.push(row("generator CPU per message", text));

@@ -30,7 +30,7 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     run.phase("first visit");
     gather(run, &mut net, &mut old, &readers, 0..users).context("the first visit")?;
     gather(run, &mut net, &mut old, &speakers, users..users + peers)?;
-    let feeders = Feeders::new(&old, users, peers, 1);
+    let feeders = Feeders::new(&old, &net, users, peers, 1);
     feed(run, &mut net, &mut old, feeders, &mut outcome)?;
     settle(run, &mut net, &mut old)?;
     leave(&mut net, 0..users);
@@ -38,7 +38,7 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let mut news = Talk::new(conversations(run, &readers.name, shape.news), run.tag);
     keep_books(run, &mut news);
     let mut arrivals = Arrivals::new(run, news);
-    let feeders = Feeders::new(&arrivals.talk, users, peers, shape.messages / shape.news);
+    let feeders = Feeders::new(&arrivals.talk, &net, users, peers, shape.messages / shape.news);
     feed(run, &mut net, &mut arrivals.talk, feeders, &mut outcome)?;
     leave(&mut net, users..users + peers);
     come_back(run, &mut net, &mut arrivals, &readers, &mut outcome)?;

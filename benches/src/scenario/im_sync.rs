@@ -26,7 +26,7 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let gathered = gather(run, &mut net, &mut talk, &roster, 0..2 * users)
         .context("bringing the clients in")?;
     let mut outcome = Outcome::default();
-    let feeders = Feeders::new(&talk, users, users, run.shape.messages);
+    let feeders = Feeders::new(&talk, &net, users, users, run.shape.messages);
     feed(run, &mut net, &mut talk, feeders, &mut outcome)?;
     settle(run, &mut net, &mut talk)?;
     let mut pulls = Pulls::new(run, &roster.name);

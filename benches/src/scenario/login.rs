@@ -40,7 +40,8 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let speakers = Roster { persistent: false, clean: true, filters: &nothing, ..first };
     let everybody_else = users..users + publishers;
     gather(run, &mut net, &mut arrivals.talk, &speakers, everybody_else.clone())?;
-    let feeders = Feeders::new(&arrivals.talk, users, publishers, shape.messages / shape.news);
+    let feeders =
+        Feeders::new(&arrivals.talk, &net, users, publishers, shape.messages / shape.news);
     feed(run, &mut net, &mut arrivals.talk, feeders, &mut outcome)?;
     leave(&mut net, everybody_else);
 

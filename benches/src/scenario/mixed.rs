@@ -101,8 +101,8 @@ impl Evening<'_> {
         let (rate, now) = (shape.rate.unwrap_or(1.0), now_ns());
         let channels = |place| self.map.channels(place);
         self.paces = vec![
-            Pace::new(rate * INBOX_SHARE, channels(Place::Inbox), now),
-            Pace::new(rate * GROUP_SHARE, channels(Place::Group), now),
+            Pace::new(rate * INBOX_SHARE, channels(Place::Inbox), now).in_ticks(shape.tick_ms),
+            Pace::new(rate * GROUP_SHARE, channels(Place::Group), now).in_ticks(shape.tick_ms),
         ];
         if shape.viewers > 0 {
             self.paces.push(Pace::new(ROOM_RATE, channels(Place::Room), now));

@@ -1,6 +1,7 @@
 //! The scenarios: each plays its shape against the target and hands back what it found.
 
 mod connect;
+mod crash;
 mod im;
 mod im_login;
 mod im_sync;

@@ -1,11 +1,10 @@
 //! Offline and crash: sessions leave, messages arrive for them, everybody returns and must get all of
-//! them, once and in order. In a crash the broker dies after the last acknowledgement.
-
-use std::net::TcpStream;
-use std::time::Duration;
+//! them, once and in order. In a crash the broker dies after the last acknowledgement, and before that
+//! as often as asked for.
 
 use anyhow::{Context, Result, bail};
 
+use super::crash::{feed_and_kill, kill_and_restart};
 use super::{TURN, base, engine, leave, remark, wipe};
 use crate::clock::{now_ns, ns_to_secs, secs_to_ns};
 use crate::lobby::{Roster, gather};
@@ -14,16 +13,12 @@ use crate::run::{Meter, Outcome, Run};
 use crate::talk::world::{Plan, World, qos};
 use crate::talk::{Sort, Talk};
 
-/// A broker that has not come back after this long has failed the scenario.
-const RESTART_PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks whether the broker listens again.
-const RESTART_POLL: Duration = Duration::from_millis(10);
 /// A feed in which nothing was acknowledged for this long is given up.
 const FEED_PATIENCE_NS: u64 = 30_000_000_000;
 
 /// Sessions leave and return.
 pub(super) fn play(run: &Run) -> Result<Outcome> {
-    absence(run, |_, _| Ok(()))
+    absence(run, false)
 }
 
 /// Sessions leave, the broker is killed and started again, and they return.
@@ -34,32 +29,10 @@ pub(super) fn crash(run: &Run) -> Result<Outcome> {
              (`hoopoe-bench versus` brings its own)"
         );
     }
-    absence(run, kill_and_restart)
+    absence(run, true)
 }
 
-fn kill_and_restart(run: &Run, outcome: &mut Outcome) -> Result<()> {
-    let Some(lever) = &run.settings.lever else { return Ok(()) };
-    run.phase("killing the broker");
-    lever.kill().context("killing the broker")?;
-    let began = now_ns();
-    run.phase("restarting the broker");
-    let pids = lever.restart().context("starting the broker again")?;
-    run.watch_instead(&pids)?;
-    let until = began + RESTART_PATIENCE.as_nanos() as u64;
-    while TcpStream::connect(run.target.address).is_err() {
-        if now_ns() > until || run.stopping() {
-            bail!(
-                "the broker does not listen again, {} s after its restart",
-                RESTART_PATIENCE.as_secs()
-            );
-        }
-        std::thread::sleep(RESTART_POLL);
-    }
-    outcome.figures.insert("restart_secs".to_owned(), ns_to_secs(now_ns() - began));
-    Ok(())
-}
-
-fn absence(run: &Run, meanwhile: fn(&Run, &mut Outcome) -> Result<()>) -> Result<Outcome> {
+fn absence(run: &Run, dies: bool) -> Result<Outcome> {
     let shape = &run.shape;
     let (sessions, publishers) = (shape.clients as u32, shape.publishers as u32);
     let world = mailboxes(run);
@@ -81,10 +54,16 @@ fn absence(run: &Run, meanwhile: fn(&Run, &mut Outcome) -> Result<()>) -> Result
     leave(&mut net, 0..sessions);
     let speakers = Roster { persistent: false, clean: true, filters: &nothing, ..roster };
     gather(run, &mut net, &mut talk, &speakers, sessions..sessions + publishers)?;
-    let feeders = Feeders::new(&talk, sessions, publishers, shape.messages);
-    feed(run, &mut net, &mut talk, feeders, &mut outcome)?;
+    let feeders = Feeders::new(&talk, &net, sessions, publishers, shape.messages);
+    if dies && shape.kills > 0 {
+        feed_and_kill(run, &mut net, &mut talk, feeders, &speakers, &mut outcome)?;
+    } else {
+        feed(run, &mut net, &mut talk, feeders, &mut outcome)?;
+    }
     leave(&mut net, sessions..sessions + publishers);
-    meanwhile(run, &mut outcome)?;
+    if dies {
+        kill_and_restart(run, &mut outcome)?;
+    }
     talk.measure_from(u64::MAX);
     let back = Roster { persistent: true, clean: false, filters: &nothing, ..speakers };
     drain(run, &mut net, &mut talk, &back, &mut outcome)?;
@@ -126,24 +105,49 @@ fn mailboxes(run: &Run) -> World {
 
 /// The connections that publish, each with the channels that only it speaks in.
 pub(super) struct Feeders {
-    first: u32,
+    /// The first of them.
+    pub(super) first: u32,
     channels: Vec<Vec<u32>>,
     said: Vec<usize>,
     /// Messages in each channel.
     each: usize,
+    /// What the engine had settled before.
+    settled_before: u64,
 }
 
 impl Feeders {
     /// Publishers are the clients from `first` on.
-    pub(super) fn new(talk: &Talk, first: u32, publishers: u32, each: usize) -> Feeders {
+    pub(super) fn new(talk: &Talk, net: &Net, first: u32, publishers: u32, each: usize) -> Feeders {
         let mut channels = vec![Vec::new(); publishers as usize];
         for (number, channel) in talk.channels.iter().enumerate() {
             channels[(channel.speakers[0] - first) as usize].push(number as u32);
         }
-        Feeders { first, said: vec![0; channels.len()], channels, each }
+        Feeders {
+            first,
+            said: vec![0; channels.len()],
+            channels,
+            each,
+            settled_before: net.totals().settled,
+        }
     }
 
-    fn total(&self) -> u64 {
+    /// The connections.
+    pub(super) fn clients(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.channels.len() as u32
+    }
+
+    /// Messages that the broker has settled.
+    pub(super) fn acknowledged(&self, net: &Net) -> u64 {
+        net.totals().settled - self.settled_before
+    }
+
+    /// The same, with those that it will never settle because it was killed.
+    fn settled(&self, net: &Net, talk: &Talk) -> u64 {
+        self.acknowledged(net) + talk.in_doubt()
+    }
+
+    /// Messages that all of them are to say.
+    pub(super) fn total(&self) -> u64 {
         self.channels.iter().map(|own| (own.len() * self.each) as u64).sum()
     }
 
@@ -171,34 +175,74 @@ pub(super) fn feed(
     outcome: &mut Outcome,
 ) -> Result<()> {
     run.phase("feeding");
+    let mut spent = Spent::default();
     let total = feeders.total();
-    let (began, usage) = (now_ns(), run.usage());
-    let settled_before = net.totals().settled;
-    let mut progress_ns = began;
-    let mut settled = 0;
-    while settled < total && !run.stopping() {
+    spent.add(run, net, |net| feed_until(run, net, talk, &mut feeders, total))?;
+    spent.write(feeders.acknowledged(net), outcome);
+    Ok(())
+}
+
+/// What a feed has taken, over all its stretches.
+#[derive(Default)]
+pub(super) struct Spent {
+    secs: f64,
+    cpu_secs: f64,
+}
+
+impl Spent {
+    /// Adds one stretch, in which the broker stays the same process.
+    pub(super) fn add(
+        &mut self,
+        run: &Run,
+        net: &mut Net,
+        stretch: impl FnOnce(&mut Net) -> Result<()>,
+    ) -> Result<()> {
+        let (began, usage) = (now_ns(), run.usage());
+        stretch(net)?;
+        self.secs += ns_to_secs(now_ns() - began);
+        self.cpu_secs += run.usage().cpu_secs() - usage.cpu_secs();
+        Ok(())
+    }
+
+    /// Writes the figures.
+    pub(super) fn write(&self, acknowledged: u64, outcome: &mut Outcome) {
+        let settled = acknowledged as f64;
+        outcome.figures.insert("acknowledged".to_owned(), settled);
+        outcome.figures.insert("feed_secs".to_owned(), self.secs);
+        outcome.figures.insert("acknowledged_per_sec".to_owned(), settled / self.secs.max(1e-9));
+        if self.cpu_secs > 0.02 {
+            let rate = settled / self.cpu_secs;
+            outcome.figures.insert("acknowledged_per_cpu_sec".to_owned(), rate);
+        }
+    }
+}
+
+/// Publishes until `goal` messages are settled, those counted that are in doubt.
+pub(super) fn feed_until(
+    run: &Run,
+    net: &mut Net,
+    talk: &mut Talk,
+    feeders: &mut Feeders,
+    goal: u64,
+) -> Result<()> {
+    let mut progress_ns = now_ns();
+    let mut settled = feeders.settled(net, talk);
+    while settled < goal && !run.stopping() {
         feeders.say(net, talk, run.shape.window as usize);
         net.turn(talk, TURN, None)?;
         run.show(net);
-        let now_settled = net.totals().settled - settled_before;
+        let now_settled = feeders.settled(net, talk);
         if now_settled > settled {
             (settled, progress_ns) = (now_settled, now_ns());
         }
         if now_ns() - progress_ns > FEED_PATIENCE_NS {
             bail!(
-                "{settled} of {total} messages were acknowledged, then none for {} s{}",
+                "{settled} of {} messages were acknowledged, then none for {} s{}",
+                feeders.total(),
                 FEED_PATIENCE_NS / 1_000_000_000,
                 talk.first_loss.as_ref().map(|w| format!(" ({w})")).unwrap_or_default()
             );
         }
-    }
-    let secs = ns_to_secs(now_ns() - began);
-    let cpu = run.usage().cpu_secs() - usage.cpu_secs();
-    outcome.figures.insert("acknowledged".to_owned(), settled as f64);
-    outcome.figures.insert("feed_secs".to_owned(), secs);
-    outcome.figures.insert("acknowledged_per_sec".to_owned(), settled as f64 / secs.max(1e-9));
-    if cpu > 0.02 {
-        outcome.figures.insert("acknowledged_per_cpu_sec".to_owned(), settled as f64 / cpu);
     }
     Ok(())
 }

@@ -94,7 +94,8 @@ fn converse(
     run.meet()?;
     run.phase("warming up");
     let channels = 0..talk.channels.len() as u32;
-    let mut pace = rate.map(|rate| Pace::new(rate, channels, now_ns()));
+    let tick_ms = run.shape.tick_ms;
+    let mut pace = rate.map(|rate| Pace::new(rate, channels, now_ns()).in_ticks(tick_ms));
     if pace.is_none() {
         talk.fill_windows(net);
     }

@@ -16,6 +16,9 @@ pub(crate) use preset::PRESETS;
 /// Entries in a pull at most.
 const MOST_PULLED: usize = 200;
 
+/// Kills in one feed at most.
+const MOST_KILLS: usize = 1000;
+
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -135,6 +138,12 @@ pub(crate) struct Shape {
     pub publishers: usize,
     /// Storm: measure the return of known sessions rather than first visits.
     pub resume: bool,
+    /// Crash: how often the broker is killed while messages are being sent.
+    #[serde(default)]
+    pub kills: usize,
+    /// Open loop: messages fall due in ticks of so many milliseconds; 0: each at its own time.
+    #[serde(default)]
+    pub tick_ms: f64,
 }
 
 impl Shape {
@@ -164,6 +173,12 @@ impl Shape {
         }
         if self.speakers > usize::from(u16::MAX) {
             bail!("--speakers {}: at most 65,535", self.speakers);
+        }
+        if self.kills > MOST_KILLS {
+            bail!("--kills {}: at most {MOST_KILLS}", self.kills);
+        }
+        if !(0.0..=1000.0).contains(&self.tick_ms) {
+            bail!("--tick {}: between 0 and 1000 milliseconds", self.tick_ms);
         }
         for (flag, rate) in [("--rate", self.rate), ("--ramp", self.ramp)] {
             if rate.is_some_and(|r| !(r.is_finite() && r > 0.0)) {
@@ -285,6 +300,9 @@ impl Shape {
     /// One line for people: what is played, with the numbers that matter to it.
     pub(crate) fn describe(&self) -> String {
         let pace = match self.rate {
+            Some(rate) if self.tick_ms > 0.0 => {
+                format!("{rate:.0} messages/s due in ticks of {} ms", self.tick_ms)
+            }
             Some(rate) => format!("{rate:.0} messages/s due"),
             None => format!("{} unfinished", self.window),
         };
@@ -311,6 +329,10 @@ impl Shape {
                 format!("{} connections, {} subscriptions each", self.clients, self.subscriptions)
             }
             Kind::Retained => format!("{} retained topics", self.messages),
+            Kind::Crash if self.kills > 0 => format!(
+                "{} sessions, {} messages each, killed {} times on the way and at the end",
+                self.clients, self.messages, self.kills
+            ),
             Kind::Offline | Kind::Crash => {
                 format!("{} sessions, {} messages each", self.clients, self.messages)
             }

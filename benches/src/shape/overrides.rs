@@ -96,6 +96,13 @@ pub(crate) struct Overrides {
     /// Storm: known sessions return
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     pub resume: Option<bool>,
+    /// Crash: kill the broker so many times while messages are being sent, and once at the end
+    #[arg(long)]
+    pub kills: Option<usize>,
+    /// Open loop: messages fall due in ticks of so many milliseconds; 0: each at its own time
+    #[arg(long = "tick")]
+    #[serde(rename = "tick")]
+    pub tick_ms: Option<f64>,
 }
 
 macro_rules! overlay {
@@ -111,7 +118,8 @@ impl Overrides {
         overlay!(self, shape;
             mqtt, qos, size, persistent, window, duration_secs, warmup_secs, drain_secs, pending,
             pairs, groups, members, absent, page, memberships, speakers, clients, subscriptions, messages,
-            news, viewers, churn, away_secs, publishers, resume;
+            news, viewers, churn, away_secs, publishers, resume, kills,
+            tick_ms;
             rate, ramp);
     }
 }

@@ -23,6 +23,7 @@ pub(crate) const PRESETS: &[(&str, &str)] = &[
     ("retained", "50,000 retained topics to one QoS 1 wildcard subscriber"),
     ("offline", "2,000 sessions leave, 100 messages arrive for each, all return"),
     ("crash", "as offline, with the broker killed and started again in between"),
+    ("crash-feed", "as crash, and killed three times more while messages are being sent"),
     ("login", "1,000 users of 50 conversations return to 30 waiting messages each"),
     ("mixed", "an evening of chat: 2,000 users come and go, 1:1 with receipts, groups, a room"),
     ("office", "10,000 users at once, 18,000 requests per second: 1:1 with receipts, groups"),
@@ -66,6 +67,8 @@ impl Shape {
             away_secs: 2.0,
             publishers: 20,
             resume: false,
+            kills: 0,
+            tick_ms: 0.0,
         }
     }
 
@@ -103,6 +106,7 @@ impl Shape {
             "retained" => Shape { messages: 50_000, window: 100, ..base(Kind::Retained) },
             "offline" => offline,
             "crash" => Shape { kind: Kind::Crash, ..offline },
+            "crash-feed" => Shape { kind: Kind::Crash, kills: 3, ..offline },
             "login" => Shape {
                 kind: Kind::Login,
                 clients: 1000,

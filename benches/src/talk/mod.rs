@@ -12,6 +12,8 @@ mod pace;
 pub(crate) mod profile;
 pub(crate) mod world;
 
+use std::collections::HashMap;
+
 use hdrhistogram::Histogram;
 use hoopoe_codec::ReasonCode;
 
@@ -105,6 +107,11 @@ pub(crate) struct Talk {
     pub profile: Option<Profile>,
     /// Why the first connection was lost.
     pub first_loss: Option<String>,
+    /// The broker is about to be killed: connections that end are no fault, and what it had not
+    /// settled is in doubt.
+    pub dying: bool,
+    /// Messages that a killed broker may have or not, by channel; of channels with one speaker.
+    pub doubts: HashMap<u32, Vec<u32>>,
     sealer: Sealer,
     from_ns: u64,
     to_ns: u64,
@@ -130,6 +137,8 @@ impl Talk {
             heard: Vec::new(),
             profile: None,
             first_loss: None,
+            dying: false,
+            doubts: HashMap::new(),
             sealer: Sealer::new(tag),
             from_ns: u64::MAX,
             to_ns: u64::MAX,
@@ -333,6 +342,17 @@ impl Talk {
         sum
     }
 
+    /// Messages in doubt that have not arrived at this slot.
+    fn excused(&self, channel: u32, slot: u32) -> u64 {
+        let doubts = self.doubts.get(&channel).map_or(&[][..], Vec::as_slice);
+        doubts.iter().filter(|seq| !self.ledger.has(slot, **seq)).count() as u64
+    }
+
+    /// Messages that a killed broker may have or not.
+    pub(crate) fn in_doubt(&self) -> u64 {
+        self.doubts.values().map(|seqs| seqs.len() as u64).sum()
+    }
+
     /// Closes the books: compares what was said with what was heard.
     pub(crate) fn balance(&mut self) -> Checks {
         let mut checks = self.ledger.checks;
@@ -350,8 +370,10 @@ impl Talk {
                     if !c.echo && c.speakers[speaker] as usize == client {
                         continue;
                     }
-                    checks.expected += u64::from(*sent);
-                    checks.lost += self.ledger.missing(feed.first_slot + speaker as u32, *sent);
+                    let slot = feed.first_slot + speaker as u32;
+                    let excused = self.excused(feed.channel, slot);
+                    checks.expected += u64::from(*sent) - excused;
+                    checks.lost += self.ledger.missing(slot, *sent) - excused;
                 }
             }
         }
@@ -433,7 +455,20 @@ impl Driver for Talk {
         }
     }
 
+    fn on_unsettled(&mut self, _net: &mut Net, _client: u32, token: Token) {
+        if !self.dying {
+            return;
+        }
+        let c = &self.channels[token.channel as usize];
+        debug_assert_eq!(c.speakers.len(), 1, "the number is the speaker's sequence number");
+        self.owed_deliveries -= u64::from(c.members);
+        self.doubts.entry(token.channel).or_default().push(token.number);
+    }
+
     fn on_down(&mut self, net: &mut Net, client: u32, why: Down) {
+        if self.dying {
+            return;
+        }
         debug_assert_eq!(net.state(client), State::Down);
         self.ledger.checks.disconnects += 1;
         self.first_loss.get_or_insert_with(|| why.to_string());

@@ -1,114 +1,67 @@
 //! Every scenario that claims to check something is held against a broker that gets it wrong.
 
+use std::process::Command;
+
 use super::erring::{Erring, Error};
-use super::program::{interrupted, play};
+use super::program::{Outcome, assert_caught, interrupted, path, play};
+use super::table::{MORE, Needs, ROWS, Row, row};
 
-const PAIRS: &str = "pairs1 --pairs 3 --duration 0.3";
-const PAIRS2: &str = "pairs2 --pairs 3 --duration 0.3";
-const DURABLE: &str = "pairs-durable --pairs 3 --window 5 --duration 0.3";
-const GROUP: &str = "group200 --groups 4 --members 6 --memberships 2 --speakers 1 --duration 0.3";
-const GROUP_DURABLE: &str =
-    "group-durable --groups 2 --members 6 --memberships 2 --speakers 1 --duration 0.3";
-const ROOM: &str = "room5000 --clients 8 --qos 1 --duration 0.3";
-const RATE: &str = "rate5k --pairs 2 --rate 300 --duration 0.5";
-const RETAINED: &str = "retained --messages 100 --publishers 2";
-const OFFLINE: &str = "offline --clients 4 --messages 20 --publishers 2";
-const CRASH: &str = "crash --clients 4 --messages 20 --publishers 2 --kill true --restart true";
-const LOGIN: &str =
-    "login --clients 6 --subscriptions 8 --news 2 --messages 20 --publishers 2 --pending 4";
-const MIXED: &str = "mixed --clients 12 --groups 3 --members 4 --viewers 6 --churn 20 --away 0.05 \
-                     --rate 500 --duration 0.5";
-const OFFICE: &str = "office --clients 12 --groups 3 --members 4 --rate 500 --duration 0.5";
-const STORM: &str = "storm --clients 40";
-const RESUME: &str = "storm-resume --clients 40";
-const IDLE: &str = "idle --clients 40 --duration 0.3";
+/// Plays a scenario against an erring broker.
+fn against(row: &Row, error: Error) -> Outcome {
+    let broker = Erring::start(error);
+    let dir = tempfile::tempdir().unwrap();
+    let lever = match row.needs {
+        Needs::Lever => broker.lever(dir.path()),
+        _ => String::new(),
+    };
+    play(broker.port, &format!("{} {lever}", row.words()))
+}
 
-/// Scenario, what the broker does wrong, and the counter that must have seen it.
-const CAUGHT: &[(&str, Error, &str)] = &[
-    (PAIRS, Error::Lose, "lost"),
-    (PAIRS, Error::Double, "doubled"),
-    (PAIRS, Error::Overtake, "out_of_order"),
-    (PAIRS, Error::Misroute, "misrouted"),
-    (PAIRS, Error::Damage, "damaged"),
-    (PAIRS2, Error::Lose, "lost"),
-    (PAIRS2, Error::Double, "doubled"),
-    (PAIRS2, Error::Repeat, "redelivered"),
-    (DURABLE, Error::Lose, "lost"),
-    (DURABLE, Error::Overtake, "out_of_order"),
-    (GROUP, Error::Lose, "lost"),
-    (GROUP, Error::Double, "doubled"),
-    (GROUP, Error::Overtake, "out_of_order"),
-    (GROUP, Error::Misroute, "misrouted"),
-    (GROUP_DURABLE, Error::Lose, "lost"),
-    (ROOM, Error::Lose, "lost"),
-    (ROOM, Error::Double, "doubled"),
-    (ROOM, Error::Overtake, "out_of_order"),
-    (RATE, Error::Lose, "lost"),
-    (RATE, Error::Double, "doubled"),
-    (RETAINED, Error::Lose, "lost"),
-    (RETAINED, Error::Double, "doubled"),
-    (OFFLINE, Error::Lose, "lost"),
-    (OFFLINE, Error::Double, "doubled"),
-    (OFFLINE, Error::Overtake, "out_of_order"),
-    (OFFLINE, Error::ForgetSessions, "lost"),
-    (LOGIN, Error::Lose, "lost"),
-    (LOGIN, Error::Double, "doubled"),
-    (LOGIN, Error::Overtake, "out_of_order"),
-    (MIXED, Error::Lose, "lost"),
-    (MIXED, Error::Double, "doubled"),
-    (MIXED, Error::Misroute, "misrouted"),
-    (OFFICE, Error::Lose, "lost"),
-    (OFFICE, Error::Double, "doubled"),
-    (CRASH, Error::Lose, "lost"),
-    (CRASH, Error::Double, "doubled"),
-    (CRASH, Error::Overtake, "out_of_order"),
-];
+#[test]
+fn every_scenario_is_in_the_table() {
+    let output = Command::new(path()).arg("list").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let listed: Vec<&str> =
+        text.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
+    let known: Vec<&str> = ROWS.iter().map(|row| row.preset).collect();
+    assert_eq!(listed, known, "a new scenario says in table.rs what it checks");
+}
 
 #[test]
 fn every_claimed_check_finds_its_error() {
-    for (scenario, error, counter) in CAUGHT {
-        let broker = Erring::start(*error);
-        let outcome = play(broker.port, scenario);
-        assert_eq!(outcome.code, 3, "{scenario} against {error:?}\n{}", outcome.text);
-        assert!(outcome.check(counter) > 0, "{scenario} against {error:?}\n{}", outcome.text);
+    for row in ROWS.iter().filter(|row| row.needs != Needs::Profile) {
+        for (error, counter) in row.claims {
+            let outcome = against(row, *error);
+            assert_caught(&row.words(), &outcome, *error, counter);
+        }
+    }
+}
+
+#[test]
+fn other_errors_are_found_too() {
+    for (preset, error, counter) in MORE {
+        let outcome = against(row(preset), *error);
+        assert_caught(preset, &outcome, *error, counter);
     }
 }
 
 #[test]
 fn a_broker_without_errors_passes_every_scenario() {
-    let broker = Erring::start(Error::Never);
-    let all = [
-        PAIRS,
-        PAIRS2,
-        DURABLE,
-        GROUP,
-        GROUP_DURABLE,
-        ROOM,
-        RATE,
-        RETAINED,
-        OFFLINE,
-        CRASH,
-        LOGIN,
-        OFFICE,
-        STORM,
-        RESUME,
-        IDLE,
-    ];
-    for scenario in all {
-        let outcome = play(broker.port, scenario);
-        assert_eq!(outcome.code, 0, "{scenario}\n{}", outcome.text);
+    for row in ROWS.iter().filter(|row| row.needs != Needs::Profile) {
+        let outcome = against(row, Error::Never);
+        assert_eq!(outcome.code, 0, "{}\n{}", row.words(), outcome.text);
     }
 }
 
 #[test]
 fn connections_that_end_or_are_forgotten_are_faults() {
     let broker = Erring::start(Error::HangUp);
-    let outcome = play(broker.port, IDLE);
+    let outcome = play(broker.port, &row("idle").words());
     assert_eq!(outcome.code, 3, "{}", outcome.text);
     assert!(outcome.faults().contains("closed while idle"), "{}", outcome.text);
 
     let broker = Erring::start(Error::ForgetSessions);
-    let outcome = play(broker.port, RESUME);
+    let outcome = play(broker.port, &row("storm-resume").words());
     assert_eq!(outcome.code, 3, "{}", outcome.text);
     assert!(outcome.faults().contains("not present"), "{}", outcome.text);
 }
@@ -116,7 +69,7 @@ fn connections_that_end_or_are_forgotten_are_faults() {
 #[test]
 fn a_refused_client_ends_the_run_with_the_reason() {
     let broker = Erring::start(Error::Refuse);
-    let outcome = play(broker.port, STORM);
+    let outcome = play(broker.port, &row("storm").words());
     assert_eq!(outcome.code, 1, "{}", outcome.text);
     assert!(outcome.text.contains("NotAuthorized"), "{}", outcome.text);
 }
@@ -124,7 +77,7 @@ fn a_refused_client_ends_the_run_with_the_reason() {
 #[test]
 fn a_repetition_with_dup_is_no_fault_at_qos_1() {
     let broker = Erring::start(Error::Repeat);
-    let outcome = play(broker.port, PAIRS);
+    let outcome = play(broker.port, &row("pairs1").words());
     assert_eq!(outcome.code, 0, "{}", outcome.text);
     assert!(outcome.check("redelivered") > 0, "{}", outcome.text);
 }
@@ -144,7 +97,7 @@ fn nothing_listening_is_said_with_the_remedy() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    let outcome = play(port, PAIRS);
+    let outcome = play(port, &row("pairs1").words());
     assert_eq!(outcome.code, 1);
     assert!(outcome.text.contains("connection refused"), "{}", outcome.text);
 }

@@ -4,8 +4,12 @@
 //! Thread per connection, one lock over everything: it is right before it is quick.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -37,6 +41,12 @@ pub(crate) enum Error {
     HangUp,
     /// CONNACK says no.
     Refuse,
+    /// Of what every session has waiting, the first message does not survive a crash.
+    LoseAtCrash,
+    /// … the first message is there twice after a crash.
+    DoubleAtCrash,
+    /// … the first message is the last after a crash.
+    ShuffleAtCrash,
 }
 
 /// Every so many deliveries (or connections) the error happens.
@@ -85,6 +95,27 @@ impl Erring {
         while lock(&self.state).delivered < count {
             thread::yield_now();
         }
+    }
+
+    /// The words that let the program kill it: its connections end, and it errs as it is to.
+    pub(crate) fn lever(&self, dir: &Path) -> String {
+        let [kill, done, script] = ["kill", "done", "kill.sh"].map(|name| dir.join(name));
+        let pipes = Command::new("mkfifo").args([&kill, &done]).status().unwrap();
+        assert!(pipes.success());
+        let text = format!("#!/bin/sh\necho > {}\ncat {}\n", kill.display(), done.display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let state = Arc::clone(&self.state);
+        thread::spawn(move || {
+            // Each ends when the script has written, or has someone to read.
+            while fs::read(&kill).is_ok() {
+                lock(&state).crash();
+                if fs::write(&done, "").is_err() {
+                    break;
+                }
+            }
+        });
+        format!("--kill {} --restart true", script.display())
     }
 
     /// Begins to listen.
@@ -198,6 +229,24 @@ impl State {
             self.deliver(id, &message);
         }
         Some(number)
+    }
+
+    /// Everybody is cut off, and what is kept is kept wrongly.
+    fn crash(&mut self) {
+        let error = self.error;
+        self.sessions.retain(|_, session| {
+            if let Some((stream, ..)) = session.online.take() {
+                stream.shutdown(Shutdown::Both).unwrap_or_default();
+            }
+            let waiting = &mut session.waiting;
+            match error {
+                Error::LoseAtCrash => drop(waiting.pop_front()),
+                Error::DoubleAtCrash => waiting.extend(waiting.front().cloned()),
+                Error::ShuffleAtCrash if !waiting.is_empty() => waiting.rotate_left(1),
+                _ => {}
+            }
+            session.persistent
+        });
     }
 
     fn farewell(&mut self, id: &str, number: u64) {

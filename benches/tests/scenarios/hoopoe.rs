@@ -1,11 +1,13 @@
-//! Against Hoopoe, which alone speaks the IM profile: the program beside this one, or `HOOPOE_BIN`.
+//! Against Hoopoe, which alone speaks the IM profile besides: the program beside this one, or `HOOPOE_BIN`.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::erring::{Erring, Error};
-use super::program::{path, play};
+use super::meddler::Meddler;
+use super::program::{SMALL, assert_caught, call, path, play};
+use super::table::{Needs, ROWS};
 
 /// A broker of one test.
 struct Hoopoe {
@@ -14,10 +16,13 @@ struct Hoopoe {
     _dir: tempfile::TempDir,
 }
 
+fn program() -> PathBuf {
+    std::env::var_os("HOOPOE_BIN").map_or_else(|| path().with_file_name("hoopoe"), PathBuf::from)
+}
+
 impl Hoopoe {
     fn start() -> Hoopoe {
-        let program = std::env::var_os("HOOPOE_BIN")
-            .map_or_else(|| path().with_file_name("hoopoe"), PathBuf::from);
+        let program = program();
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(&program);
         for (name, _) in std::env::vars_os() {
@@ -60,29 +65,49 @@ impl Drop for Hoopoe {
     }
 }
 
-const ALL: &[&str] = &[
-    "im-pairs --pairs 5 --duration 0.3",
-    "im-group --groups 4 --members 10 --memberships 2 --duration 0.3",
-    "im-big-group --members 20 --absent 1500 --duration 0.3",
-    "im-room --clients 30 --speakers 3 --rate 20 --duration 1",
-    "im-sync --clients 5 --messages 70 --duration 0.3",
-    "im-login --clients 10 --subscriptions 20 --news 5 --messages 20",
-];
-
 #[test]
-fn every_im_scenario_passes_in_both_versions() {
+fn every_scenario_passes_in_both_versions() {
     let broker = Hoopoe::start();
     for version in ["3.1.1", "5.0"] {
-        for scenario in ALL {
+        for row in ROWS.iter().filter(|row| row.needs != Needs::Lever) {
+            let scenario = row.words();
             let outcome = play(broker.port, &format!("{scenario} --mqtt {version}"));
             assert_eq!(outcome.code, 0, "{scenario} {version}\n{}", outcome.text);
             assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
-            // A room is QoS 0: what a viewer misses is noted, and no fault.
-            if !scenario.starts_with("im-room") {
-                assert_eq!(outcome.check("lost"), 0, "{scenario} {version}\n{}", outcome.text);
-            }
             assert_eq!(outcome.check("doubled"), 0, "{scenario} {version}\n{}", outcome.text);
         }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_however_often_it_is_killed() {
+    let recipe = format!(
+        "hoopoe=exec {} serve --listen tcp://127.0.0.1:{{port}} --data {{dir}}/data --http off \
+         --anonymous",
+        program().display()
+    );
+    for row in ROWS.iter().filter(|row| row.needs == Needs::Lever) {
+        for version in ["3.1.1", "5.0"] {
+            let words = format!("versus {} --mqtt {version} --rounds 1 {SMALL}", row.words());
+            let outcome = call(&words, &["--with", &recipe]);
+            assert_eq!(outcome.code, 0, "{words}\n{}", outcome.text);
+            assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);
+        }
+    }
+}
+
+#[test]
+fn every_claimed_check_of_the_profile_finds_its_error() {
+    let broker = Hoopoe::start();
+    for row in ROWS.iter().filter(|row| row.needs == Needs::Profile) {
+        for (error, counter) in row.claims {
+            let meddler = Meddler::start(broker.port, *error);
+            let outcome = play(meddler.port, &row.words());
+            assert_caught(&row.words(), &outcome, *error, counter);
+        }
+        let meddler = Meddler::start(broker.port, Error::Never);
+        let outcome = play(meddler.port, &row.words());
+        assert_eq!(outcome.code, 0, "{}\n{}", row.words(), outcome.text);
     }
 }
 

@@ -6,5 +6,7 @@
 mod catches;
 mod erring;
 mod hoopoe;
+mod meddler;
 mod mosquitto;
 mod program;
+mod table;

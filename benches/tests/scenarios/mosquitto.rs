@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::program::{SMALL, call, path, play};
+use super::table::{Needs, ROWS};
 
 /// A mosquitto of one test.
 struct Mosquitto {
@@ -69,32 +70,12 @@ impl Drop for Mosquitto {
     }
 }
 
-const ALL: &[&str] = &[
-    "pairs0 --pairs 5 --duration 0.3",
-    "pairs1 --pairs 5 --duration 0.3",
-    "pairs2 --pairs 5 --duration 0.3",
-    "pairs1-2000 --pairs 40 --duration 0.3",
-    "pairs-durable --pairs 10 --duration 0.3",
-    "group200 --groups 4 --members 10 --duration 0.3",
-    "group-durable --groups 4 --members 10 --duration 0.3",
-    "room5000 --clients 50 --duration 0.3",
-    "rate5k --pairs 10 --rate 500 --duration 0.3",
-    "storm --clients 100",
-    "storm-resume --clients 100",
-    "idle --clients 50 --duration 0.2",
-    "retained --messages 300",
-    "offline --clients 20 --messages 10",
-    "login --clients 20 --subscriptions 10 --news 5",
-    "mixed --clients 40 --groups 5 --members 8 --viewers 20 --churn 20 --away 0.1 --rate 600 \
-     --duration 0.5",
-    "office --clients 40 --groups 5 --members 8 --rate 600 --duration 0.5",
-];
-
 #[test]
 fn every_scenario_passes_in_both_versions() {
     let broker = Mosquitto::start(|_| String::new());
     for version in ["3.1.1", "5.0"] {
-        for scenario in ALL {
+        for row in ROWS.iter().filter(|row| row.needs == Needs::Mqtt) {
+            let scenario = row.words();
             let outcome = play(broker.port, &format!("{scenario} --mqtt {version}"));
             assert_eq!(outcome.code, 0, "{scenario} {version}\n{}", outcome.text);
             assert!(outcome.reports[0]["work"].as_u64() > Some(0), "{}", outcome.text);

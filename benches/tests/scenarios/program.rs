@@ -5,6 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::erring::Error;
+
 /// The program under test.
 pub(crate) fn path() -> PathBuf {
     env!("CARGO_BIN_EXE_hoopoe-bench").into()
@@ -85,3 +87,11 @@ pub(crate) fn play(port: u16, words: &str) -> Outcome {
 
 /// Small enough for a test, large enough to be a scenario.
 pub(crate) const SMALL: &str = "--warmup 0.1 --drain 0.5";
+
+/// The counter has seen the error. At QoS 0 a loss is told and no fault.
+pub(crate) fn assert_caught(scenario: &str, outcome: &Outcome, error: Error, counter: &str) {
+    let at_qos_0 = outcome.reports.first().is_some_and(|report| report["shape"]["qos"] == 0);
+    let code = if at_qos_0 && error == Error::Lose { 0 } else { 3 };
+    assert_eq!(outcome.code, code, "{scenario} against {error:?}\n{}", outcome.text);
+    assert!(outcome.check(counter) > 0, "{scenario} against {error:?}\n{}", outcome.text);
+}
