@@ -459,6 +459,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
         heads_only: properties.user_properties.get("im-start") == Some("heads"),
+        bridge: connect.bridge,
         incoming_anew: properties.user_properties.get(INCOMING) == Some("new"),
         asks_id: properties.user_properties.get(BROKER_ID).is_some(),
     })
@@ -525,6 +526,13 @@ fn assigned_client_id() -> Option<String> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).ok()?;
     Some(format!("auto-{:032x}", u128::from_be_bytes(random)))
+}
+
+/// What is noted on messages of another broker's bridge, which cannot say itself whose they are: a
+/// message that came over a link is known as such.
+fn via(client_id: &str) -> Box<[u8]> {
+    let id = format!("~{}", client_id.replace(',', "_"));
+    PropertyBlock::new().with(hoopoe_bridge::VIA, &id).as_bytes().into()
 }
 
 /// The will as it is kept; or the reason that it cannot be.
@@ -649,6 +657,7 @@ fn new_session(
         allowed: Default::default(),
         allowed_at: 0,
         space: space_of(&identity_tenant),
+        via: newcomer.bridge.then(|| via(&newcomer.client_id)),
         im: None,
     }
 }

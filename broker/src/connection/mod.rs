@@ -31,8 +31,8 @@ pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -41,6 +41,7 @@ use hoopoe_core::{Location, SessionId};
 use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
+use crate::bridges::Bridges;
 use crate::fabric::Fabric;
 use crate::im::ImNode;
 use crate::settings::Door;
@@ -121,6 +122,8 @@ pub struct Env {
     pub im: ImNode,
     /// This broker's name among linked ones.
     pub broker_id: Arc<str>,
+    /// Its links to others, once they have been started.
+    pub bridges: OnceLock<Arc<Bridges>>,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -220,6 +223,8 @@ struct Newcomer {
     expiry_capped: bool,
     /// A device of an IM user wants no replay (`im-start = heads`).
     heads_only: bool,
+    /// The client is another broker's bridge.
+    bridge: bool,
     /// A link's remote broker has forgotten its unfinished publications.
     incoming_anew: bool,
     /// A link asks for this broker's id.

@@ -84,6 +84,8 @@ impl Worker {
             return Ok(());
         }
         let session = self.connection(location).and_then(Connection::session);
+        let via = session.and_then(|session| session.via.clone());
+        let session = self.connection(location).and_then(Connection::session);
         let space = session.and_then(|session| session.space.clone());
         let spaced = space.map(|space| [&*space, topic].concat());
         let topic = spaced.as_deref().unwrap_or(topic);
@@ -91,7 +93,7 @@ impl Worker {
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {
             topic,
-            properties: &properties,
+            properties: via.as_deref().unwrap_or(&properties),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::program::Program;
-use hoopoe_tests::{Connect, Publish, RawClient, Version, eventually, reaper, unique_id};
+use hoopoe_tests::{
+    Broker, Connect, Http, Publish, RawClient, Version, eventually, reaper, unique_id,
+};
 
 /// Where mosquitto may be besides the path.
 const MOSQUITTO: [&str; 2] = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
@@ -29,9 +31,8 @@ impl Mosquitto {
             // It cannot say which port it was given, so one is chosen that was free just now.
             let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
             let (first, second) = (free(), free());
-            let [address, special] = [first, second].map(|free| {
-                free.local_addr().expect("it has an address")
-            });
+            let [address, special] =
+                [first, second].map(|free| free.local_addr().expect("it has an address"));
             let mut text = format!(
                 "allow_anonymous true\npersistence true\npersistence_location {}/\n\
                  autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
@@ -43,7 +44,8 @@ impl Mosquitto {
                 text.push_str(&format!("listener {} 127.0.0.1\n{listener}\n", special.port()));
             }
             std::fs::write(folder.join("mosquitto.conf"), text).expect("a file");
-            let mut mosquitto = Mosquitto { folder: folder.clone(), address, special, running: None };
+            let mut mosquitto =
+                Mosquitto { folder: folder.clone(), address, special, running: None };
             mosquitto.start_again();
             if mosquitto.running.is_some() {
                 return mosquitto;
@@ -73,6 +75,12 @@ impl Mosquitto {
             ended || TcpStream::connect(self.address).is_ok()
         });
         self.running = (!ended).then_some(program);
+    }
+
+    /// Everything it has written down is gone.
+    pub fn forget(&self) {
+        assert!(self.running.is_none(), "mosquitto runs");
+        std::fs::remove_file(self.folder.join("mosquitto.db")).expect("its database");
     }
 
     /// Ends it in order: it writes down what it has.
@@ -219,4 +227,17 @@ fn differences(got: &[u64], expected: &[u64]) -> String {
 /// Publishes a number.
 pub fn send(client: &mut RawClient, topic: &str, number: u64, qos: u8) {
     client.publish(Publish::new(topic, number.to_string()).qos(qos));
+}
+
+/// What a broker's operators see of a link.
+pub fn report(broker: &Broker, name: &str) -> serde_json::Value {
+    let http = Http::new(broker.http()).bearer(TOKEN);
+    let answer = http.call("admin/bridges/list", serde_json::json!({}));
+    let bridges = answer["bridges"].as_array().expect("a list");
+    bridges.iter().find(|bridge| bridge["name"] == name).expect("the link").clone()
+}
+
+/// How often the only link `l` has connected.
+pub fn connects(broker: &Broker) -> u64 {
+    report(broker, "l")["connects"].as_u64().expect("a number")
 }
