@@ -84,6 +84,8 @@ impl Worker {
             return Ok(());
         }
         let session = self.connection(location).and_then(Connection::session);
+        let via = session.and_then(|session| session.via.clone());
+        let session = self.connection(location).and_then(Connection::session);
         let space = session.and_then(|session| session.space.clone());
         let spaced = space.map(|space| [&*space, topic].concat());
         let topic = spaced.as_deref().unwrap_or(topic);
@@ -91,7 +93,7 @@ impl Worker {
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {
             topic,
-            properties: &properties,
+            properties: via.as_deref().unwrap_or(&properties),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
@@ -262,10 +264,19 @@ impl Worker {
 
     /// With the `refuse` policy: a receiver's queue takes no more (ruling 13).
     fn queue_is_full(&self, plan: &Plan, qos: QoS) -> bool {
-        let most = self.env.refuse_at_messages;
-        most > 0
-            && qos > QoS::AtMostOnce
-            && plan.stored.iter().any(|stored| stored.route.queued() >= most)
+        let most = match self.env.refuse_at_messages {
+            0 => u64::MAX,
+            most => most,
+        };
+        qos > QoS::AtMostOnce
+            && plan.stored.iter().any(|stored| {
+                let most = match stored.route.limits() {
+                    Some(limits) if limits.refuse => limits.messages,
+                    Some(_) => u64::MAX,
+                    None => most,
+                };
+                stored.route.queued() >= most
+            })
     }
 
     /// One command per shard that takes part.

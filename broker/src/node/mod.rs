@@ -10,8 +10,8 @@ mod reload;
 mod threads;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
 use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
+use crate::bridges::{Bridges, KnownSessions, broker_id};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -36,6 +37,7 @@ use crate::shard::{ShardParts, route_restored};
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::WorkerSeats;
 use listeners::OpenListener;
+pub(crate) use listeners::plain_limits;
 use threads::Threads;
 
 /// How often the store is asked whether space is worth giving back.
@@ -60,18 +62,29 @@ pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
     control.block_on(run(settings, source, logging))
 }
 
-async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> anyhow::Result<()> {
+async fn run(
+    mut settings: Settings,
+    source: SettingsSource,
+    logging: Logging,
+) -> anyhow::Result<()> {
     // Signals are caught from here on: one that comes during the start ends it in order.
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
     let now_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let keeps_files = settings.broker.durability != Durability::Memory;
+    settings.broker.id = Some(broker_id(&settings, keeps_files)?);
     let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
+    let known = KnownSessions::among(parts.outbox.iter().map(|(_, restored)| restored));
     let threads = Threads::start(parts, &node)?;
+    // Before anybody can publish: what a link is to carry waits for it from the first message on.
+    let (bridges, links) = Bridges::start(&settings, &node.env, &node.seats, known).await?;
+    let bridges = Arc::new(bridges);
+    let _ = node.env.bridges.set(bridges.clone());
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
-    let admin = node.admin_state(&settings, &open);
+    let admin = node.admin_state(&settings, &open, bridges);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
     let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
@@ -88,7 +101,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     admin.set_phase(NodePhase::Stopping);
     crate::telemetry::systemd::stopping();
     tracing::info!("stopping: clients are told, sessions are written");
-    for task in &tasks {
+    for task in tasks.iter().chain(&links) {
         task.abort();
     }
     control::close(&reloader.settings.broker.data_dir);
@@ -167,6 +180,8 @@ impl Node {
             },
             retained: RetainedOrder::default(),
             im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
+            bridges: OnceLock::new(),
+            broker_id: settings.broker.id.as_deref().unwrap_or_default().into(),
             subscribers: AtomicU64::new(1),
         });
         if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
@@ -199,7 +214,12 @@ impl Node {
         })
     }
 
-    fn admin_state(&self, settings: &Settings, open: &[OpenListener]) -> Arc<AdminState> {
+    fn admin_state(
+        &self,
+        settings: &Settings,
+        open: &[OpenListener],
+        bridges: Arc<Bridges>,
+    ) -> Arc<AdminState> {
         let (reader, env) = (self.store.reader(), self.env.clone());
         let gauges = move || {
             let (counts, fabric) = (reader.counts(), &env.fabric);
@@ -225,6 +245,7 @@ impl Node {
             Box::new(gauges),
             settings.broker.durability.as_str(),
         );
+        let state = state.with_bridges(bridges);
         Arc::new(state.with_store_fault(move || store.fault()))
     }
 
