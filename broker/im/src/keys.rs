@@ -105,6 +105,18 @@ pub mod user_kind {
     pub const LAST: u8 = 0x3f;
 }
 
+/// Bytes of the slot that every row of a conversation or user begins with; its kind follows.
+pub const SLOT_BYTES: usize = 2;
+
+/// Whether a row is of those that commands ask for again and again: where conversations stand, who
+/// belongs to them, lists. What is written once, or looked at when a device comes and goes, is not.
+pub fn is_asked_again(key: &[u8]) -> bool {
+    let Some((slot, [kind, ..])) = key.split_at_checked(SLOT_BYTES) else { return false };
+    let of_conv = (conv_kind::HEAD..=conv_kind::MEMBER).contains(kind) || *kind == conv_kind::COPY;
+    let of_user = [user_kind::CONV, user_kind::ROSTER, user_kind::JOINED].contains(kind);
+    slot.first() != Some(&0xff) && (of_conv || of_user)
+}
+
 /// Kind of a room's row.
 pub const ROOM: u8 = 0x20;
 /// Kind of the entries of the channels for everyone, behind another slot that does not exist.

@@ -17,6 +17,7 @@ pub mod effect;
 pub mod entry;
 pub mod envelope;
 pub mod group;
+pub mod heads;
 pub mod id;
 pub mod keys;
 pub mod overload;
@@ -39,6 +40,7 @@ pub mod user;
 
 pub use command::{Asker, Command, User};
 pub use effect::{Answer, Effect, Pending};
+pub use heads::Heads;
 pub use settings::ImSettings;
 pub use shard::ImShard;
 

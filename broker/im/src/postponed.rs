@@ -211,7 +211,7 @@ mod tests {
         let asked = rig.read("alice", "u/bob", 99);
         assert!(matches!(asked, Some(Outcome::Answer(Answer::Refused(_)))), "{asked:?}");
         rig.pass(2_000);
-        let cursor = rig.query().cursor(&user("alice"), "ios-1", &conv_of("alice", "u/bob"));
-        assert_eq!(cursor.unwrap(), Some(1));
+        let cursors = rig.query().cursors(&user("alice"), "ios-1").unwrap();
+        assert_eq!(cursors.get("u/bob"), Some(&1));
     }
 }

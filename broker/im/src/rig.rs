@@ -21,7 +21,7 @@ use crate::service::query::{Found, Query};
 use crate::service::{Call, Caller, Op, complete, parse};
 use crate::settings::ImSettings;
 use crate::shard::ImShard;
-use crate::{Asker, rows::UserConv};
+use crate::{Asker, Heads, rows::UserConv};
 
 pub(crate) const TENANT: &str = "t";
 pub(crate) const START: u64 = 1_700_000_000_000;
@@ -45,6 +45,7 @@ pub(crate) struct Rig {
     memory: Arc<MemoryKv>,
     places: Vec<Place>,
     settings: ImSettings,
+    heads: Arc<Heads>,
     ids: MessageIds,
     next_asker: u64,
     pub(crate) now: u64,
@@ -64,6 +65,7 @@ fn open(
     settings: &ImSettings,
     shards: u16,
     now: u64,
+    heads: &Arc<Heads>,
 ) -> (Vec<Place>, Vec<(usize, Vec<Effect>)>) {
     let kv: SharedKv = memory.clone();
     let floors = Arc::new(Floors::new(shards));
@@ -71,7 +73,9 @@ fn open(
     let (mut places, mut effects) = (Vec::new(), Vec::new());
     for shard in 0..shards {
         let (view, _) = ShardView::open(&store, shard, ShardSettings::default(), now).unwrap();
-        let (step, owed) = ImShard::open(kv.clone(), shard, shards, settings.clone(), now).unwrap();
+        let (mut step, owed) =
+            ImShard::open(kv.clone(), shard, shards, settings.clone(), now).unwrap();
+        step.share_heads(heads.clone());
         places.push(Place { view, step, mail: VecDeque::new(), hindered: false });
         effects.push((usize::from(shard), owed));
     }
@@ -82,8 +86,10 @@ impl Rig {
     pub(crate) fn new(settings: ImSettings) -> Rig {
         let memory = Arc::new(MemoryKv::new(None));
         memory.simulate_crashes();
-        let (places, _) = open(&memory, &settings, 3, START);
+        let heads = Arc::new(Heads::default());
+        let (places, _) = open(&memory, &settings, 3, START, &heads);
         Rig {
+            heads,
             memory,
             places,
             settings,
@@ -104,7 +110,8 @@ impl Rig {
         memory.simulate_crashes();
         self.memory = Arc::new(memory);
         let shards = self.places.len() as u16;
-        let (places, effects) = open(&self.memory, &self.settings, shards, self.now);
+        self.heads = Arc::new(Heads::default());
+        let (places, effects) = open(&self.memory, &self.settings, shards, self.now, &self.heads);
         self.places = places;
         for (shard, owed) in effects {
             self.carry_out(shard, owed);
@@ -112,7 +119,7 @@ impl Rig {
     }
 
     pub(crate) fn query(&self) -> Query {
-        Query::new(self.memory.clone(), self.now)
+        Query::new(self.memory.clone(), self.now).with_heads(self.heads.clone())
     }
 
     pub(crate) fn kv(&self) -> SharedKv {

@@ -23,6 +23,7 @@ use crate::conversation::receipts::Receipts;
 use crate::conversation::tail::Tails;
 use crate::conversation::unlit::Unlit;
 use crate::effect::{Answer, Effect, Pending};
+use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
 use crate::postponed::Postponed;
@@ -143,6 +144,11 @@ impl ImShard {
             },
         };
         Ok((step, owed(outbox)))
+    }
+
+    /// Tells readers through this table where conversations stand, from now on.
+    pub fn share_heads(&mut self, heads: Arc<Heads>) {
+        self.rows.share_heads(heads);
     }
 
     /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before. False

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::HashMap;
@@ -19,6 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::effect::{Effect, Pending};
+use crate::heads::Heads;
+use crate::keys;
 use crate::rows::{Row, VERSION};
 
 /// Rows that were read or written lately are kept, between this many and twice as many.
@@ -37,8 +40,6 @@ struct Changed {
     value: Option<Bytes>,
     /// It may wait for the next synced batch.
     lazily: bool,
-    /// It is likely to be asked for again soon.
-    keep: bool,
 }
 
 /// Rows as they are committed, those used lately; `None`: there is none. What was not used while
@@ -85,6 +86,8 @@ pub struct Rows {
     kept: Kept,
     /// What the present batch has changed.
     changed: Changes,
+    /// Where readers look for heads.
+    heads: Arc<Heads>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -96,7 +99,13 @@ impl std::fmt::Debug for Rows {
 impl Rows {
     /// Nothing kept yet.
     pub fn new(kv: SharedKv) -> Rows {
-        Rows { kv, kept: Kept::default(), changed: Changes::default() }
+        let (kept, changed, heads) = Default::default();
+        Rows { kv, kept, changed, heads }
+    }
+
+    /// Readers look here for heads from now on.
+    pub fn share_heads(&mut self, heads: Arc<Heads>) {
+        self.heads = heads;
     }
 
     /// The store below.
@@ -112,8 +121,12 @@ impl Rows {
             if family != Family::Im {
                 continue;
             }
-            for (key, Changed { value, keep, .. }) in changed {
-                if keep && value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
+            for (key, Changed { value, .. }) in changed {
+                self.heads.row(&key, value.as_deref());
+                if !keys::is_asked_again(&key) {
+                    continue;
+                }
+                if value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
                     self.kept.insert(key, value);
                 } else {
                     self.kept.remove(&key);
@@ -125,6 +138,10 @@ impl Rows {
     /// The batch is lost: everything is read again.
     pub fn forget(&mut self) {
         self.kept.clear();
+        // They may be on disk all the same.
+        for key in std::mem::take(&mut self.changed[Family::Im as usize]).keys() {
+            self.heads.row(key, None);
+        }
         self.changed = Changes::default();
     }
 
@@ -155,7 +172,7 @@ impl Txn<'_> {
         if let Some(changed) = self.changed(family, key) {
             return Ok(changed.value.clone());
         }
-        if family != Family::Im {
+        if family != Family::Im || !keys::is_asked_again(key) {
             return Ok(self.rows.kv.get(family, key)?.map(Bytes::from));
         }
         if let Some(kept) = self.rows.kept.get(key) {
@@ -166,15 +183,6 @@ impl Txn<'_> {
             self.rows.kept.insert(key.into(), value.clone());
         }
         Ok(value)
-    }
-
-    /// As [`get`](Self::get), for a row of this shard that is not likely to be asked for again
-    /// soon: it is not kept.
-    pub fn get_once(&mut self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.changed(family, key) {
-            Some(changed) => Ok(changed.value.clone()),
-            None => Ok(self.rows.kv.get(family, key)?.map(Bytes::from)),
-        }
     }
 
     /// The value of a row of another shard, as committed; it is not kept.
@@ -200,22 +208,17 @@ impl Txn<'_> {
 
     /// Writes a row that somebody waits for.
     pub fn put(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Changed { value: Some(value.into()), lazily: false, keep: true });
-    }
-
-    /// As [`put`](Self::put), for a row that is not likely to be asked for again soon.
-    pub fn put_once(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Changed { value: Some(value.into()), lazily: false, keep: false });
+        self.stage(family, key, Changed { value: Some(value.into()), lazily: false });
     }
 
     /// Writes a row that may wait for the next synced batch.
     pub fn put_lazily(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Changed { value: Some(value.into()), lazily: true, keep: true });
+        self.stage(family, key, Changed { value: Some(value.into()), lazily: true });
     }
 
     /// Removes a row.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
-        self.stage(family, key, Changed { value: None, lazily: false, keep: true });
+        self.stage(family, key, Changed { value: None, lazily: false });
     }
 
     fn stage(&mut self, family: Family, key: &[u8], changed: Changed) {
@@ -377,7 +380,6 @@ pub fn read_json<T: DeserializeOwned>(key: &[u8], row: &[u8]) -> Result<T, Store
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use hoopoe_store::MemoryKv;
     use hoopoe_store::kv::Batch;

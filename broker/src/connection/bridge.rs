@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use hoopoe_codec::PacketId;
-use hoopoe_core::{QueueLimits, Route};
+use hoopoe_core::{Location, QueueLimits, Route};
 use hoopoe_store::effect::StoredSession;
 
+use super::session::Answer;
 use super::worker::Worker;
 
 /// One link's place at the broker.
@@ -39,11 +40,11 @@ impl BridgeSeat {
 impl Worker {
     /// The broker that a link leads to has forgotten which of its publications it had not finished:
     /// it will use their identifiers for new ones, which must not be taken for repetitions.
-    pub(super) fn forget_incoming(&mut self, stored: &mut StoredSession) {
+    pub(super) fn forget_incoming(&mut self, location: Location, stored: &mut StoredSession) {
         stored.answered.clear();
         for id in std::mem::take(&mut stored.markers) {
             if let Some(id) = PacketId::new(id) {
-                self.forget_marker(stored.id, id);
+                self.release_marker(location, stored.id, id, Answer::Forgotten);
             }
         }
     }

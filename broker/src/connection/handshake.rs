@@ -233,7 +233,7 @@ impl Worker {
         self.im_attach(location, opened.session_present, newcomer.heads_only);
         if let Some(mut stored) = opened.session {
             if seat.is_some() && newcomer.incoming_anew {
-                self.forget_incoming(&mut stored);
+                self.forget_incoming(location, &mut stored);
             }
             self.restore(location, stored);
         }

@@ -466,6 +466,11 @@ impl Worker {
         let version = session.version;
         match answer {
             Answer::Nothing => {}
+            Answer::Forgotten => {
+                if code.is_error() {
+                    self.end_session(location, Cause::Fault(code));
+                }
+            }
             Answer::PubAck(id) => {
                 session.incoming.end_qos1();
                 let ack = Ack { id, code, properties: explained(session, reason) };

@@ -121,6 +121,8 @@ impl Outgoing {
 pub enum Answer {
     /// A publication of QoS 0: no packet.
     Nothing,
+    /// A link's identifier begins anew: no packet, or the connection's end if it could not.
+    Forgotten,
     /// PUBACK.
     PubAck(PacketId),
     /// PUBREC.

@@ -18,8 +18,8 @@ pub use mail::{ImMail, ImRead, Page};
 pub use reader::read;
 pub use space::LogSpace;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
@@ -33,7 +33,7 @@ use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
 use hoopoe_im::user::pace::Pace;
-use hoopoe_im::{Asker, Command, ImSettings, User};
+use hoopoe_im::{Asker, Command, Heads, ImSettings, User};
 use tokio::sync::oneshot;
 
 use crate::fabric::Fabric;
@@ -96,6 +96,8 @@ pub struct ImNode {
     pub reach: Index<Location>,
     /// Live rooms.
     pub rooms: Rooms,
+    /// Where the conversations used lately stand.
+    pub heads: Arc<Heads>,
     /// What retention has left to be given back.
     pub space: LogSpace,
     /// What is given up while there is too much.
@@ -117,6 +119,7 @@ impl ImNode {
             settings,
             reach: Index::new(),
             rooms,
+            heads: Arc::default(),
             space: LogSpace::new(shards),
             sends: DashMap::new(),
             signals: DashMap::new(),

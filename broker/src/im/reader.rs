@@ -21,7 +21,7 @@ const PAGE_BYTES: usize = 256 * 1024;
 
 /// Carries out one piece of reading.
 pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
-    let query = Query::new(kv.clone(), now_ms);
+    let query = Query::new(kv.clone(), now_ms).with_heads(env.im.heads.clone());
     match job {
         ImRead::Login(device) => login(env, &query, &device),
         ImRead::Entries { location, user, reads } => {

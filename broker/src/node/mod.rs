@@ -377,7 +377,7 @@ fn open_shards(
                 )
             })?;
         route_restored(env, &restored);
-        let (im, im_outbox) = ImShard::open(
+        let (mut im, im_outbox) = ImShard::open(
             store.kv(),
             number as u16,
             store.shards(),
@@ -385,6 +385,7 @@ fn open_shards(
             now_ms,
         )
         .with_context(|| format!("shard {number}: the IM profile cannot be opened"))?;
+        im.share_heads(env.im.heads.clone());
         outbox.push((number, restored));
         parts.push(ShardParts {
             number,

@@ -110,7 +110,7 @@ impl Work<'_> {
     fn repeated(&mut self, send: &Send) -> Result<Option<Sent>, Fault> {
         let Some(cid) = &send.cid else { return Ok(None) };
         let key = keys::sent(&send.conv, &send.from.id, cid);
-        let Some(row) = self.txn.get_once(Family::Im, &key)? else { return Ok(None) };
+        let Some(row) = self.txn.get(Family::Im, &key)? else { return Ok(None) };
         let sent = Sent::decode(&key, &row)?;
         let over = sent.ts_ms + self.settings.dedup_secs * 1000;
         Ok((over > self.now_ms).then_some(sent))
@@ -133,7 +133,7 @@ impl Work<'_> {
     fn remember(&mut self, send: &Send, sent: &Sent) {
         if let Some(cid) = &send.cid {
             let key = keys::sent(&send.conv, &send.from.id, cid);
-            self.txn.put_once(Family::Im, &key, sent.encode());
+            self.txn.put(Family::Im, &key, sent.encode());
         }
         self.remember_marker(&send.conv, send.marker, sent);
     }

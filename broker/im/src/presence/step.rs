@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::row::{PresenceRow, View};
 use super::show::{Show, StatusText};
 use super::watcher::Watcher;
@@ -38,7 +40,7 @@ pub struct Tick {
 struct Person {
     row: PresenceRow,
     /// Connected devices, by the numbers the caller gave them.
-    devices: BTreeSet<u64>,
+    devices: SmallVec<[u64; 2]>,
     /// When a user without devices is gone.
     gone_at: Option<u64>,
     watchers: BTreeMap<User, Watcher>,
@@ -54,7 +56,7 @@ pub struct Presence {
     settings: PresenceSettings,
     /// When this process started, which marks its rows.
     started: u64,
-    people: HashMap<User, Person>,
+    people: HashMap<User, Box<Person>>,
     /// Ends of grace times.
     leaving: BTreeSet<(u64, User)>,
     /// Whose watchers are to be told, and when.
@@ -100,7 +102,9 @@ impl Presence {
     ) -> Option<PresenceRow> {
         let started = self.started;
         let person = self.person(now, user, row);
-        person.devices.insert(device);
+        if !person.devices.contains(&device) {
+            person.devices.push(device);
+        }
         if let Some(at) = person.gone_at.take() {
             self.leaving.remove(&(at, user.clone()));
         }
@@ -121,7 +125,9 @@ impl Presence {
     /// [`Presence::on_tick`].
     pub fn device_gone(&mut self, now: u64, user: &User, device: u64) {
         let Some(person) = self.people.get_mut(user) else { return };
-        if person.devices.remove(&device) && person.devices.is_empty() {
+        let Some(at) = person.devices.iter().position(|of| *of == device) else { return };
+        person.devices.swap_remove(at);
+        if person.devices.is_empty() {
             let at = now.saturating_add(self.settings.grace_ms);
             person.gone_at = Some(at);
             self.leaving.insert((at, user.clone()));
@@ -383,7 +389,7 @@ impl Presence {
                 // This process wrote it and knows of no device: a batch was lost.
                 row.change(now, |row| row.here = false);
             }
-            Person { row, gone_at, ..Person::default() }
+            Box::new(Person { row, gone_at, ..Person::default() })
         })
     }
 

@@ -17,6 +17,7 @@ use crate::channel::listed_for_everyone;
 use crate::command::User;
 use crate::conversation::read_entry;
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
+use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
@@ -47,6 +48,7 @@ impl From<Value> for Found {
 pub struct Query {
     kv: SharedKv,
     now_ms: u64,
+    heads: Option<Arc<Heads>>,
 }
 
 impl std::fmt::Debug for Query {
@@ -67,7 +69,13 @@ pub(crate) fn page_size(limit: Option<u32>) -> Result<usize, Refusal> {
 impl Query {
     /// A look at the rows as they are now.
     pub fn new(kv: SharedKv, now_ms: u64) -> Query {
-        Query { kv, now_ms }
+        Query { kv, now_ms, heads: None }
+    }
+
+    /// With a table of heads that the shards keep.
+    #[must_use]
+    pub fn with_heads(self, heads: Arc<Heads>) -> Query {
+        Query { heads: Some(heads), ..self }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -161,19 +169,27 @@ impl Query {
         }
     }
 
-    /// Where conversations stand, in their order.
+    /// Where conversations stand, in their order; without `bytes` and `id`.
     pub(crate) fn heads_of<'a>(
         &self,
         convs: impl Iterator<Item = &'a ConvKey>,
     ) -> Result<Vec<Head>, StoreError> {
-        let keys: Vec<keys::Key> = convs.map(|conv| keys::conv(conv, conv_kind::HEAD)).collect();
+        let (mut heads, mut missing, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, conv) in convs.enumerate() {
+            let known = self.heads.as_ref().and_then(|heads| heads.get(conv));
+            if known.is_none() {
+                missing.push(at);
+                keys.push(keys::conv(conv, conv_kind::HEAD));
+            }
+            heads.push(known.unwrap_or_default());
+        }
         let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        let (mut heads, mut fault) = (vec![Head::default(); keys.len()], None);
+        let mut fault = None;
         self.kv.multi_get(Family::Im, &asked, &mut |at, row| match row
             .map(|row| Head::decode(asked[at], row))
             .transpose()
         {
-            Ok(head) => heads[at] = head.unwrap_or_default(),
+            Ok(head) => heads[missing[at]] = head.unwrap_or_default(),
             Err(error) => fault = Some(error),
         })?;
         fault.map_or(Ok(heads), Err)

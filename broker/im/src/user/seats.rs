@@ -133,6 +133,8 @@ impl Seats {
         let losers: Vec<Arc<str>> =
             seats.iter().filter(|seat| loses(seat)).map(|seat| seat.client.clone()).collect();
         let (client, location) = (device.client.clone(), device.location);
+        // Most have one device.
+        seats.reserve_exact(1);
         seats.push(Seat { client, location, since_ms: now_ms, background: false });
         self.losses.remove(&(device.user.clone(), device.client.clone()));
         for loser in &losers {
