@@ -338,7 +338,7 @@ fn link_settings(
         idle_timeout: Duration::from_secs(u64::from(bridge.idle_timeout_secs)),
         backoff_min: millis(bridge.backoff_min_ms),
         backoff_max: millis(bridge.backoff_max_ms),
-        max_inflight: bridge.max_inflight,
+        max_inflight: bridge.inflight(),
         receive_maximum: bridge.receive_maximum,
         rate_per_sec: bridge.rate_per_sec,
         retained: bridge.retained,

@@ -28,15 +28,16 @@ impl Mosquitto {
     pub fn start(listener: &str) -> Mosquitto {
         let folder = reaper::temporary_folder("mosquitto");
         loop {
+            // As root it would become another user, who cannot write here; else it stays who it is.
             // It cannot say which port it was given, so one is chosen that was free just now.
             let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
             let (first, second) = (free(), free());
             let [address, special] =
                 [first, second].map(|free| free.local_addr().expect("it has an address"));
             let mut text = format!(
-                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
                  autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
-                 max_inflight_messages 50\nlog_type none\nlistener {} 127.0.0.1\n",
+                 log_type none\nlistener {} 127.0.0.1\n",
                 folder.display(),
                 address.port(),
             );
@@ -56,11 +57,6 @@ impl Mosquitto {
     /// Without anything special.
     pub fn plain() -> Mosquitto {
         Mosquitto::start("")
-    }
-
-    /// The folder, for files that a test adds.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Starts on the same folder and port.
