@@ -26,6 +26,10 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// One that has a second listener with these lines of configuration.
     pub fn start(listener: &str) -> Mosquitto {
+        Mosquitto::start_with(listener, "")
+    }
+
+    fn start_with(listener: &str, lines: &str) -> Mosquitto {
         let folder = reaper::temporary_folder("mosquitto");
         loop {
             // As root it would become another user, who cannot write here; else it stays who it is.
@@ -37,7 +41,7 @@ impl Mosquitto {
             let mut text = format!(
                 "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
                  autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
-                 log_type none\nlistener {} 127.0.0.1\n",
+                 log_type none\n{lines}listener {} 127.0.0.1\n",
                 folder.display(),
                 address.port(),
             );
@@ -57,6 +61,13 @@ impl Mosquitto {
     /// Without anything special.
     pub fn plain() -> Mosquitto {
         Mosquitto::start("")
+    }
+
+    /// One that may be restarted in the middle of exchanges. When it
+    /// starts, mosquitto 2.0.11 takes exchanges beyond its window (20) for queued messages, and sends
+    /// PUBLISH again although it had sent PUBREL, against [MQTT-4.3.3].
+    pub fn with_wide_window() -> Mosquitto {
+        Mosquitto::start_with("", "max_inflight_messages 1000\n")
     }
 
     /// Starts on the same folder and port.
