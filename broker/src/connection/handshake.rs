@@ -10,7 +10,7 @@ use hoopoe_codec::{
     Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_core::{Location, PublicationParts, Route, SessionId, SessionKey};
 use hoopoe_im::overload::Shed;
 use hoopoe_store::Command;
 use hoopoe_store::command::{
@@ -27,6 +27,7 @@ use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, LoginMethod, PasswordTicket};
+use crate::bridges::passed_by;
 use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
@@ -539,13 +540,6 @@ fn assigned_client_id() -> Option<String> {
     Some(format!("auto-{:032x}", u128::from_be_bytes(random)))
 }
 
-/// What is noted on messages of another broker's bridge, which cannot say itself whose they are: a
-/// message that came over a link is known as such.
-fn via(client_id: &str) -> Box<[u8]> {
-    let id = format!("~{}", client_id.replace(',', "_"));
-    PropertyBlock::new().with(hoopoe_bridge::VIA, &id).as_bytes().into()
-}
-
 /// The will as it is kept; or the reason that it cannot be.
 fn checked_will(will: &Will<'_>, limits: &Limits) -> Result<StoredWill, ReasonCode> {
     if will.qos > limits.max_qos {
@@ -580,13 +574,6 @@ fn checked_will(will: &Will<'_>, limits: &Limits) -> Result<StoredWill, ReasonCo
         expiry_secs: will.properties.message_expiry_secs,
         delay_secs: will.delay_secs,
     })
-}
-
-/// A will as it is published now: its expiry counts from now on.
-pub(super) fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
-    let mut publication = will.publication.clone();
-    publication.expires_at_ms = will.expiry_secs.map(|secs| now_ms + u64::from(secs) * 1000);
-    publication
 }
 
 /// The shared groups that a stored session is a member of.
@@ -669,7 +656,7 @@ fn new_session(
         allowed: Default::default(),
         allowed_at: 0,
         space: space_of(&identity_tenant),
-        via: newcomer.bridge.then(|| via(&newcomer.client_id)),
+        via: newcomer.bridge.then(|| passed_by(&newcomer.client_id)),
         im: None,
     }
 }

@@ -5,7 +5,6 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
-mod bridge;
 mod census;
 mod closing;
 mod deliver;
@@ -25,7 +24,6 @@ mod subscribe;
 mod wheel;
 mod worker;
 
-pub use bridge::BridgeSeat;
 pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
@@ -41,7 +39,7 @@ use hoopoe_core::{Location, SessionId};
 use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
-use crate::bridges::Bridges;
+use crate::bridges::{BridgeSeat, Bridges};
 use crate::fabric::Fabric;
 use crate::im::ImNode;
 use crate::settings::Door;

@@ -15,6 +15,7 @@ use hoopoe_core::{
     Location, PacketIdent, Publication, PublicationParts, SessionId, SessionKey, Slot,
 };
 use hoopoe_store::command::{self, ReplyTo};
+use hoopoe_store::effect::StoredSession;
 use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
@@ -370,6 +371,17 @@ impl Worker {
                 }
                 .into(),
             );
+        }
+    }
+
+    /// The broker that a link leads to has forgotten which of its publications it had not finished:
+    /// it will use their identifiers for new ones, which must not be taken for repetitions.
+    pub(super) fn forget_incoming(&mut self, location: Location, stored: &mut StoredSession) {
+        stored.answered.clear();
+        for id in std::mem::take(&mut stored.markers) {
+            if let Some(id) = PacketId::new(id) {
+                self.release_marker(location, stored.id, id, Answer::Forgotten);
+            }
         }
     }
 

@@ -26,17 +26,22 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// One that has a second listener with these lines of configuration.
     pub fn start(listener: &str) -> Mosquitto {
+        Mosquitto::start_with(listener, "")
+    }
+
+    fn start_with(listener: &str, lines: &str) -> Mosquitto {
         let folder = reaper::temporary_folder("mosquitto");
         loop {
+            // As root it would become another user, who cannot write here; else it stays who it is.
             // It cannot say which port it was given, so one is chosen that was free just now.
             let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
             let (first, second) = (free(), free());
             let [address, special] =
                 [first, second].map(|free| free.local_addr().expect("it has an address"));
             let mut text = format!(
-                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
                  autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
-                 max_inflight_messages 50\nlog_type none\nlistener {} 127.0.0.1\n",
+                 log_type none\n{lines}listener {} 127.0.0.1\n",
                 folder.display(),
                 address.port(),
             );
@@ -58,9 +63,11 @@ impl Mosquitto {
         Mosquitto::start("")
     }
 
-    /// The folder, for files that a test adds.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// One that may be restarted in the middle of exchanges. When it
+    /// starts, mosquitto 2.0.11 takes exchanges beyond its window (20) for queued messages, and sends
+    /// PUBLISH again although it had sent PUBREL, against [MQTT-4.3.3].
+    pub fn with_wide_window() -> Mosquitto {
+        Mosquitto::start_with("", "max_inflight_messages 1000\n")
     }
 
     /// Starts on the same folder and port.

@@ -7,7 +7,7 @@ use crate::peers::{Ledger, Link, Mosquitto, hoopoe, report, send};
 #[test]
 fn a_bridge_between_two_brokers_survives_kills() {
     for version in Version::BOTH {
-        let (mut one, mut two) = (Mosquitto::plain(), Mosquitto::plain());
+        let (mut one, mut two) = (Mosquitto::with_wide_window(), Mosquitto::with_wide_window());
         let from = Link::to("from", one.address).version(version).rule("data/#", "in", 2);
         let to = Link::to("to", two.address).version(version).rule("data/#", "out", 2);
         let mut bridge = hoopoe("between", &[from, to]).bridge().start();
