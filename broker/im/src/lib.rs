@@ -20,6 +20,8 @@ pub mod group;
 pub mod heads;
 pub mod id;
 pub mod keys;
+pub mod overload;
+mod postponed;
 pub mod presence;
 pub mod push;
 pub mod refusal;

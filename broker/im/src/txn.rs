@@ -108,6 +108,11 @@ impl Rows {
         self.heads = heads;
     }
 
+    /// The store below.
+    pub fn kv(&self) -> &SharedKv {
+        &self.kv
+    }
+
     /// The batch is committed: what it changed is what the store holds.
     pub fn committed(&mut self) {
         for (family, changed) in Family::ALL.into_iter().zip(&mut self.changed) {

@@ -9,6 +9,7 @@ use hoopoe_codec::{
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_im::overload::Shed;
 use hoopoe_store::Command;
 use hoopoe_store::command::{
     Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
@@ -39,6 +40,12 @@ impl Worker {
         if self.stopping {
             // 0x8B has no place in a CONNACK.
             self.refuse(location, version, ReasonCode::ServerUnavailable);
+            return;
+        }
+        let Some(connection) = self.connection(location) else { return };
+        let offers_im = connection.listener.im;
+        if offers_im && self.env.im.overload.sheds(Shed::Logins) {
+            self.refuse(location, version, ReasonCode::ServerBusy);
             return;
         }
         let Some(connection) = self.connection(location) else { return };
@@ -255,6 +262,10 @@ impl Worker {
         let (mut ahead, mut entries) = (Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
+            if let Origin::Kept { tag, seq } = message.source {
+                let Some(im) = &mut session.im else { continue };
+                im.keep_exchange(tag, seq, message.id);
+            }
             session.window.restore(message);
             if message.released {
                 released.push(message.id);
@@ -569,6 +580,7 @@ fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
             Source::Queue(seq) if seq >= next => Origin::Ahead { seq },
             Source::Queue(seq) => Origin::Queue { seq, weight: 0 },
             Source::Group(group, seq) => Origin::Group { group, seq },
+            Source::Entry(tag, seq) => Origin::Kept { tag, seq },
         },
     })
 }

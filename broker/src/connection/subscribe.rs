@@ -489,6 +489,7 @@ impl Worker {
             origin: Origin::Transient,
             dup: false,
             again: None,
+            entry: None,
         };
         self.send_or_wait(location, outgoing);
     }

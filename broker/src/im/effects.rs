@@ -21,11 +21,21 @@ type OfWorker = (usize, Arc<[Location]>);
 
 /// The devices reachable under topics, by worker; each once.
 pub(super) fn by_worker(env: &Env, topics: &[&str]) -> SmallVec<[OfWorker; 2]> {
-    let mut found: SmallVec<[Location; 16]> = SmallVec::new();
+    by_worker_with(env, topics, Vec::new())
+}
+
+/// As [`by_worker`], and devices that are known already.
+pub(super) fn by_worker_with(
+    env: &Env,
+    topics: &[&str],
+    known: Vec<Location>,
+) -> SmallVec<[OfWorker; 2]> {
+    let sources = topics.len() + usize::from(!known.is_empty());
+    let mut found: SmallVec<[Location; 16]> = SmallVec::from_vec(known);
     for topic in topics {
         env.im.reach.matches(topic, |_, location| found.push(*location));
     }
-    if topics.len() > 1 {
+    if sources > 1 {
         found.sort_unstable_by_key(|location| location.to_bits());
         found.dedup();
     }
@@ -104,13 +114,14 @@ impl ImEffects {
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
             Effect::Listed { user, conv, row } => {
                 let row = Box::new(row);
+                let mut listening = Vec::new();
                 if conv.kind() != ConvKind::User {
-                    self.listen(&user, &conv_topic(&conv), row.is_current());
+                    listening = self.listen(&user, &conv_topic(&conv), row.is_current());
                     if let Some(push) = self.env.im.push() {
                         push.listed(&conv);
                     }
                 }
-                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row }));
+                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row, listening }));
             }
             Effect::Skip { user, conv, through } => {
                 for (worker, receivers) in self.inbox(&user) {
@@ -136,6 +147,10 @@ impl ImEffects {
             Effect::ForwardDone { shard, outbox } => {
                 let done = Command::ForwardDone { outbox };
                 self.env.fabric.shards[usize::from(shard)].put(done.into());
+            }
+            Effect::ForwardRefused { shard, outbox } => {
+                let refused = Command::ForwardRefused { outbox };
+                self.env.fabric.shards[usize::from(shard)].put(refused.into());
             }
             Effect::Attended { user, attended } => {
                 if let Some(push) = self.env.im.push() {
@@ -251,17 +266,20 @@ impl ImEffects {
         }
     }
 
-    /// The user's devices listen to a group or channel, or no longer.
-    fn listen(&self, user: &User, topic: &str, listens: bool) {
+    /// The user's devices listen to a group or channel, or no longer. Gives those that do now.
+    fn listen(&self, user: &User, topic: &str, listens: bool) -> Vec<Location> {
+        let mut listening = Vec::new();
         for (_, receivers) in self.inbox(user) {
             for location in receivers.iter() {
                 if listens {
                     self.env.im.reach.insert(topic, location.to_bits(), *location);
+                    listening.push(*location);
                 } else {
                     self.env.im.reach.remove(topic, location.to_bits());
                 }
             }
         }
+        listening
     }
 
     /// Nobody must wait for what may or may not have happened (ruling 12).
