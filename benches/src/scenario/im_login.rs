@@ -14,6 +14,9 @@ use crate::run::{Outcome, Run};
 use crate::talk::world::{Plan, World, qos};
 use crate::talk::{Sort, Talk};
 
+/// Rest between what is said to those who are away and their return.
+const IDLE_SECS: f64 = 3.0;
+
 /// Plays the return.
 pub(super) fn play(run: &Run) -> Result<Outcome> {
     let shape = &run.shape;
@@ -33,6 +36,10 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let feeders = Feeders::new(&old, &net, users, peers, 1);
     feed(run, &mut net, &mut old, feeders, &mut outcome)?;
     settle(run, &mut net, &mut old)?;
+    let visit = old.balance();
+    if visit.lost > 0 && !run.interrupted() {
+        outcome.faults.push(format!("{} messages of the first visit did not come", visit.lost));
+    }
     leave(&mut net, 0..users);
 
     let mut news = Talk::new(conversations(run, &readers.name, shape.news), run.tag);
@@ -41,6 +48,8 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let feeders = Feeders::new(&arrivals.talk, &net, users, peers, shape.messages / shape.news);
     feed(run, &mut net, &mut arrivals.talk, feeders, &mut outcome)?;
     leave(&mut net, users..users + peers);
+    // What a broker puts off for a second is not to be charged to the logins.
+    idle(run, &mut net, &mut arrivals.talk)?;
     come_back(run, &mut net, &mut arrivals, &readers, &mut outcome)?;
     outcome.checks = arrivals.talk.balance();
     conclude(run, &arrivals.talk, &mut outcome);
@@ -92,5 +101,14 @@ fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
     }
     // The acknowledgements of the last ones.
     net.turn(talk, TURN, None)?;
+    Ok(())
+}
+
+/// Waits a while.
+fn idle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
+    let until = now_ns() + secs_to_ns(IDLE_SECS);
+    while now_ns() < until && !run.stopping() {
+        net.turn(talk, TURN, None)?;
+    }
     Ok(())
 }

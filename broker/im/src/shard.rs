@@ -383,7 +383,6 @@ impl ImShard {
         }
         self.memory.lazy.take_back(0, 0);
         self.memory.desk.people.lost();
-        self.memory.own.forget();
         self.memory.tails.forget();
         self.memory.unlit.doubt();
         self.rows.forget();

@@ -49,12 +49,6 @@ impl OwnSends {
         self.since_ms.get_or_insert(now_ms);
         self.last.insert((conv.clone(), from.clone()), Last { seq, count });
     }
-
-    /// A batch is lost, and messages with it.
-    pub(crate) fn forget(&mut self) {
-        self.last.clear();
-        self.since_ms = None;
-    }
 }
 
 impl Work<'_> {
@@ -65,6 +59,10 @@ impl Work<'_> {
         // Same inputs, same order of effects.
         owed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for ((conv, user), Last { seq, count }) in owed {
+            if self.cursor_copy(&conv, &user)?.read < seq {
+                // The message was lost with its batch.
+                continue;
+            }
             let tenant = conv.tenant().into();
             self.tell(Forward::OwnSend { tenant, user, conv, seq, count });
         }
