@@ -119,6 +119,25 @@ fn the_manual_knows_every_key_and_says_something_about_it() {
 }
 
 #[test]
+fn the_link_of_the_readme_is_sound() {
+    let readme = include_str!("../../../README.md");
+    let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let settings: Settings = toml::from_str(text).unwrap();
+    assert_eq!(settings.validate(), []);
+    assert_eq!(settings.bridge[0].rule.len(), 2);
+    assert!(text.lines().count() <= 10);
+}
+
+#[test]
+fn no_password_of_a_link_is_printed() {
+    let mut settings = Settings::default();
+    let secret: BridgeSettings = toml::from_str("password = 'hush'").unwrap();
+    settings.bridge.push(secret);
+    assert!(!settings.to_toml().unwrap().contains("hush"));
+    assert!(!format!("{settings:?}").contains("hush"));
+}
+
+#[test]
 fn the_defaults_are_sound_and_survive_being_written() {
     let settings = Settings::default();
     assert_eq!(settings.validate(), []);

@@ -3,7 +3,7 @@
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::program::{hoopoe_command, run_to_end};
-use hoopoe_tests::{Broker, Http, Publish, Version, eventually, metrics};
+use hoopoe_tests::{Broker, Connect, Http, Publish, Version, eventually, metrics};
 use serde_json::json;
 
 use crate::peers::{CONNECTED, Ledger, Link, Mosquitto, TOKEN, hoopoe, report, send};
@@ -160,4 +160,48 @@ fn what_is_wrong_with_a_link_names_the_key() {
     let link = plain().line("password_file = '/no/such'\nusername = 'u'");
     let (status, said) = Options::new().configuration(&link.text()).run_to_end();
     assert!(!status.success() && said.contains("`l`") && said.contains("/no/such"), "{said}");
+}
+
+#[test]
+fn nobody_takes_a_links_place() {
+    let mosquitto = Mosquitto::plain();
+    let link = Link::to("l", mosquitto.address).rule("out/#", "out", 1);
+    let broker = hoopoe("a", &[link]).start();
+    broker.wait_for_log(CONNECTED);
+    for version in Version::BOTH {
+        let mut client = broker.open(version);
+        client.send(&Connect::new(version, "$bridge/l").login("bridge:l", "x").encode());
+        // Client Identifier not valid.
+        client.expect_refused(&[if version == Version::V5 { 0x85 } else { 2 }]);
+    }
+    assert_eq!(report(&broker, "l")["state"], "connected");
+}
+
+#[test]
+fn what_is_taken_out_of_the_settings_is_gone_after_a_restart() {
+    let mosquitto = Mosquitto::plain();
+    let away = || Link::to("l", mosquitto.address).line("start = 'manual'");
+    let other = || Link::to("other", mosquitto.address).line("start = 'manual'");
+    let links =
+        [away().rule("old/#", "out", 1).rule("new/#", "out", 1), other().rule("#", "out", 1)];
+    let mut broker = hoopoe("a", &links).start();
+    send(&mut broker.v5(), "old/x", 1, 1);
+    broker.stop();
+    // A rule of one link, and the whole other link.
+    let text = format!(
+        "[broker]\nid = 'a'\n[http]\nadmin_token = '{TOKEN}'\n{}",
+        away().rule("new/#", "out", 1).text()
+    );
+    std::fs::write(broker.folder().join("hoopoe.toml"), text).expect("the settings");
+    broker.start_again();
+    broker.wait_for_log("the queue of a bridge that is no more was dropped");
+    let mut here = broker.v5();
+    send(&mut here, "old/x", 2, 1);
+    send(&mut here, "new/x", 1, 1);
+    eventually("what still has a rule waits, and what waited before", || {
+        report(&broker, "l")["queued"] == 2
+    });
+    let http = Http::new(broker.http()).bearer(TOKEN);
+    let sessions = http.call("admin/sessions/list", json!({}));
+    assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(1), "{sessions}");
 }
