@@ -7,6 +7,7 @@ use hoopoe_codec::QoS;
 use hoopoe_core::{Location, PublicationParts};
 use hoopoe_im::command::{Forward, SendSignal};
 use hoopoe_im::effect::Effect;
+use hoopoe_im::entry::Entry;
 use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::{Answer, Asker, Command, User};
 use smallvec::SmallVec;
@@ -90,23 +91,7 @@ impl ImEffects {
     fn carry_out(&mut self, effect: Effect, big: bool, jobs: &mut Vec<ReadJob>) {
         match effect {
             Effect::Answer { asker, answer } => self.answer(asker, answer),
-            Effect::Entry(entry) => {
-                let topics: SmallVec<[String; 2]> = match entry.conv.pair_users() {
-                    Some((low, high)) if low == high => {
-                        [inbox_topic(entry.conv.tenant(), low)].into_iter().collect()
-                    }
-                    Some((low, high)) => {
-                        let tenant = entry.conv.tenant();
-                        [inbox_topic(tenant, low), inbox_topic(tenant, high)].into_iter().collect()
-                    }
-                    None => [conv_topic(&entry.conv)].into_iter().collect(),
-                };
-                let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
-                self.entry(&topics, &entry, big);
-                if let Some(push) = self.env.im.push() {
-                    push.entry(&entry);
-                }
-            }
+            Effect::Entry(entry) => self.committed(&entry, big),
             Effect::EntryFor { user, entry } => {
                 self.entry(&[&inbox_topic(entry.conv.tenant(), &user)], &entry, false);
             }
@@ -192,6 +177,23 @@ impl ImEffects {
         }
     }
 
+    /// An entry of a conversation's log is on disk: its members hear of it, and push does.
+    fn committed(&mut self, entry: &Arc<Entry>, big: bool) {
+        let tenant = entry.conv.tenant();
+        let topics: SmallVec<[String; 2]> = match entry.conv.pair_users() {
+            Some((low, high)) if low == high => [inbox_topic(tenant, low)].into_iter().collect(),
+            Some((low, high)) => {
+                [inbox_topic(tenant, low), inbox_topic(tenant, high)].into_iter().collect()
+            }
+            None => [conv_topic(&entry.conv)].into_iter().collect(),
+        };
+        let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
+        self.entry(&topics, entry, big);
+        if let Some(push) = self.env.im.push() {
+            push.entry(entry);
+        }
+    }
+
     fn inbox(&self, user: &User) -> SmallVec<[OfWorker; 2]> {
         by_worker(&self.env, &[&inbox_topic(&user.tenant, &user.id)])
     }
@@ -207,7 +209,7 @@ impl ImEffects {
         }
     }
 
-    fn entry(&mut self, topics: &[&str], entry: &Arc<hoopoe_im::entry::Entry>, big: bool) {
+    fn entry(&mut self, topics: &[&str], entry: &Arc<Entry>, big: bool) {
         for (worker, receivers) in by_worker(&self.env, topics) {
             let entry = entry.clone();
             self.mail[worker].push(Mail::Im(ImMail::Entry { entry, big, receivers }));

@@ -129,10 +129,10 @@ pub const V311_INVALID: &[Invalid] = &[
     ("connect: level 3", SERVER, UnsupportedProtocolVersion, "10 | <MQTT> 03 02 00 3C <d>"),
     ("connect: level 6", SERVER, UnsupportedProtocolVersion, "10 | <MQTT> 06 02 00 3C <d>"),
     (
-        "connect: bridge bit in the level",
+        "connect: bridge bit in the level of 5.0",
         SERVER,
         UnsupportedProtocolVersion,
-        "10 | <MQTT> 84 02 00 3C <d>",
+        "10 | <MQTT> 85 02 00 3C <d>",
     ),
     ("connect: MQTT 3.1", SERVER, UnsupportedProtocolVersion, "10 | <MQIsdp> 03 02 00 3C <d>"),
     ("connect: no client identifier", SERVER, MALFORMED, "10 | <MQTT> 04 02 00 3C"),

@@ -55,7 +55,7 @@ pub fn stored_rooms(
     mut each: impl FnMut(&str, &str, RoomRow),
 ) -> Result<(), StoreError> {
     for slot in 0..SLOTS {
-        crate::due::scan(kv, slot, keys::ROOM, |name, key, row| {
+        crate::shard::due::scan(kv, slot, keys::ROOM, |name, key, row| {
             let row = crate::txn::read_json(key, row)?;
             let name = std::str::from_utf8(name).ok().and_then(|name| name.split_once('\0'));
             if let Some((tenant, room)) = name {

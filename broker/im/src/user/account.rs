@@ -97,7 +97,7 @@ pub enum AccountChange {
 pub fn stored_accounts(kv: &SharedKv) -> Result<Vec<(User, Account)>, StoreError> {
     let mut found = Vec::new();
     for slot in 0..SLOTS {
-        crate::due::scan(kv, slot, user_kind::LOGIN, |name, key, row| {
+        crate::shard::due::scan(kv, slot, user_kind::LOGIN, |name, key, row| {
             let account = crate::txn::read_json(key, row)?;
             let text = std::str::from_utf8(name).unwrap_or_default();
             if let Some((tenant, user)) = text.split_once('\0') {

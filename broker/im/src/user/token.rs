@@ -95,7 +95,7 @@ pub fn stored_tokens(
 ) -> Result<Vec<(TokenHash, TokenOwner)>, StoreError> {
     let mut found = Vec::new();
     for slot in 0..SLOTS {
-        crate::due::scan(kv, slot, user_kind::TOKEN, |name, key, row| {
+        crate::shard::due::scan(kv, slot, user_kind::TOKEN, |name, key, row| {
             let row: TokenRow = crate::txn::read_json(key, row)?;
             let mut parts = name.splitn(3, |byte| *byte == 0).map(std::str::from_utf8);
             if let (Some(Ok(tenant)), Some(Ok(user)), Some(Ok(id))) =

@@ -140,6 +140,7 @@ fn no_sample_comes_twice() {
 #[test]
 fn labels_are_a_closed_set() {
     let known = [
+        "class",
         "durability",
         "le",
         "listener",

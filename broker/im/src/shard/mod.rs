@@ -9,6 +9,9 @@
 //! Deliberately not here: the rules, which live with their nouns (`conversation`, `user`,
 //! `group`, …) as methods of `Work`.
 
+pub(crate) mod due;
+pub(crate) mod postponed;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -26,7 +29,6 @@ use crate::effect::{Answer, Effect, Pending};
 use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
-use crate::postponed::Postponed;
 use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
@@ -36,6 +38,8 @@ use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
+
+use self::postponed::Postponed;
 
 /// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
@@ -116,7 +120,7 @@ impl ImShard {
     ) -> Result<(ImShard, Vec<Effect>), StoreError> {
         let outbox = read_outbox(&kv, shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
-        let (due, unlit) = crate::due::load(&kv, shard, shards)?;
+        let (due, unlit) = due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
@@ -321,7 +325,7 @@ impl ImShard {
         let outbox = read_outbox(self.rows.kv(), self.shard)?;
         let next = outbox.last().map_or(1, |(number, _)| number + 1);
         self.memory.outbox_next = self.memory.outbox_next.max(next);
-        let (due, unlit) = crate::due::load(self.rows.kv(), self.shard, self.shards)?;
+        let (due, unlit) = due::load(self.rows.kv(), self.shard, self.shards)?;
         self.memory.due.extend(due);
         self.memory.unlit = unlit;
         Ok(owed(outbox))
