@@ -7,7 +7,7 @@ use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::refusal::{Fault, Refusal};
 use hoopoe_im::rows::may_see;
 use hoopoe_im::service::Call;
-use hoopoe_im::service::query::Query;
+use hoopoe_im::service::query::{Query, Seen};
 use hoopoe_store::StoreError;
 use hoopoe_store::kv::SharedKv;
 
@@ -44,39 +44,22 @@ pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
     }
 }
 
-/// Entries of conversations, of all together about as many bytes as one page may have. What finds
-/// no place is asked for again.
+/// Entries of conversations that the user may see now, of all together about as many bytes as one
+/// page may have. What finds no place is asked for again.
 fn pages(query: &Query, user: &str, reads: &[Read]) -> Result<Vec<Page>, StoreError> {
-    let mut left = PAGE_BYTES;
     let mut pages = Vec::with_capacity(reads.len());
-    for read in reads {
-        let Read { stream, from, .. } = *read;
-        let page = match left {
-            0 => Page { stream, from, through: from - 1, entries: Vec::new() },
-            _ => page(query, user, read, left)?,
-        };
-        let bytes: usize = page.entries.iter().map(|entry| entry.payload.len()).sum();
-        left = left.saturating_sub(bytes);
-        pages.push(page);
+    for (read, seen) in reads.iter().zip(query.entries_each(reads, PAGE_BYTES)?) {
+        let Seen { mut through, mut entries } = seen;
+        if entries.is_empty() && through == read.to {
+            // Retention has taken all of it: the gap goes up to what is left.
+            through = through.max(query.head(&read.conv)?.min - 1);
+        }
+        if let Some(intervals) = query.membership(&read.conv, user)? {
+            entries.retain(|entry| may_see(&intervals, entry.seq));
+        }
+        pages.push(Page { stream: read.stream, from: read.from, through, entries });
     }
     Ok(pages)
-}
-
-/// Entries of a conversation that the user may see now, and how far the page goes.
-fn page(query: &Query, user: &str, read: &Read, bytes: usize) -> Result<Page, StoreError> {
-    let Read { stream, conv, from, to } = read;
-    let mut entries = query.entries(conv, *from, *to, usize::MAX, bytes, false)?;
-    let through = match entries.last() {
-        // A page that was cut short by its size ends with its last entry.
-        Some(last) if last.seq < *to && query.head(conv)?.last > last.seq => last.seq,
-        Some(_) => *to,
-        // Retention has taken all of it: the gap goes up to what is left.
-        None => (*to).max(query.head(conv)?.min - 1),
-    };
-    if let Some(intervals) = query.membership(conv, user)? {
-        entries.retain(|entry| may_see(&intervals, entry.seq));
-    }
-    Ok(Page { stream: *stream, from: *from, through, entries })
 }
 
 /// The device listens to its groups before their heads are read: nothing falls between.

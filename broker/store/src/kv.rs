@@ -180,6 +180,10 @@ impl<'a> Span<'a> {
 /// Called for each row of a scan; `Break` ends it.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// Called for each row of a scan of several stretches, with the stretch's place among them; `Break`
+/// ends the stretch.
+pub type VisitEach<'a> = dyn FnMut(usize, &[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// Called for each key of a multi-get, with its place among the keys and its value.
 pub type Found<'a> = dyn FnMut(usize, Option<&[u8]>) + 'a;
 
@@ -208,6 +212,22 @@ pub trait Kv: Send + Sync {
     /// Visits the rows of a stretch in key order.
     fn scan(&self, family: Family, span: Span<'_>, visit: &mut Visit<'_>)
     -> Result<(), StoreError>;
+
+    /// Visits the rows of several stretches in key order, one stretch after the other. `visit` is
+    /// told which it is, and breaks out of one stretch only.
+    fn scan_each(
+        &self,
+        family: Family,
+        spans: &[(&[u8], &[u8])],
+        visit: &mut VisitEach<'_>,
+    ) -> Result<(), StoreError> {
+        for (at, (first, last)) in spans.iter().enumerate() {
+            let (from, to) = (Bound::Included(*first), Bound::Included(*last));
+            let span = Span { from, to, reverse: false };
+            self.scan(family, span, &mut |key, value| visit(at, key, value))?;
+        }
+        Ok(())
+    }
 
     /// Writes a batch; with `sync` it is on disk when this returns.
     fn write(&self, batch: &Batch, sync: bool) -> Result<(), WriteError>;

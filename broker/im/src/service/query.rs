@@ -16,6 +16,7 @@ use super::{Call, Op};
 use crate::channel::listed_for_everyone;
 use crate::command::User;
 use crate::conversation::read_entry;
+use crate::device::Read;
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
 use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
@@ -41,6 +42,15 @@ impl From<Value> for Found {
     fn from(value: Value) -> Found {
         Found { value, entries: Vec::new() }
     }
+}
+
+/// What was found of one conversation.
+#[derive(Debug)]
+pub struct Seen {
+    /// Everything up to here was looked at.
+    pub through: u64,
+    /// What there is.
+    pub entries: Vec<Arc<Entry>>,
 }
 
 /// Reads committed rows.
@@ -245,6 +255,42 @@ impl Query {
             ControlFlow::Continue(())
         })?;
         result.map(|()| found)
+    }
+
+    /// What a device reads, one conversation after the other; of all together about `most_bytes`,
+    /// after which nothing more is looked at. For each how far it was looked at, and what was found.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn entries_each(&self, reads: &[Read], most_bytes: usize) -> Result<Vec<Seen>, StoreError> {
+        let ends: Vec<(keys::Key, keys::Key)> = reads
+            .iter()
+            .map(|read| (keys::entry(&read.conv, read.from), keys::entry(&read.conv, read.to)))
+            .collect();
+        let spans: Vec<(&[u8], &[u8])> =
+            ends.iter().map(|(first, last)| (&first[..], &last[..])).collect();
+        let whole = |read: &Read| Seen { through: read.to, entries: Vec::new() };
+        let mut seen: Vec<Seen> = reads.iter().map(whole).collect();
+        let (mut bytes, mut result) = (0, Ok(()));
+        self.kv.scan_each(Family::Log, &spans, &mut |at, key, row| {
+            let (seq, seen) = (keys::seq_of(key), &mut seen[at]);
+            if bytes >= most_bytes || result.is_err() {
+                seen.through = seq - 1;
+                return ControlFlow::Break(());
+            }
+            match read_entry(&reads[at].conv, seq, row) {
+                Ok(entry) => {
+                    bytes += row.len();
+                    seen.entries.push(Arc::new(self.as_of_now(entry)));
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    result = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        result.map(|()| seen)
     }
 
     /// The conversations in a user's list.
