@@ -92,6 +92,8 @@ pub struct ImSettings {
     pub big_rate: u32,
     /// Seconds after which a user without devices is offline.
     pub presence_grace_secs: u64,
+    /// The sites, when there are several.
+    pub sites: Option<std::sync::Arc<crate::site::Sites>>,
 }
 
 impl Default for ImSettings {
@@ -124,6 +126,7 @@ impl Default for ImSettings {
             watches_max: 500,
             big_rate: 20,
             presence_grace_secs: 30,
+            sites: None,
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
+use crate::site::line::{LineKey, Lines};
+use crate::site::wire::Frame;
 use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
@@ -48,6 +50,7 @@ pub enum Due {
 #[derive(Debug)]
 pub struct ImShard {
     shard: u16,
+    shards: u16,
     settings: ImSettings,
     rows: Rows,
     memory: Memory,
@@ -68,6 +71,8 @@ pub(crate) struct Memory {
     pub(crate) audit_next: Option<u64>,
     /// Groups used lately that are big.
     pub(crate) big: HashSet<ConvKey>,
+    /// What is owed to other sites.
+    pub(crate) lines: Lines,
     /// Who is answered once an outbox entry has been applied (ruling 26).
     pub(crate) waiting: HashMap<u64, (Asker, Answer)>,
     /// Those of them that the present batch has added.
@@ -86,6 +91,10 @@ pub(crate) struct Work<'a> {
     shard: u16,
     /// The answer waits until this outbox entry has been applied.
     wait: Option<u64>,
+    /// The answer waits until another site has answered this.
+    pub(crate) wait_for_site: Option<(LineKey, u64)>,
+    /// A fault of something that could not tell of it.
+    late_fault: Option<Fault>,
 }
 
 impl ImShard {
@@ -106,8 +115,13 @@ impl ImShard {
         let due = crate::due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
+        let lines = match &settings.sites {
+            Some(_) => Lines::load(&kv, shard, shards)?,
+            None => Lines::default(),
+        };
         let step = ImShard {
             shard,
+            shards,
             settings,
             rows: Rows::new(kv),
             memory: Memory {
@@ -121,6 +135,7 @@ impl ImShard {
                 sweep,
                 audit_next: None,
                 big: HashSet::default(),
+                lines,
                 waiting: HashMap::default(),
                 waiting_new: Vec::new(),
             },
@@ -146,7 +161,16 @@ impl ImShard {
             Command::Forward { outbox, .. } => *outbox,
             _ => None,
         };
-        let answer = match work.command(command, is_new) {
+        let result = work.command(command, is_new);
+        let answer = match work.late_fault.take().map_or(result, Err) {
+            Ok(Some(_)) if let Some((line, number)) = work.wait_for_site.take() => {
+                let asker = asker.unwrap_or(Asker::Nobody);
+                let patience = work.settings.sites.as_ref().map_or(0, |sites| sites.answer_ms);
+                work.memory.lines.wait(line, number, asker, now_ms + patience);
+                work.txn.finish(pending);
+                pending.wait(asker);
+                None
+            }
             Ok(Some(answer)) if let Some(number) = work.wait => {
                 let asker = asker.unwrap_or(Asker::Nobody);
                 work.memory.waiting.insert(number, (asker, answer));
@@ -178,11 +202,16 @@ impl ImShard {
         }
     }
 
-    /// Whether a user's device may be let in (ruling 36).
+    /// Whether a user's device may be let in (ruling 36). Devices connect to their user's home.
     ///
     /// # Errors
     /// The reason code of the CONNACK.
     pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+        let sites = self.settings.sites.as_ref();
+        if let Some(site) = sites.and_then(|sites| sites.elsewhere(user)) {
+            tracing::info!(user = %user.id, %site, "turned away: the user lives at another site");
+            return Err(ReasonCode::UseAnotherServer);
+        }
         self.memory.seats.admit(now_ms, &self.settings, user, client)
     }
 
@@ -214,7 +243,8 @@ impl ImShard {
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
-        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
+        let lines = memory.lines.next_timeout();
+        [due, lazy, receipts, people, sweep, lines].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -241,6 +271,9 @@ impl ImShard {
         if self.memory.sweep.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.sweep());
         }
+        if self.memory.lines.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tick_lines());
+        }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
                 break;
@@ -266,7 +299,8 @@ impl ImShard {
         run: impl FnOnce(&mut Work<'_>) -> Result<(), Fault>,
     ) {
         let mut work = self.work(now_ms, batch);
-        match run(&mut work) {
+        let result = run(&mut work);
+        match work.late_fault.take().map_or(result, Err) {
             Ok(()) => work.txn.finish(pending),
             Err(Fault::Refused(refusal)) => tracing::debug!(?refusal, "not carried out"),
             Err(Fault::Store(error)) => tracing::error!(%error, "rows cannot be read"),
@@ -274,8 +308,11 @@ impl ImShard {
     }
 
     fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
-        let ImShard { shard, settings, rows, memory } = self;
-        Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard, wait: None }
+        let ImShard { shard, settings, rows, memory, .. } = self;
+        let txn = rows.open(batch);
+        let (wait, wait_for_site, late_fault) = (None, None, None);
+        let shard = *shard;
+        Work { txn, now_ms, settings, memory, shard, wait, wait_for_site, late_fault }
     }
 
     /// Whether the conversation of an entry that was just stored is a big one, whose deliveries
@@ -291,6 +328,7 @@ impl ImShard {
     /// The batch is committed.
     pub fn committed(&mut self) {
         self.memory.waiting_new.clear();
+        self.memory.lines.committed();
         self.rows.committed();
     }
 
@@ -301,6 +339,17 @@ impl ImShard {
         }
         self.memory.desk.people.lost();
         self.rows.forget();
+        self.read_lines_again();
+    }
+}
+
+impl ImShard {
+    /// What is owed to other sites, as it is committed.
+    fn read_lines_again(&mut self) {
+        if self.settings.sites.is_some() {
+            let lines = Lines::load(self.rows.kv(), self.shard, self.shards);
+            self.memory.lines.forget(lines);
+        }
     }
 }
 
@@ -365,7 +414,11 @@ impl Work<'_> {
             Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
             Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
-            Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
+            Command::Forward { forward, .. } => match self.forward_home(&forward) {
+                Some(home) => self.forward_to_site(home, *forward).map(|()| None),
+                None => self.forwarded(*forward).map(|()| None),
+            },
+            Command::Site(letter) => self.site_letter(*letter).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);
                 self.txn.delete(Family::Im, &key);
@@ -379,10 +432,15 @@ impl Work<'_> {
 
     /// A service call that writes.
     fn call(&mut self, call: &Call) -> Result<Answer, Fault> {
+        if let Some(site) = call.conv().and_then(|conv| self.foreign_home(&conv)) {
+            // It is carried there before it comes to a shard.
+            let text = format!("this lives at site {site}");
+            return Err(Refusal::new(Word::Unavailable, text).into());
+        }
         crate::service::perform(self, call).map(Answer::Value)
     }
 
-    fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
+    pub(crate) fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
         match forward {
             Forward::Listed(listed) => self.listed(&listed),
             Forward::Mentioned { tenant, user, conv, seq } => {
@@ -408,6 +466,11 @@ impl Work<'_> {
     }
 
     fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
+        let (Due::Burn(conv, _) | Due::GroupEnd(conv)) = &due;
+        if self.foreign_home(conv).is_some() {
+            // Its home does it.
+            return Ok(());
+        }
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::GroupEnd(conv) => self.group_ended(&conv),
@@ -440,6 +503,13 @@ impl Work<'_> {
         self.txn.effect(Effect::Forward { outbox: None, forward: Box::new(forward) });
     }
 
+    /// Keeps a fault for the end of the command.
+    pub(crate) fn note_fault(&mut self, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            self.late_fault.get_or_insert(fault);
+        }
+    }
+
     /// Tells all connected devices of a user.
     pub(crate) fn notice(
         &mut self,
@@ -447,6 +517,12 @@ impl Work<'_> {
         topic: String,
         payload: impl Into<bytes::Bytes>,
     ) {
-        self.txn.effect(Effect::Notice { user, topic, payload: payload.into() });
+        let payload = payload.into();
+        if let Some(site) = self.settings.sites.as_ref().and_then(|sites| sites.elsewhere(&user)) {
+            let site = site.clone();
+            self.say(site, &Frame::Notice { user, topic, payload });
+            return;
+        }
+        self.txn.effect(Effect::Notice { user, topic, payload });
     }
 }

@@ -66,6 +66,11 @@ impl Rows {
         }
     }
 
+    /// The store.
+    pub(crate) fn kv(&self) -> &SharedKv {
+        &self.kv
+    }
+
     /// The batch is lost: everything is read again.
     pub fn forget(&mut self) {
         self.kept.clear();
@@ -156,6 +161,17 @@ impl Txn<'_> {
 
     fn stage(&mut self, family: Family, key: &[u8], value: Option<Bytes>, lazily: bool) {
         self.staged.push(Staged { key: (family as u8, key.into()), value, lazily });
+    }
+
+    /// What has been written and done so far.
+    pub fn mark(&self) -> (usize, usize) {
+        (self.staged.len(), self.effects.len())
+    }
+
+    /// Takes back what was written and done since the mark.
+    pub fn back_to(&mut self, mark: (usize, usize)) {
+        self.staged.truncate(mark.0);
+        self.effects.truncate(mark.1);
     }
 
     /// Adds what happens once the batch is committed.
