@@ -407,12 +407,13 @@ fn friends_are_made_across_sites() {
 fn receipts_and_operations_cross() {
     let mut world = World::new(&["fra", "ny"], WhenDown::Hold);
     world.send("fra", "alice", "u/bob-ny", "1");
-    world.send("ny", "bob-ny", "u/alice", "2");
     world.of("ny").read("bob-ny", "u/alice", 1);
-    world.of("fra").read("alice", "u/bob-ny", 2);
     world.pass(3_000);
     let told = world.notices("fra");
     assert!(told.contains(&"alice im/me/sys/receipt/u/bob-ny/read/1/bob-ny".to_owned()), "{told:?}");
+    world.send("ny", "bob-ny", "u/alice", "2");
+    world.of("fra").read("alice", "u/bob-ny", 2);
+    world.pass(3_000);
     let told = world.notices("ny");
     assert!(told.contains(&"bob-ny im/me/sys/receipt/u/alice/read/2/alice".to_owned()), "{told:?}");
     let asker = world.of("ny").post(|asker| recall(asker, "bob-ny", "u/alice", 2));
@@ -512,4 +513,106 @@ fn users_connect_at_their_home() {
     let other = User { tenant: TENANT.into(), id: "bob-ny".into() };
     assert_eq!(rig.admit(&user("alice")), Ok(()));
     assert_eq!(rig.admit(&other), Err(ReasonCode::UseAnotherServer));
+}
+
+#[test]
+fn a_group_has_members_at_several_sites() {
+    let mut world = World::new(&["fra", "ny", "sg"], WhenDown::Hold);
+    let team = ConvKey::group(TENANT, "team");
+    let create = json!({ "group": "team", "name": "T", "members": ["bob-ny", "bea-ny"] });
+    world.of("fra").call("alice", "group/create", create).unwrap();
+    world.settle();
+    assert_eq!(seq_of(&world.send("fra", "alice", "g/team", "one")), 2);
+    assert_eq!(seq_of(&world.send("ny", "bob-ny", "g/team", "two")), 3);
+    assert_eq!(world.texts("ny", &team)[1..], ["one", "two"]);
+    assert!(world.texts("sg", &team).is_empty(), "no member there");
+    assert_eq!(world.log("fra", &team), world.log("ny", &team));
+    // One copy for two members, who both read it.
+    for who in ["bob-ny", "bea-ny"] {
+        assert_eq!(world.of("ny").pulled(who, "g/team"), [1, 2, 3]);
+    }
+    assert_eq!(world.of("ny").unread("bea-ny", "g/team"), (2, 0));
+    let list = world.of("ny").call("bea-ny", "group/list", json!({})).unwrap();
+    assert_eq!(list["groups"], json!([{
+        "group": "team", "name": "T", "role": "member", "members": 3,
+    }]));
+    // Members of a third site see what is after them.
+    let invite = json!({ "group": "team", "users": ["cid-sg"] });
+    world.of("fra").call("alice", "group/invite", invite.clone()).unwrap();
+    world.settle();
+    assert_eq!(seq_of(&world.send("sg", "cid-sg", "g/team", "three")), 5);
+    assert_eq!(world.of("sg").pulled("cid-sg", "g/team"), [4, 5]);
+    assert_eq!(world.of("sg").unread("cid-sg", "g/team"), (0, 0));
+    assert_eq!(seq_of(&world.send("ny", "bob-ny", "g/team", "four")), 6);
+    world.pass(2_000);
+    assert_eq!(world.of("sg").unread("cid-sg", "g/team"), (1, 0));
+    // Who is out is out, at the own site too.
+    world.of("fra").call("alice", "group/kick", json!({ "group": "team", "users": ["cid-sg"] }))
+        .unwrap();
+    world.settle();
+    assert!(matches!(world.send("sg", "cid-sg", "g/team", "no"), Answer::Refused(_)));
+    assert_eq!(seq_of(&world.send("fra", "alice", "g/team", "five")), 8);
+    assert_eq!(world.of("sg").pulled("cid-sg", "g/team"), [4, 5, 6, 7]);
+    assert_eq!(world.log("sg", &team).last().unwrap().seq, 7, "no members: no copies");
+    assert_eq!(world.of("sg").entries_for.len(), 1, "told of the own end");
+    // Back again.
+    world.of("fra").call("alice", "group/invite", invite).unwrap();
+    world.settle();
+    assert_eq!(seq_of(&world.send("ny", "bea-ny", "g/team", "six")), 10);
+    assert_eq!(world.of("sg").pulled("cid-sg", "g/team"), [4, 5, 6, 7, 9, 10]);
+    assert_eq!(world.of("ny").pulled("bob-ny", "g/team").len(), 10);
+}
+
+#[test]
+fn a_new_member_of_a_group_with_history_gets_it() {
+    let mut world = World::new(&["fra", "ny"], WhenDown::Hold);
+    let create = json!({ "group": "open", "name": "O", "history": "all", "join": "open" });
+    world.of("fra").call("alice", "group/create", create).unwrap();
+    for n in 1..100 {
+        world.send("fra", "alice", "g/open", &n.to_string());
+    }
+    // As the link carries it: a call at the home.
+    world.of("fra").call("bob-ny", "group/join", json!({ "group": "open" })).unwrap();
+    world.settle();
+    let conv = ConvKey::group(TENANT, "open");
+    assert_eq!(world.log("ny", &conv), world.log("fra", &conv));
+    assert_eq!(world.of("ny").pulled("bob-ny", "g/open").len(), 101);
+    let refused = world.of("ny").refused("bob-ny", "group/leave", json!({ "group": "open" }));
+    assert_eq!(refused, "unavailable", "judged by its home, or not at all");
+}
+
+#[test]
+fn channels_are_followed_across_sites() {
+    let mut world = World::new(&["fra", "ny"], WhenDown::Hold);
+    let create = json!({ "channel": "ny-news", "name": "N" });
+    world.of("ny").call("bob-ny", "channel/create", create).unwrap();
+    world.of("ny").call("alice", "channel/follow", json!({ "channel": "ny-news" })).unwrap();
+    world.settle();
+    assert_eq!(seq_of(&world.send("ny", "bob-ny", "c/ny-news", "hello")), 1);
+    world.settle();
+    assert_eq!(world.of("fra").pulled("alice", "c/ny-news"), [1]);
+    assert!(matches!(world.send("fra", "alice", "c/ny-news", "no"), Answer::Refused(_)));
+}
+
+#[test]
+fn a_site_that_lost_its_rows_is_served_again() {
+    let mut world = World::new(&["fra", "ny"], WhenDown::Hold);
+    for n in 0..5 {
+        world.send("fra", "alice", "u/bob-ny", &n.to_string());
+        world.send("ny", "bob-ny", "u/alice", &n.to_string());
+    }
+    let settings = ImSettings {
+        sites: Some(rules("ny", WhenDown::Hold)),
+        ..ImSettings::default()
+    };
+    world.pass(1_000);
+    let now = world.sites[1].now;
+    world.sites[1] = Rig::with_shards(settings, 2);
+    world.sites[1].now = now;
+    world.link(0, 1, true);
+    world.settle();
+    assert_eq!(seq_of(&world.send("fra", "alice", "u/bob-ny", "again")), 11);
+    assert_eq!(seq_of(&world.send("ny", "bob-ny", "u/alice", "and again")), 12);
+    assert_eq!(world.texts("ny", &pair()), ["again", "and again"]);
+    assert_eq!(world.sites[0].owed_to_sites() + world.sites[1].owed_to_sites(), 0);
 }
