@@ -208,7 +208,8 @@ impl ImShard {
     /// The reason code of the CONNACK.
     pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
         let sites = self.settings.sites.as_ref();
-        if let Some(site) = sites.and_then(|sites| sites.elsewhere(user)) {
+        let links = sites.filter(|sites| sites.site_of_link(&user.id).is_none());
+        if let Some(site) = links.and_then(|sites| sites.elsewhere(user)) {
             tracing::info!(user = %user.id, %site, "turned away: the user lives at another site");
             return Err(ReasonCode::UseAnotherServer);
         }
@@ -407,6 +408,11 @@ impl Work<'_> {
             Command::Pushed(pushed) => self.pushed(&pushed).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
+                if let Err(refusal) = self.check_at_home(&call) {
+                    let (asker, answer) = (call.asker, Answer::Refused(refusal));
+                    self.txn.effect(Effect::Answer { asker, answer });
+                    return Ok(None);
+                }
                 self.flush_cursors(Some(&call.caller.user))?;
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
@@ -432,12 +438,24 @@ impl Work<'_> {
 
     /// A service call that writes.
     fn call(&mut self, call: &Call) -> Result<Answer, Fault> {
-        if let Some(site) = call.conv().and_then(|conv| self.foreign_home(&conv)) {
-            // It is carried there before it comes to a shard.
-            let text = format!("this lives at site {site}");
-            return Err(Refusal::new(Word::Unavailable, text).into());
-        }
+        self.check_at_home(call)?;
         crate::service::perform(self, call).map(Answer::Value)
+    }
+
+    /// What concerns a user alone is asked at the user's home; what lives at another site there.
+    fn check_at_home(&self, call: &Call) -> Result<(), Refusal> {
+        let Some(sites) = &self.settings.sites else { return Ok(()) };
+        let site = match call.conv() {
+            Some(conv) => sites.foreign(&conv),
+            None => sites.elsewhere(&call.caller.user),
+        };
+        match site {
+            None => Ok(()),
+            Some(site) => {
+                let text = format!("this lives at site {site}");
+                Err(Refusal::new(Word::Unavailable, text))
+            }
+        }
     }
 
     pub(crate) fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {

@@ -155,6 +155,8 @@ impl Node {
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
         let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
+        let profile = settings.im.profile();
+        let im = ImNode::new(profile, rooms, settings.broker.shards, &fabric.workers);
         let env = Arc::new(Env {
             fabric,
             access,
@@ -166,7 +168,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
+            im,
             subscribers: AtomicU64::new(1),
         });
         if let Some(hook) = Hook::start(&env, &settings.im.hook)? {
@@ -245,6 +247,9 @@ impl Node {
                 self.env.fabric.workers[0].clone(),
                 interval,
             )));
+        }
+        if self.env.im.sites().is_some() {
+            tasks.push(tokio::spawn(crate::im::sites::keep_in_touch(self.env.clone())));
         }
         tasks.push(tokio::spawn(reclaim(self.store.clone(), self.env.clone())));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));

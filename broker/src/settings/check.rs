@@ -191,6 +191,9 @@ impl Settings {
             let message = format!("less than mqtt.session_expiry_max_secs, which is {session}");
             found.add("im.device_keep_secs", message);
         }
+        for (key, message) in im.site.faults() {
+            found.add(key, message);
+        }
         found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
         for (key, url) in [("im.hook.url", &im.hook.url), ("im.push.url", &im.push.url)] {

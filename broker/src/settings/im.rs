@@ -8,7 +8,7 @@ use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{PushSettings, Secret};
+use super::{PushSettings, Secret, SiteSection};
 
 /// Who may write to whom without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +220,8 @@ pub struct ImSection {
     pub hook: HookSettings,
     /// The push hook.
     pub push: PushSettings,
+    /// Several sites.
+    pub site: SiteSection,
 }
 
 impl Default for ImSection {
@@ -263,6 +265,7 @@ impl Default for ImSection {
             rooms: RoomsSection::default(),
             hook: HookSettings::default(),
             push: PushSettings::default(),
+            site: SiteSection::default(),
         }
     }
 }
@@ -325,6 +328,7 @@ impl ImSection {
             watches_max: self.presence_watches as usize,
             big_rate: self.big_group_per_sec,
             presence_grace_secs: self.presence_grace_secs,
+            sites: self.site.sites(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod push;
 mod reload;
 mod secret;
 mod sections;
+mod site;
 
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use check::Problem;
@@ -38,6 +39,7 @@ pub use sections::{
     AccessSettings, BrokerSettings, Durability, HttpSettings, LimitSettings, LogFormat, LogLevel,
     LogSettings, MqttSettings, QueuePolicy, QueueSettings,
 };
+pub use site::{SiteHome, SiteLink, SiteSection, WhenDownWord};
 
 use serde::{Deserialize, Serialize};
 

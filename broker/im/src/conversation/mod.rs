@@ -91,11 +91,7 @@ impl Work<'_> {
         Ok(entry)
     }
 
-    fn append_entry(
-        &mut self,
-        conv: &ConvKey,
-        new: NewEntry,
-    ) -> Result<Arc<Entry>, Fault> {
+    fn append_entry(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
         let mut head = self.head(conv)?;
         head.last += 1;
         head.count += u64::from(new.kind == EntryKind::Message);

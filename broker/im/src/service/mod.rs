@@ -55,9 +55,8 @@ impl Call {
     /// The conversation whose home judges the call; `None` for what concerns the caller alone.
     pub fn conv(&self) -> Option<ConvKey> {
         let user = &self.caller.user;
-        let id = |id: &str, conv: fn(&str, &str) -> ConvKey| {
-            is_id(id).then(|| conv(&user.tenant, id))
-        };
+        let id =
+            |id: &str, conv: fn(&str, &str) -> ConvKey| is_id(id).then(|| conv(&user.tenant, id));
         let group = |name: &str| id(name, ConvKey::group);
         let channel = |name: &str| id(name, ConvKey::channel);
         match &self.op {

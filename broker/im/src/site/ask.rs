@@ -231,10 +231,9 @@ impl Work<'_> {
             Some(asker) => {
                 let answer = match outcome {
                     Outcome::Sent { sent, repeated } => {
-                        let marker = held.marker.map(|(session, id)| PacketIdent {
-                            session: SessionId(session),
-                            id,
-                        });
+                        let marker = held
+                            .marker
+                            .map(|(session, id)| PacketIdent { session: SessionId(session), id });
                         self.remember_marker(&held.conv, marker, &sent);
                         Answer::Sent { sent, repeated }
                     }
@@ -266,5 +265,4 @@ impl Work<'_> {
             }
         }
     }
-
 }

@@ -12,7 +12,7 @@
 //! Here: whose home is where. Deliberately not here: sockets, and how a link is made.
 
 pub(crate) mod ask;
-pub(crate) mod line;
+pub mod line;
 pub(crate) mod replica;
 pub(crate) mod spread;
 pub mod wire;
@@ -43,6 +43,8 @@ pub struct HomeRule {
     pub groups: Option<String>,
     /// Channels.
     pub channels: Option<String>,
+    /// Rooms.
+    pub rooms: Option<String>,
     /// Their home.
     pub site: Arc<str>,
 }
@@ -62,6 +64,8 @@ pub struct Sites {
     pub answer_ms: u64,
     /// Sends of one shard that may wait for their homes.
     pub held_max: usize,
+    /// Users as whom links of other sites connect, and their sites.
+    pub links: Vec<(String, Arc<str>)>,
 }
 
 /// What a rule is asked about.
@@ -70,6 +74,7 @@ enum Of {
     User,
     Group,
     Channel,
+    Room,
 }
 
 impl HomeRule {
@@ -77,13 +82,15 @@ impl HomeRule {
         if self.tenant.as_deref().is_some_and(|named| named != tenant) {
             return false;
         }
-        if self.users.is_none() && self.groups.is_none() && self.channels.is_none() {
+        let patterns = [&self.users, &self.groups, &self.channels, &self.rooms];
+        if patterns.iter().all(|pattern| pattern.is_none()) {
             return true;
         }
         let pattern = match of {
             Of::User => &self.users,
             Of::Group => &self.groups,
             Of::Channel => &self.channels,
+            Of::Room => &self.rooms,
         };
         pattern.as_deref().is_some_and(|pattern| is_like(pattern, id))
     }
@@ -120,6 +127,16 @@ impl Sites {
         }
     }
 
+    /// The home of a room that does not live here.
+    pub fn foreign_room(&self, tenant: &str, room: &str) -> Option<&Arc<str>> {
+        Some(self.home(tenant, Of::Room, room)).filter(|site| **site != self.id)
+    }
+
+    /// The site whose link connects as this user.
+    pub fn site_of_link(&self, user: &str) -> Option<&str> {
+        self.links.iter().find(|(link, _)| link == user).map(|(_, site)| &**site)
+    }
+
     /// The site of a user who does not live here.
     pub fn elsewhere(&self, user: &User) -> Option<&Arc<str>> {
         Some(self.home_of_user(&user.tenant, &user.id)).filter(|site| **site != self.id)
@@ -144,8 +161,8 @@ impl Sites {
     /// A number that two sites have in common when their rules are equal.
     pub fn rules_hash(&self) -> u64 {
         let mut text = String::new();
-        for HomeRule { tenant, users, groups, channels, site } in &self.homes {
-            for part in [tenant, users, groups, channels] {
+        for HomeRule { tenant, users, groups, channels, rooms, site } in &self.homes {
+            for part in [tenant, users, groups, channels, rooms] {
                 text.push_str(part.as_deref().unwrap_or_default());
                 text.push('\n');
             }

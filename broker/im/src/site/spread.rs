@@ -97,10 +97,7 @@ impl Work<'_> {
         Ok(found)
     }
 
-    fn presence_of_sites(
-        &mut self,
-        conv: &ConvKey,
-    ) -> Result<BTreeMap<Arc<str>, Presence>, Fault> {
+    fn presence_of_sites(&mut self, conv: &ConvKey) -> Result<BTreeMap<Arc<str>, Presence>, Fault> {
         Ok(self.txn.json(&keys::conv(conv, conv_kind::SITES))?.unwrap_or_default())
     }
 
@@ -115,12 +112,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn spread_entry_to(
-        &mut self,
-        site: Arc<str>,
-        entry: &Entry,
-        loud: bool,
-    ) -> Result<(), Fault> {
+    fn spread_entry_to(&mut self, site: Arc<str>, entry: &Entry, loud: bool) -> Result<(), Fault> {
         let conv = &entry.conv;
         let mut row = Vec::new();
         entry.encode(&mut row);

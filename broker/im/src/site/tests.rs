@@ -30,6 +30,7 @@ fn rules(id: &str, when_down: WhenDown) -> Arc<Sites> {
         when_down,
         answer_ms: 2_000,
         held_max: 1_000,
+        links: Vec::new(),
     })
 }
 
@@ -410,7 +411,10 @@ fn receipts_and_operations_cross() {
     world.of("ny").read("bob-ny", "u/alice", 1);
     world.pass(3_000);
     let told = world.notices("fra");
-    assert!(told.contains(&"alice im/me/sys/receipt/u/bob-ny/read/1/bob-ny".to_owned()), "{told:?}");
+    assert!(
+        told.contains(&"alice im/me/sys/receipt/u/bob-ny/read/1/bob-ny".to_owned()),
+        "{told:?}"
+    );
     world.send("ny", "bob-ny", "u/alice", "2");
     world.of("fra").read("alice", "u/bob-ny", 2);
     world.pass(3_000);
@@ -533,9 +537,12 @@ fn a_group_has_members_at_several_sites() {
     }
     assert_eq!(world.of("ny").unread("bea-ny", "g/team"), (2, 0));
     let list = world.of("ny").call("bea-ny", "group/list", json!({})).unwrap();
-    assert_eq!(list["groups"], json!([{
-        "group": "team", "name": "T", "role": "member", "members": 3,
-    }]));
+    assert_eq!(
+        list["groups"],
+        json!([{
+            "group": "team", "name": "T", "role": "member", "members": 3,
+        }])
+    );
     // Members of a third site see what is after them.
     let invite = json!({ "group": "team", "users": ["cid-sg"] });
     world.of("fra").call("alice", "group/invite", invite.clone()).unwrap();
@@ -547,7 +554,9 @@ fn a_group_has_members_at_several_sites() {
     world.pass(2_000);
     assert_eq!(world.of("sg").unread("cid-sg", "g/team"), (1, 0));
     // Who is out is out, at the own site too.
-    world.of("fra").call("alice", "group/kick", json!({ "group": "team", "users": ["cid-sg"] }))
+    world
+        .of("fra")
+        .call("alice", "group/kick", json!({ "group": "team", "users": ["cid-sg"] }))
         .unwrap();
     world.settle();
     assert!(matches!(world.send("sg", "cid-sg", "g/team", "no"), Answer::Refused(_)));
@@ -601,10 +610,7 @@ fn a_site_that_lost_its_rows_is_served_again() {
         world.send("fra", "alice", "u/bob-ny", &n.to_string());
         world.send("ny", "bob-ny", "u/alice", &n.to_string());
     }
-    let settings = ImSettings {
-        sites: Some(rules("ny", WhenDown::Hold)),
-        ..ImSettings::default()
-    };
+    let settings = ImSettings { sites: Some(rules("ny", WhenDown::Hold)), ..ImSettings::default() };
     world.pass(1_000);
     let now = world.sites[1].now;
     world.sites[1] = Rig::with_shards(settings, 2);

@@ -108,6 +108,8 @@ pub struct RemoteCall {
     pub user: User,
     /// The device.
     pub device: Arc<str>,
+    /// An operator: may do what an owner may.
+    pub privileged: bool,
     /// The service and operation, `group/info`.
     pub name: String,
     /// The body.
@@ -242,8 +244,8 @@ impl Frame {
                 put_bytes(&mut out, &signal.properties);
                 out.extend_from_slice(&signal.payload);
             }
-            Frame::Call(RemoteCall { number, user, device, name, body }) => {
-                out.push(tag::CALL);
+            Frame::Call(RemoteCall { number, user, device, privileged, name, body }) => {
+                out.extend_from_slice(&[tag::CALL, u8::from(*privileged)]);
                 put_number(&mut out, *number);
                 let texts = [&*user.tenant, &user.id, device, name];
                 texts.into_iter().for_each(|text| put_text(&mut out, text));
@@ -304,6 +306,7 @@ impl Frame {
             }
             tag::CALL => {
                 return Ok(Frame::Call(RemoteCall {
+                    privileged: flag(&mut cursor)?,
                     number: cursor.number()?,
                     user: user(&mut cursor)?,
                     device: cursor.text()?,
@@ -464,6 +467,7 @@ mod tests {
             number: 3,
             user: alice(),
             device: "ios-1".into(),
+            privileged: false,
             name: "group/info".to_owned(),
             body: "{}".into(),
         };

@@ -9,6 +9,7 @@ mod deliver;
 mod presence;
 mod publish;
 mod service;
+mod site;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use hoopoe_im::user::pace::Pace;
 
 pub use publish::ImOwed;
 use service::Waiting;
+pub(in crate::connection) use site::site_link_hears;
 
 use super::room::Memberships;
 use crate::access::Identity;
