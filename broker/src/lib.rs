@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod bridges;
 pub mod cli;
 pub mod commands;
 pub mod connection;

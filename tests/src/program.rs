@@ -109,6 +109,11 @@ impl Program {
         Program { child, name, input, lines, seen: Vec::new() }
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the child can be asked").is_some()
+    }
+
     /// Closes the program's standard input.
     pub fn close_input(&mut self) {
         self.input = None;

@@ -13,4 +13,4 @@ pub mod session;
 
 pub use id::{Location, PacketIdent, SLOTS, SessionId, SessionKey, Slot};
 pub use publication::{Publication, PublicationParts, seconds_left};
-pub use route::{Route, Subscription};
+pub use route::{QueueLimits, Route, Subscription};

@@ -4,8 +4,8 @@
 //! the moment, and which shard keeps its queue. Only the worker that drives the session's
 //! connection moves it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hoopoe_codec::SubscribeOptions;
 
@@ -23,6 +23,18 @@ pub struct Route {
     pub group: bool,
     location: AtomicU64,
     queued: AtomicU64,
+    limits: OnceLock<QueueLimits>,
+}
+
+/// What may wait in one session's queue, where it differs from the others'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueueLimits {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Beyond either, the new message is refused; otherwise the oldest makes room.
+    pub refuse: bool,
 }
 
 impl Route {
@@ -34,6 +46,7 @@ impl Route {
             group: false,
             location: AtomicU64::new(location.to_bits()),
             queued: AtomicU64::new(0),
+            limits: OnceLock::new(),
         }
     }
 
@@ -65,6 +78,17 @@ impl Route {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
+    }
+
+    /// The queue's own limits, if it has such.
+    pub fn limits(&self) -> Option<QueueLimits> {
+        self.limits.get().copied()
+    }
+
+    /// Gives the queue limits of its own, for the life of the process.
+    pub fn limit(&self, limits: QueueLimits) {
+        // They come from the settings, which do not change.
+        let _ = self.limits.set(limits);
     }
 
     /// Messages in the session's stored queue, as its shard last said; for early refusals only.

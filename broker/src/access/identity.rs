@@ -22,6 +22,8 @@ pub enum LoginMethod {
     Certificate,
     /// By its word, in development mode (ruling 19).
     Development,
+    /// It is a link of this broker's own.
+    Bridge,
 }
 
 /// Who a client is. Sessions belong to tenant and user: whoever connects as the same two may take

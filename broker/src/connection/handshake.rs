@@ -4,8 +4,10 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
+use hoopoe_bridge::{BROKER_ID, INCOMING};
 use hoopoe_codec::{
-    ConnAck, ConnAckProperties, Connect, Fault, Packet, QoS, ReasonCode, Version, Will,
+    ConnAck, ConnAckProperties, Connect, Fault, Packet, PropertyBlock, QoS, ReasonCode, Version,
+    Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
 use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
@@ -23,7 +25,7 @@ use super::session::{Origin, Session, Stored, Subscriptions};
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
-use crate::access::{Action, Credentials, Identity, Login, PasswordTicket};
+use crate::access::{Action, Credentials, Identity, Login, LoginMethod, PasswordTicket};
 use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
@@ -50,11 +52,20 @@ impl Worker {
             }
         };
         let Some(connection) = self.connection(location) else { return };
+        let own_link = connection.listener.bridge.is_some();
+        if !own_link && newcomer.client_id.starts_with(hoopoe_bridge::LOCAL_PREFIX) {
+            self.refuse(location, version, ReasonCode::ClientIdentifierNotValid);
+            return;
+        }
         let door = **connection.listener.door.load();
         let certificate_user = connection.certificate_user();
         let client_id = newcomer.client_id.clone();
         connection.phase = Phase::Checking(Box::new(newcomer));
         connection.paused = true;
+        if own_link {
+            let name = connect.username.unwrap_or_default();
+            return self.logged_in(location, Ok(Identity::new(name, LoginMethod::Bridge)));
+        }
         let credentials = Credentials {
             user: connect.username,
             password: connect.password,
@@ -110,7 +121,9 @@ impl Worker {
                 return;
             }
         }
-        if connack(&newcomer, false, &connection.limits).is_none() {
+        let broker_id = self.env.broker_id.clone();
+        let Some(connection) = self.connection(location) else { return };
+        if connack(&newcomer, false, &connection.limits, &broker_id).is_none() {
             // [MQTT-3.1.2-24]; the client is refused before its session is touched.
             connection.phase = Phase::Checking(newcomer);
             self.refuse(location, version, ReasonCode::PacketTooLarge);
@@ -177,7 +190,7 @@ impl Worker {
             Err(ReasonCode::ServerUnavailable)
         } else {
             // [MQTT-3.1.2-24] may leave no room to let this client in.
-            let connack = connack(&newcomer, opened.session_present, &limits);
+            let connack = connack(&newcomer, opened.session_present, &limits, &env.broker_id);
             connack.ok_or(ReasonCode::PacketTooLarge)
         };
         let connack = match connack {
@@ -190,11 +203,15 @@ impl Worker {
                 return;
             }
         };
+        let seat = connection.listener.bridge.clone();
         let route = match &opened.session {
             Some(stored) => stored.route.clone(),
             None => Arc::new(Route::transient(next_subscriber(), location)),
         };
         route.move_to(location);
+        if let Some(seat) = &seat {
+            seat.take(&route);
+        }
         let session = new_session(&newcomer, route, &opened, &limits, now_ms);
         connection.keep_alive_secs = keep_alive(newcomer.keep_alive_secs, &limits);
         connection.phase = Phase::Active(Box::new(session));
@@ -207,7 +224,10 @@ impl Worker {
             self.wheel.schedule(location, at);
         }
         self.im_attach(location, opened.session_present, newcomer.heads_only);
-        if let Some(stored) = opened.session {
+        if let Some(mut stored) = opened.session {
+            if seat.is_some() && newcomer.incoming_anew {
+                self.forget_incoming(&mut stored);
+            }
             self.restore(location, stored);
         }
         self.resume(location);
@@ -439,6 +459,8 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
         heads_only: properties.user_properties.get("im-start") == Some("heads"),
+        incoming_anew: properties.user_properties.get(INCOMING) == Some("new"),
+        asks_id: properties.user_properties.get(BROKER_ID).is_some(),
     })
 }
 
@@ -451,9 +473,19 @@ fn protocol_level(frame: &[u8]) -> Option<u8> {
 }
 
 /// The CONNACK that lets a client in, encoded; `None` when its client does not take that much.
-fn connack(newcomer: &Newcomer, session_present: bool, limits: &Limits) -> Option<Vec<u8>> {
+fn connack(
+    newcomer: &Newcomer,
+    session_present: bool,
+    limits: &Limits,
+    broker_id: &str,
+) -> Option<Vec<u8>> {
     let keep_alive = keep_alive(newcomer.keep_alive_secs, limits);
+    let mut own = PropertyBlock::new();
+    if newcomer.asks_id {
+        own.push(BROKER_ID, broker_id);
+    }
     let properties = ConnAckProperties {
+        user_properties: own.user_properties(),
         session_expiry_secs: newcomer.expiry_capped.then_some(newcomer.expiry_secs),
         receive_maximum: NonZeroU16::new(limits.receive_maximum),
         maximum_qos: (limits.max_qos < QoS::ExactlyOnce).then_some(limits.max_qos),

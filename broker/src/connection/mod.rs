@@ -5,6 +5,7 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
+mod bridge;
 mod census;
 mod closing;
 mod deliver;
@@ -24,6 +25,7 @@ mod subscribe;
 mod wheel;
 mod worker;
 
+pub use bridge::BridgeSeat;
 pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
@@ -117,6 +119,8 @@ pub struct Env {
     pub retained: RetainedOrder,
     /// What all threads share of the IM profile.
     pub im: ImNode,
+    /// This broker's name among linked ones.
+    pub broker_id: Arc<str>,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -182,6 +186,8 @@ pub struct Listener {
     pub im: bool,
     /// Seconds from accept to CONNECT.
     pub connect_timeout_secs: u64,
+    /// Set where a link of this broker's own connects, which needs no password.
+    pub bridge: Option<Arc<BridgeSeat>>,
 }
 
 /// A connection's places at its listener and its worker, free again when it is dropped.
@@ -214,6 +220,10 @@ struct Newcomer {
     expiry_capped: bool,
     /// A device of an IM user wants no replay (`im-start = heads`).
     heads_only: bool,
+    /// A link's remote broker has forgotten its unfinished publications.
+    incoming_anew: bool,
+    /// A link asks for this broker's id.
+    asks_id: bool,
 }
 
 /// How far a connection is.

@@ -267,10 +267,19 @@ impl Worker {
 
     /// With the `refuse` policy: a receiver's queue takes no more (ruling 13).
     fn queue_is_full(&self, plan: &Plan, qos: QoS) -> bool {
-        let most = self.env.refuse_at_messages;
-        most > 0
-            && qos > QoS::AtMostOnce
-            && plan.stored.iter().any(|stored| stored.route.queued() >= most)
+        let most = match self.env.refuse_at_messages {
+            0 => u64::MAX,
+            most => most,
+        };
+        qos > QoS::AtMostOnce
+            && plan.stored.iter().any(|stored| {
+                let most = match stored.route.limits() {
+                    Some(limits) if limits.refuse => limits.messages,
+                    Some(_) => u64::MAX,
+                    None => most,
+                };
+                stored.route.queued() >= most
+            })
     }
 
     /// One command per shard that takes part.

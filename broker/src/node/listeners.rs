@@ -65,6 +65,7 @@ pub(super) fn open(
             subject_as_user: configured.tls.as_ref().is_some_and(|tls| tls.subject_as_user),
             im: configured.im,
             connect_timeout_secs: u64::from(configured.connect_timeout_secs),
+            bridge: None,
         };
         open.push(OpenListener {
             url,
@@ -159,6 +160,12 @@ fn transport(configured: &settings::Listener) -> anyhow::Result<ListenerTranspor
         transport.proxies = Some(configured.trusted_proxies.iter().copied().collect());
     }
     Ok(transport)
+}
+
+/// The limits of clients that no listener says anything else about.
+pub(crate) fn plain_limits(settings: &Settings) -> Limits {
+    let nowhere = settings::ListenerUrl::loopback(Scheme::Tcp, 0);
+    client_limits(settings, &settings::Listener::at(nowhere))
 }
 
 /// The limits of a listener's clients.

@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Access;
 use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
+use crate::bridges::{Bridges, KnownSessions, broker_id};
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -36,6 +37,7 @@ use crate::shard::{ShardParts, route_restored};
 use crate::telemetry::{SystemTopics, Telemetry};
 use crate::transport::WorkerSeats;
 use listeners::OpenListener;
+pub(crate) use listeners::plain_limits;
 use threads::Threads;
 
 /// How often the store is asked whether space is worth giving back.
@@ -60,15 +62,25 @@ pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
     control.block_on(run(settings, source, logging))
 }
 
-async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> anyhow::Result<()> {
+async fn run(
+    mut settings: Settings,
+    source: SettingsSource,
+    logging: Logging,
+) -> anyhow::Result<()> {
     // Signals are caught from here on: one that comes during the start ends it in order.
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
     let now_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let keeps_files = settings.broker.durability != Durability::Memory;
+    settings.broker.id = Some(broker_id(&settings, keeps_files)?);
     let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
+    let known = KnownSessions::among(parts.outbox.iter().map(|(_, restored)| restored));
     let threads = Threads::start(parts, &node)?;
+    // Before anybody can publish: what a link is to carry waits for it from the first message on.
+    let (bridges, links) = Bridges::start(&settings, &node.env, &node.seats, known).await?;
+    let _bridges = Arc::new(bridges);
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
     let admin = node.admin_state(&settings, &open);
@@ -88,7 +100,7 @@ async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> an
     admin.set_phase(NodePhase::Stopping);
     crate::telemetry::systemd::stopping();
     tracing::info!("stopping: clients are told, sessions are written");
-    for task in &tasks {
+    for task in tasks.iter().chain(&links) {
         task.abort();
     }
     control::close(&reloader.settings.broker.data_dir);
@@ -169,6 +181,7 @@ impl Node {
             },
             retained: RetainedOrder::default(),
             im,
+            broker_id: settings.broker.id.as_deref().unwrap_or_default().into(),
             subscribers: AtomicU64::new(1),
         });
         if let Some(hook) = Hook::start(&env, &settings.im.hook)? {

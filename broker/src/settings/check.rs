@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::bridge::check_all;
 use super::{Durability, HttpAddress, Listener, ProxyProtocol, Scheme, Settings};
 
 /// The largest packet MQTT can express: a remaining length of four bytes and the fixed header.
@@ -29,14 +30,20 @@ pub struct Problem {
 
 /// The problems found so far.
 #[derive(Default)]
-struct Found(Vec<Problem>);
+pub(super) struct Found(Vec<Problem>);
 
 impl Found {
-    fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { key: key.into(), message: message.into() });
     }
 
-    fn range<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
+    pub(super) fn range<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+    ) {
         if value < min || value > max {
             self.add(key, format!("{value} is out of range: expected {min} to {max}"));
         }
@@ -57,6 +64,8 @@ impl Settings {
         for (index, listener) in self.listener.iter().enumerate() {
             self.check_listener(&format!("listener[{index}]"), listener, &mut found);
         }
+        check_all(&self.bridge, self.mqtt.max_packet_bytes, &mut found);
+        self.im.site.check_links(&self.bridge, &mut found);
         found.0
     }
 
@@ -87,6 +96,12 @@ impl Settings {
         let broker = &self.broker;
         if broker.name.is_empty() || broker.name.chars().any(char::is_control) {
             found.add("broker.name", "expected a name of printable characters");
+        }
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if let Some(id) = &broker.id
+            && (id.is_empty() || id.len() > 64 || !id.bytes().all(is_word))
+        {
+            found.add("broker.id", "expected 1 to 64 of A-Z a-z 0-9 - _ .");
         }
         if broker.data_dir.as_os_str().is_empty() && broker.durability != Durability::Memory {
             found.add(
@@ -230,7 +245,8 @@ impl Settings {
 
     /// Two listeners at one address: the second could not open.
     fn check_addresses(&self, found: &mut Found) {
-        if self.listener.is_empty() {
+        // A node of links alone has no clients of its own.
+        if self.listener.is_empty() && self.bridge.is_empty() {
             found.add("listener", "no MQTT client could connect: expected at least one listener");
         }
         let mut taken = HashMap::new();

@@ -22,8 +22,8 @@ const PREFIX: &str = "HOOPOE_";
 const NOT_SETTINGS: [&str; 2] = ["HOOPOE_CONFIG", "HOOPOE_CACHE"];
 
 /// Keys that hold a text, also when it looks like a number, and that are not set by default.
-const TEXTS: [&str; 4] =
-    ["http.admin_token", "http.admin_token_file", "im.hook.url", "im.hook.token"];
+const TEXTS: [&str; 5] =
+    ["broker.id", "http.admin_token", "http.admin_token_file", "im.hook.url", "im.hook.token"];
 
 /// What the command line says; `None` and empty where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,6 +8,7 @@
 //! certificates, users or rules the settings name.
 
 mod address;
+mod bridge;
 mod check;
 mod error;
 mod im;
@@ -22,6 +23,7 @@ mod sections;
 mod site;
 
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
+pub use bridge::{BridgeKind, BridgeRule, BridgeSettings, Protocol};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
 pub use im::{
@@ -65,6 +67,8 @@ pub struct Settings {
     pub im: ImSection,
     /// Where MQTT clients connect; one table per address.
     pub listener: Vec<Listener>,
+    /// Links to other brokers; one table each.
+    pub bridge: Vec<BridgeSettings>,
 }
 
 impl Default for Settings {
@@ -82,6 +86,7 @@ impl Default for Settings {
                 Listener::at(ListenerUrl::loopback(Scheme::Tcp, 1883)),
                 Listener::at(ListenerUrl::loopback(Scheme::Ws, 8083)),
             ],
+            bridge: Vec::new(),
         }
     }
 }
@@ -100,7 +105,9 @@ impl Settings {
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let mut shown = self.clone();
         let im = &mut shown.im;
-        for secret in [&mut shown.http.admin_token, &mut im.hook.token, &mut im.push.secret] {
+        let passwords = shown.bridge.iter_mut().map(|bridge| &mut bridge.password);
+        let fixed = [&mut shown.http.admin_token, &mut im.hook.token, &mut im.push.secret];
+        for secret in fixed.into_iter().chain(passwords) {
             if secret.is_some() {
                 *secret = Some(Secret::hidden());
             }

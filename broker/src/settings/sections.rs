@@ -39,6 +39,8 @@ impl Durability {
 pub struct BrokerSettings {
     /// Tells brokers apart in logs and on the health page.
     pub name: String,
+    /// Names this broker among linked ones; none: one is drawn and kept in the data folder.
+    pub id: Option<String>,
     /// The folder of the store; unused when the durability is [`Durability::Memory`].
     pub data_dir: PathBuf,
     /// What is on the disk before an acknowledgement leaves.
@@ -57,6 +59,7 @@ impl Default for BrokerSettings {
     fn default() -> BrokerSettings {
         BrokerSettings {
             name: "hoopoe".to_owned(),
+            id: None,
             data_dir: PathBuf::from("./data"),
             durability: Durability::Sync,
             workers: 0,

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use hoopoe_im::site::{HomeRule, Sites, WhenDown};
 use serde::{Deserialize, Serialize};
 
+use super::BridgeSettings;
+use super::bridge::BridgeKind;
+use super::check::Found;
+
 /// `[im.site]`: several brokers as one service. The home rules are the same at all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +130,31 @@ impl SiteSection {
             fault("im.site.answer_timeout_ms".to_owned(), "expected 100 to 600000");
         }
         faults
+    }
+
+    /// A link between sites joins two that are there.
+    pub(super) fn check_links(&self, bridges: &[BridgeSettings], found: &mut Found) {
+        let known = |site: &str| {
+            let rules = self.home.iter().any(|home| home.site == site);
+            self.id.as_deref() != Some(site)
+                && (rules || self.default_home.as_deref() == Some(site))
+        };
+        for (index, bridge) in bridges.iter().enumerate() {
+            if bridge.kind != BridgeKind::Hoopoe {
+                continue;
+            }
+            let key = format!("bridge[{index}].site");
+            match &bridge.site {
+                _ if self.id.is_none() => {
+                    found.add(key, "expected im.site.id, the name of this broker's own site");
+                }
+                Some(site) if !known(site) => {
+                    let message = format!("no home rule in im.site names another site `{site}`");
+                    found.add(key, message);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// As the profile wants them; `None` with one site only.

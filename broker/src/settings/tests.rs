@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 16] = [
+    let sections: [(&str, Vec<&str>); 18] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -76,6 +76,8 @@ fn all_keys() -> BTreeSet<String> {
         ("listener", keys_of::<Listener>()),
         ("listener.limits", keys_of::<ListenerLimits>()),
         ("listener.tls", keys_of::<TlsSettings>()),
+        ("bridge", keys_of::<BridgeSettings>()),
+        ("bridge.rule", keys_of::<BridgeRule>()),
     ];
     let known: BTreeSet<&str> = sections.iter().map(|(section, _)| *section).collect();
     assert!(keys_of::<Settings>().iter().all(|section| known.contains(section)));

@@ -5,13 +5,15 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 /// One end of a connection, never blocking.
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
+    /// One end of a pair within the process.
+    Local(UnixStream),
     /// A pipe in memory: there is no such connection in a program that serves.
     #[cfg(feature = "simulation")]
     Pipe(Box<dyn Pipe>),
@@ -32,6 +34,12 @@ impl From<std::net::TcpStream> for Stream {
     }
 }
 
+impl From<std::os::unix::net::UnixStream> for Stream {
+    fn from(stream: std::os::unix::net::UnixStream) -> Stream {
+        Stream::Local(UnixStream::from_std(stream))
+    }
+}
+
 impl Stream {
     /// Asks to be told of readiness under `token`.
     ///
@@ -41,6 +49,9 @@ impl Stream {
         match self {
             Stream::Tcp(tcp) => {
                 registry.register(tcp, token, Interest::READABLE | Interest::WRITABLE)
+            }
+            Stream::Local(unix) => {
+                registry.register(unix, token, Interest::READABLE | Interest::WRITABLE)
             }
             #[cfg(feature = "simulation")]
             Stream::Pipe(pipe) => {
@@ -56,6 +67,9 @@ impl Stream {
             Stream::Tcp(tcp) => {
                 let _ = registry.deregister(tcp);
             }
+            Stream::Local(unix) => {
+                let _ = registry.deregister(unix);
+            }
             #[cfg(feature = "simulation")]
             Stream::Pipe(_) => {}
         }
@@ -67,6 +81,9 @@ impl Stream {
             Stream::Tcp(tcp) => {
                 let _ = tcp.shutdown(Shutdown::Write);
             }
+            Stream::Local(unix) => {
+                let _ = unix.shutdown(Shutdown::Write);
+            }
             #[cfg(feature = "simulation")]
             Stream::Pipe(pipe) => pipe.shutdown_write(),
         }
@@ -77,6 +94,7 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.read(buffer),
+            Stream::Local(unix) => unix.read(buffer),
             #[cfg(feature = "simulation")]
             Stream::Pipe(pipe) => pipe.read(buffer),
         }
@@ -87,6 +105,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.write(bytes),
+            Stream::Local(unix) => unix.write(bytes),
             #[cfg(feature = "simulation")]
             Stream::Pipe(pipe) => pipe.write(bytes),
         }
@@ -95,6 +114,7 @@ impl Write for Stream {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.write_vectored(slices),
+            Stream::Local(unix) => unix.write_vectored(slices),
             #[cfg(feature = "simulation")]
             Stream::Pipe(pipe) => pipe.write_vectored(slices),
         }

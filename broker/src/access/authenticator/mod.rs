@@ -271,6 +271,7 @@ impl Authenticator {
             LoginMethod::Certificate => !shared.is_disabled(&identity.login_name()),
             LoginMethod::Development => !shared.has_users() && door.development,
             LoginMethod::Anonymous => door.anonymous,
+            LoginMethod::Bridge => true,
         }
     }
 }

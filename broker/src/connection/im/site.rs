@@ -6,24 +6,28 @@ use hoopoe_core::Location;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::Call;
 
-use crate::access::{DEFAULT_TENANT, Identity};
+use crate::access::{DEFAULT_TENANT, Identity, LoginMethod};
 use crate::connection::session::Answer;
 use crate::connection::worker::Worker;
 use crate::connection::{Connection, Env};
 use crate::im::sites::{SiteNode, site_topic};
 
-/// For which site a client speaks, if it is a link.
-fn link_of<'a>(sites: &'a SiteNode, identity: &Identity) -> Option<&'a str> {
+/// For which site a client speaks, if it is a link; a link of this broker's own, whose rules the
+/// operator has written, speaks for whom it may (the inner `None`).
+fn link_of<'a>(sites: &'a SiteNode, identity: &Identity) -> Option<Option<&'a str>> {
+    if identity.method == LoginMethod::Bridge {
+        return Some(None);
+    }
     if *identity.tenant != *DEFAULT_TENANT {
         return None;
     }
-    sites.rules().site_of_link(&identity.user)
+    sites.rules().site_of_link(&identity.user).map(Some)
 }
 
 /// Whether a client may hear what is said to another site.
 pub(in crate::connection) fn site_link_hears(env: &Env, identity: &Identity, filter: &str) -> bool {
     let Some(sites) = env.im.sites() else { return false };
-    link_of(sites, identity).is_some_and(|of| sites.may_subscribe(Some(of), filter))
+    link_of(sites, identity).is_some_and(|of| sites.may_subscribe(of, filter))
 }
 
 impl Worker {
@@ -39,7 +43,7 @@ impl Worker {
         let session = self.connection(location).and_then(Connection::session);
         let may = env.im.sites().zip(session).is_some_and(|(sites, session)| {
             let of = link_of(sites, &session.identity);
-            of.is_some_and(|of| sites.may_publish(Some(of), topic))
+            of.is_some_and(|of| sites.may_publish(of, topic))
         });
         if !may || publish.retain {
             let words = "only the links of other sites publish here";

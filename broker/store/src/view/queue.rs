@@ -4,7 +4,7 @@
 //! their rows name (ruling 9, `FORMAT.md`). What a full queue does is ruling 13.
 
 use hoopoe_codec::{QoS, ReasonCode};
-use hoopoe_core::{Publication, SessionId};
+use hoopoe_core::{Publication, QueueLimits, Route, SessionId};
 
 use super::{Load, ShardView};
 use crate::command::Publish;
@@ -117,16 +117,26 @@ impl ShardView {
 
     /// With [`Overflow::Refuse`]: true when a queue has no room.
     fn is_full(&self, publish: &Publish, weight: u64) -> bool {
-        self.settings.overflow == Overflow::Refuse
-            && (publish.groups.iter().any(|group| self.is_group_full(*group, weight))
-                || publish.receivers.iter().any(|receiver| {
-                    let session = self.sessions.get(&receiver.session);
-                    session.is_some_and(|session| {
-                        let Load { messages, bytes } = session.load();
-                        messages + 1 > self.settings.queue_max_messages
-                            || bytes + weight > self.settings.queue_max_bytes
-                    })
-                }))
+        let refuses = self.settings.overflow == Overflow::Refuse;
+        let groups = &publish.groups;
+        (refuses && groups.iter().any(|group| self.is_group_full(*group, weight)))
+            || publish.receivers.iter().any(|receiver| {
+                self.sessions.get(&receiver.session).is_some_and(|session| {
+                    let Load { messages, bytes } = session.load();
+                    let limits = self.limits_of(&session.route);
+                    limits.refuse
+                        && (messages + 1 > limits.messages || bytes + weight > limits.bytes)
+                })
+            })
+    }
+
+    /// What may wait in a session's queue.
+    fn limits_of(&self, route: &Route) -> QueueLimits {
+        route.limits().unwrap_or(QueueLimits {
+            messages: self.settings.queue_max_messages,
+            bytes: self.settings.queue_max_bytes,
+            refuse: self.settings.overflow == Overflow::Refuse,
+        })
     }
 
     /// Gives every receiver that still exists the next number of its queue.
@@ -163,9 +173,12 @@ impl ShardView {
                     identifiers: receiver.identifiers.clone(),
                 });
             }
-            if load.messages > self.settings.queue_max_messages
-                || load.bytes > self.settings.queue_max_bytes
-            {
+            let limits = session.route.limits();
+            let (most, most_bytes) = limits.map_or(
+                (self.settings.queue_max_messages, self.settings.queue_max_bytes),
+                |limits| (limits.messages, limits.bytes),
+            );
+            if load.messages > most || load.bytes > most_bytes {
                 self.drop_oldest(receiver.session, batch);
             }
         }
@@ -206,10 +219,11 @@ impl ShardView {
     fn drop_oldest(&mut self, id: SessionId, batch: &mut PendingBatch) {
         let Some(session) = self.sessions.get(&id) else { return };
         let (acknowledged, head) = (session.progress.acknowledged, session.head);
-        let step = (self.settings.queue_max_messages / 128).max(1);
-        let over = (head - acknowledged).saturating_sub(self.settings.queue_max_messages);
+        let limits = self.limits_of(&session.route);
+        let step = (limits.messages / 128).max(1);
+        let over = (head - acknowledged).saturating_sub(limits.messages);
         let mut floor = acknowledged + if over > 0 { over.max(step) } else { 0 };
-        let spare = session.weight.saturating_sub(self.settings.queue_max_bytes);
+        let spare = session.weight.saturating_sub(limits.bytes);
         let newest = head - 1;
         floor = floor.min(newest);
         let weight = loop {

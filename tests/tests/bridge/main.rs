@@ -1,0 +1,9 @@
+//! Links between brokers: to Debian's mosquitto and between Hoopoes, whole and cut at every step.
+
+mod chaos;
+mod mosquitto;
+mod operators;
+mod peers;
+mod proxy;
+mod sites;
+mod standalone;

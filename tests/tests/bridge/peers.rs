@@ -1,0 +1,222 @@
+//! The brokers at both ends of a link, and clients that count.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hoopoe_tests::broker::Options;
+use hoopoe_tests::program::Program;
+use hoopoe_tests::{Connect, Publish, RawClient, Version, eventually, reaper, unique_id};
+
+/// Where mosquitto may be besides the path.
+const MOSQUITTO: [&str; 2] = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+
+/// Debian's mosquitto with a folder that outlives it.
+pub struct Mosquitto {
+    folder: PathBuf,
+    pub address: SocketAddr,
+    /// A second listener, with lines of its own.
+    pub special: SocketAddr,
+    running: Option<Program>,
+}
+
+impl Mosquitto {
+    /// One that has a second listener with these lines of configuration.
+    pub fn start(listener: &str) -> Mosquitto {
+        let folder = reaper::temporary_folder("mosquitto");
+        loop {
+            // It cannot say which port it was given, so one is chosen that was free just now.
+            let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let (first, second) = (free(), free());
+            let [address, special] =
+                [first, second].map(|free| free.local_addr().expect("it has an address"));
+            let mut text = format!(
+                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                 autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
+                 max_inflight_messages 50\nlog_type none\nlistener {} 127.0.0.1\n",
+                folder.display(),
+                address.port(),
+            );
+            if !listener.is_empty() {
+                text.push_str(&format!("listener {} 127.0.0.1\n{listener}\n", special.port()));
+            }
+            std::fs::write(folder.join("mosquitto.conf"), text).expect("a file");
+            let mut mosquitto =
+                Mosquitto { folder: folder.clone(), address, special, running: None };
+            mosquitto.start_again();
+            if mosquitto.running.is_some() {
+                return mosquitto;
+            }
+        }
+    }
+
+    /// Without anything special.
+    pub fn plain() -> Mosquitto {
+        Mosquitto::start("")
+    }
+
+    /// The folder, for files that a test adds.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts on the same folder and port.
+    pub fn start_again(&mut self) {
+        let program = MOSQUITTO.iter().find(|program| Path::new(program).exists());
+        let mut command = Command::new(program.unwrap_or(&"mosquitto"));
+        command.arg("-c").arg(self.folder.join("mosquitto.conf"));
+        let mut program = Program::start(command);
+        let mut ended = false;
+        eventually("mosquitto listens, or ends because the port was taken", || {
+            ended = program.has_ended();
+            ended || TcpStream::connect(self.address).is_ok()
+        });
+        self.running = (!ended).then_some(program);
+    }
+
+    /// Ends it in order: it writes down what it has.
+    pub fn stop(&mut self) {
+        self.running.take().expect("mosquitto runs").terminate();
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// A client with a clean session.
+    pub fn client(&self, version: Version) -> RawClient {
+        RawClient::connect(self.address, &Connect::new(version, &unique_id("m")))
+    }
+}
+
+/// A link as it stands in a settings file.
+pub struct Link {
+    lines: Vec<String>,
+    rules: Vec<String>,
+}
+
+impl Link {
+    pub fn new(name: &str, url: impl std::fmt::Display) -> Link {
+        Link { lines: vec![format!("name = '{name}'\nurl = '{url}'")], rules: Vec::new() }
+            .line("backoff_min_ms = 10\nbackoff_max_ms = 100")
+    }
+
+    pub fn to(name: &str, address: SocketAddr) -> Link {
+        Link::new(name, format!("mqtt://{address}"))
+    }
+
+    pub fn version(self, version: Version) -> Link {
+        self.line(match version {
+            Version::V5 => "protocol = '5.0'",
+            Version::V311 => "protocol = '3.1.1'",
+        })
+    }
+
+    pub fn line(mut self, line: &str) -> Link {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    pub fn rule(mut self, pattern: &str, direction: &str, qos: u8) -> Link {
+        self.rules.push(format!(
+            "[[bridge.rule]]\npattern = '{pattern}'\ndirection = '{direction}'\nqos = {qos}"
+        ));
+        self
+    }
+
+    /// The last rule changes prefixes.
+    pub fn prefixes(mut self, local: &str, remote: &str) -> Link {
+        let rule = self.rules.last_mut().expect("a rule");
+        rule.push_str(&format!("\nlocal_prefix = '{local}'\nremote_prefix = '{remote}'"));
+        self
+    }
+
+    pub fn text(&self) -> String {
+        format!("[[bridge]]\n{}\n{}\n", self.lines.join("\n"), self.rules.join("\n"))
+    }
+}
+
+/// The admin token of brokers with links.
+pub const TOKEN: &str = "a-token-of-the-tests";
+
+/// A Hoopoe of this id with these links.
+pub fn hoopoe(id: &str, links: &[Link]) -> Options {
+    let links: Vec<String> = links.iter().map(Link::text).collect();
+    let text = format!(
+        "[broker]\nid = '{id}'\n[http]\nadmin_token = '{TOKEN}'\n[mqtt]\nsys_interval_secs = 1\n{}",
+        links.join("")
+    );
+    Options::new().configuration(&text)
+}
+
+/// What is logged when messages pass a link.
+pub const CONNECTED: &str = "state=\"connected\"";
+
+/// A stored subscriber that notes what it gets, by topic.
+pub struct Ledger {
+    client: RawClient,
+    pub got: BTreeMap<String, Vec<u64>>,
+}
+
+impl Ledger {
+    /// Subscribes; what comes from then on is its.
+    pub fn new(mut client: RawClient, filter: &str, qos: u8) -> Ledger {
+        client.subscribe(filter, qos);
+        Ledger { client, got: BTreeMap::new() }
+    }
+
+    /// Goes on with a session that has subscribed.
+    pub fn resumed(client: RawClient) -> Ledger {
+        Ledger { client, got: BTreeMap::new() }
+    }
+
+    /// Takes messages until one of each topic has this number.
+    pub fn take_until(&mut self, topics: &[&str], last: u64) {
+        let done = |got: &BTreeMap<String, Vec<u64>>| {
+            topics.iter().all(|topic| got.get(*topic).is_some_and(|all| all.contains(&last)))
+        };
+        while !done(&self.got) {
+            let publish = self.client.expect_publish();
+            self.client.complete(&publish);
+            let number = String::from_utf8_lossy(&publish.payload).parse().expect("a number");
+            self.got.entry(publish.topic).or_default().push(number);
+        }
+    }
+
+    /// Each number once and in order.
+    pub fn expect_each_once(&self, topic: &str, numbers: std::ops::RangeInclusive<u64>) {
+        let got = self.got.get(topic).cloned().unwrap_or_default();
+        let expected: Vec<u64> = numbers.collect();
+        assert!(got == expected, "{topic}: {}", differences(&got, &expected));
+    }
+
+    /// Each number at least once, and for the first time in order.
+    pub fn expect_all(&self, topic: &str, numbers: std::ops::RangeInclusive<u64>) {
+        let got = self.got.get(topic).cloned().unwrap_or_default();
+        let mut first = Vec::new();
+        for number in got {
+            if !first.contains(&number) {
+                first.push(number);
+            }
+        }
+        let expected: Vec<u64> = numbers.collect();
+        assert!(first == expected, "{topic}: {}", differences(&first, &expected));
+    }
+}
+
+fn differences(got: &[u64], expected: &[u64]) -> String {
+    let lost: Vec<_> = expected.iter().filter(|number| !got.contains(number)).collect();
+    let doubled: Vec<_> =
+        expected.iter().filter(|n| got.iter().filter(|g| g == n).count() > 1).collect();
+    let turned = got.windows(2).filter(|pair| pair[0] > pair[1]).count();
+    format!("{} of {}, lost {lost:?}, doubled {doubled:?}, out of order {turned}", got.len(), {
+        expected.len()
+    })
+}
+
+/// Publishes a number.
+pub fn send(client: &mut RawClient, topic: &str, number: u64, qos: u8) {
+    client.publish(Publish::new(topic, number.to_string()).qos(qos));
+}
