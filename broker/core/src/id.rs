@@ -18,6 +18,11 @@ impl Slot {
         Slot((xxhash_rust::xxh3::xxh3_64(key) & u64::from(SLOTS - 1)) as u16)
     }
 
+    /// The slot of a number; `None` from [`SLOTS`] on.
+    pub fn numbered(number: u16) -> Option<Slot> {
+        (number < SLOTS).then_some(Slot(number))
+    }
+
     /// The slot's number, below [`SLOTS`].
     pub fn get(self) -> u16 {
         self.0

@@ -12,6 +12,7 @@ use hoopoe_store::command::ReplyTo;
 
 use crate::id::{ConvKey, user_slot};
 use crate::service::Call;
+use crate::site::line::SiteNews;
 use crate::user::account::AccountCommand;
 
 /// Who waits for an answer.
@@ -98,6 +99,8 @@ pub enum Command {
         /// What.
         forward: Box<Forward>,
     },
+    /// Another site says something.
+    Site(Box<crate::site::line::SiteLetter>),
     /// A forward has been applied.
     ForwardDone {
         /// The outbox entry.
@@ -120,7 +123,7 @@ impl Command {
         }
     }
 
-    /// The slot that owns what the command changes; `None` for answers between shards.
+    /// The slot that owns what the command changes; `None` for what a shard is told as such.
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Command::Send(send) => Some(send.conv.slot()),
@@ -137,6 +140,10 @@ impl Command {
             Command::Account(account) => Some(account.user.slot()),
             Command::Audit { .. } => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
+            Command::Site(letter) => match &letter.news {
+                SiteNews::Frame(frame) => frame.slot().and_then(Slot::numbered),
+                SiteNews::Link { .. } => None,
+            },
             Command::ForwardDone { .. } | Command::ForwardRefused { .. } => None,
         }
     }

@@ -26,6 +26,8 @@ pub enum Answer {
         /// It had been sent before.
         repeated: bool,
     },
+    /// It is stored here, and waits for the site where its conversation lives.
+    Held,
     /// Done.
     Done,
     /// Refused: nothing has changed.
@@ -103,6 +105,13 @@ pub enum Effect {
         shard: u16,
         /// The outbox entry.
         outbox: u64,
+    },
+    /// Another site is told; it may be lost.
+    Site {
+        /// The site.
+        site: Arc<str>,
+        /// A frame.
+        frame: Bytes,
     },
     /// A call that reads may be carried out.
     Read(Box<Call>),

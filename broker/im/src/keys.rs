@@ -19,6 +19,8 @@
 //! | im  | `1a` | conv, user | who asked to join, or was asked |
 //! | im  | `1b` | conv, seq | a message that mentions all |
 //! | im  | `1c` | conv, due time, seq | a message to be burnt |
+//! | im  | `1d` | conv, sender, client message id | a send that waits for its home site |
+//! | im  | `1e` | conv | members at other sites |
 //! | im  | `20` | tenant, room | a room's settings |
 //! | im  | `30` | user | account and profile |
 //! | im  | `31` | user, conv as the user sees it | conversation in the user's list |
@@ -31,6 +33,10 @@
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
 //! | im  | `39` | user | numbers of groups and channels |
 //! | im  | `3c` | user | account: password hash, roles |
+//! | im  | `60` | site | line to another site: its beginning, its last number |
+//! | im  | `61` | site, number | what is owed to another site |
+//! | im  | `62` | site | how far another site's line has come |
+//! | im  | `63` | site, number | who waits for another site's answer |
 //! | im  | `ff fd`, `51`, number | a call of an operator |
 //! | im  | `ff fe 52` | tenant, channel | channel for everyone |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
@@ -39,6 +45,7 @@
 use hoopoe_core::Slot;
 
 use crate::id::{ConvKey, user_slot};
+use crate::site::line::LineKey;
 
 /// A key under construction.
 pub type Key = Vec<u8>;
@@ -73,6 +80,10 @@ pub mod conv_kind {
     pub const BURN: u8 = 0x1c;
     /// An edit of a message.
     pub const EDIT: u8 = 0x1d;
+    /// A send that waits for its home site.
+    pub const HELD: u8 = 0x1e;
+    /// Members at other sites.
+    pub const SITES: u8 = 0x1f;
 }
 
 /// Kinds of rows of a user.
@@ -115,6 +126,18 @@ pub fn is_asked_again(key: &[u8]) -> bool {
     let of_conv = (conv_kind::HEAD..=conv_kind::MEMBER).contains(kind) || *kind == conv_kind::COPY;
     let of_user = [user_kind::CONV, user_kind::ROSTER, user_kind::JOINED].contains(kind);
     slot.first() != Some(&0xff) && (of_conv || of_user)
+}
+
+/// Kinds of rows of a slot's lines to other sites.
+pub mod site_kind {
+    /// The line.
+    pub const LINE: u8 = 0x60;
+    /// What is owed.
+    pub const OWED: u8 = 0x61;
+    /// How far the other site's line has come.
+    pub const COME: u8 = 0x62;
+    /// Who waits for an answer.
+    pub const HELD: u8 = 0x63;
 }
 
 /// Kind of a room's row.
@@ -306,5 +329,54 @@ pub fn audit(number: u64) -> Key {
 pub fn outbox(shard: u16, number: u64) -> Key {
     let mut key = outbox_prefix(shard);
     key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn site(line: &LineKey, kind: u8) -> Key {
+    let mut key = line.0.to_be_bytes().to_vec();
+    key.push(kind);
+    key.extend_from_slice(line.1.as_bytes());
+    key
+}
+
+fn site_number(line: &LineKey, kind: u8, number: u64) -> Key {
+    let mut key = site(line, kind);
+    key.push(0);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// A line to another site.
+pub(crate) fn site_line(line: &LineKey) -> Key {
+    site(line, site_kind::LINE)
+}
+
+/// How far another site's line has come.
+pub(crate) fn site_come(line: &LineKey) -> Key {
+    site(line, site_kind::COME)
+}
+
+/// The beginning of what is owed on a line.
+pub(crate) fn site_owed_prefix(line: &LineKey) -> Key {
+    let mut key = site(line, site_kind::OWED);
+    key.push(0);
+    key
+}
+
+/// Something owed on a line.
+pub(crate) fn site_owed(line: &LineKey, number: u64) -> Key {
+    site_number(line, site_kind::OWED, number)
+}
+
+/// Who waits for what a number of a line leads to.
+pub(crate) fn site_held(line: &LineKey, number: u64) -> Key {
+    site_number(line, site_kind::HELD, number)
+}
+
+/// A send that waits for its home site.
+pub fn held_by_cid(of: &ConvKey, sender: &str, cid: &str) -> Key {
+    let mut key = conv_name(of, conv_kind::HELD, sender);
+    key.push(0);
+    key.extend_from_slice(cid.as_bytes());
     key
 }

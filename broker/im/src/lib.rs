@@ -31,6 +31,7 @@ pub mod rows;
 pub mod service;
 pub mod settings;
 pub mod shard;
+pub mod site;
 mod sweep;
 pub mod topic;
 pub mod txn;

@@ -11,7 +11,7 @@ use hoopoe_store::{
 };
 use serde_json::Value;
 
-use crate::command::{Command, MoveCursor, Operate, Operation, Send, User};
+use crate::command::{Command, MoveCursor, Operate, Operation, Send, SendSignal, User};
 use crate::effect::{Answer, Effect, Pending};
 use crate::entry::Entry;
 use crate::id::{ConvKey, MessageIds};
@@ -21,6 +21,7 @@ use crate::service::query::{Found, Query};
 use crate::service::{Call, Caller, Op, complete, parse};
 use crate::settings::ImSettings;
 use crate::shard::ImShard;
+use crate::site::line::{SiteLetter, SiteNews};
 use crate::{Asker, Heads, rows::UserConv};
 
 pub(crate) const TENANT: &str = "t";
@@ -54,6 +55,9 @@ pub(crate) struct Rig {
     pub(crate) entries_for: Vec<(Arc<str>, Arc<Entry>)>,
     pub(crate) notices: Vec<(Arc<str>, String, Bytes)>,
     pub(crate) listed: Vec<(Arc<str>, String, UserConv)>,
+    pub(crate) signals: Vec<SendSignal>,
+    /// What was said to other sites.
+    pub(crate) frames: VecDeque<(Arc<str>, Bytes)>,
 }
 
 pub(crate) fn user(id: &str) -> User {
@@ -84,10 +88,14 @@ fn open(
 
 impl Rig {
     pub(crate) fn new(settings: ImSettings) -> Rig {
+        Rig::with_shards(settings, 3)
+    }
+
+    pub(crate) fn with_shards(settings: ImSettings, shards: u16) -> Rig {
         let memory = Arc::new(MemoryKv::new(None));
         memory.simulate_crashes();
         let heads = Arc::new(Heads::default());
-        let (places, _) = open(&memory, &settings, 3, START, &heads);
+        let (places, _) = open(&memory, &settings, shards, START, &heads);
         Rig {
             heads,
             memory,
@@ -101,6 +109,8 @@ impl Rig {
             entries_for: Vec::new(),
             notices: Vec::new(),
             listed: Vec::new(),
+            signals: Vec::new(),
+            frames: VecDeque::new(),
         }
     }
 
@@ -138,6 +148,43 @@ impl Rig {
         let shards = self.places.len();
         self.places[usize::from(slot.get()) % shards].mail.push_back(command);
         self.next_asker
+    }
+
+    /// Another site, or the link to it, says something.
+    pub(crate) fn site_says(&mut self, site: &str, news: SiteNews) {
+        let command = |news| Command::Site(Box::new(SiteLetter { site: site.into(), news }));
+        let shards = self.places.len();
+        match &news {
+            SiteNews::Link { .. } => {
+                for place in &mut self.places {
+                    place.mail.push_back(command(news.clone()));
+                }
+            }
+            SiteNews::Frame(frame) => {
+                let shard = usize::from(frame.slot().unwrap()) % shards;
+                self.places[shard].mail.push_back(command(news));
+            }
+        }
+    }
+
+    /// Rows that are owed to other sites.
+    pub(crate) fn owed_to_sites(&self) -> usize {
+        let mut owed = 0;
+        for slot in 0..hoopoe_core::SLOTS {
+            for kind in [crate::keys::site_kind::OWED, crate::keys::site_kind::HELD] {
+                crate::shard::due::scan(&self.kv(), slot, kind, |_, _, _| {
+                    owed += 1;
+                    Ok(())
+                })
+                .unwrap();
+            }
+        }
+        owed
+    }
+
+    pub(crate) fn admit(&mut self, user: &User) -> Result<(), hoopoe_codec::ReasonCode> {
+        let shard = usize::from(user.slot().get()) % self.places.len();
+        self.places[shard].step.admit(self.now, user, &"ios-1".into())
     }
 
     /// One shard applies at most `most` commands in one batch. False when it had none.
@@ -249,6 +296,8 @@ impl Rig {
                     let refused = Command::ForwardRefused { outbox };
                     self.places[usize::from(shard)].mail.push_back(refused);
                 }
+                Effect::Signal(signal) => self.signals.push(*signal),
+                Effect::Site { site, frame } => self.frames.push_back((site, frame)),
                 Effect::Read(call) => {
                     let found = self.query().answer(&call);
                     if let Asker::Http(number) = call.asker {

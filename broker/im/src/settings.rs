@@ -96,6 +96,8 @@ pub struct ImSettings {
     pub presence_grace_secs: u64,
     /// What is given up first when there is too much.
     pub overload: OverloadSettings,
+    /// The sites, when there are several.
+    pub sites: Option<std::sync::Arc<crate::site::Sites>>,
 }
 
 impl Default for ImSettings {
@@ -129,6 +131,7 @@ impl Default for ImSettings {
             big_rate: 20,
             presence_grace_secs: 30,
             overload: OverloadSettings::default(),
+            sites: None,
         }
     }
 }

@@ -160,6 +160,12 @@ pub struct Txn<'a> {
     effects: Vec<Effect>,
 }
 
+/// How far a command has come.
+pub struct Mark {
+    staged: Changes,
+    effects: usize,
+}
+
 impl Txn<'_> {
     /// What this command, or an earlier one of the batch, has made of a row.
     fn changed(&self, family: Family, key: &[u8]) -> Option<&Changed> {
@@ -230,6 +236,17 @@ impl Txn<'_> {
                 staged.insert(key.into(), changed);
             }
         }
+    }
+
+    /// What has been written and done so far.
+    pub fn mark(&self) -> Mark {
+        Mark { staged: self.staged.clone(), effects: self.effects.len() }
+    }
+
+    /// Takes back what was written and done since the mark.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.staged = mark.staged;
+        self.effects.truncate(mark.effects);
     }
 
     /// Adds what happens once the batch is committed.

@@ -351,7 +351,7 @@ fn link_settings(
         max_hops: bridge.hops().max(u16::from(settings.listener.is_empty()) * 8),
         broker_id: broker_id.to_owned(),
         max_packet_bytes: settings.mqtt.max_packet_bytes,
-        rules: bridge.rule.iter().map(crate::settings::BridgeRule::rule).collect(),
+        rules: bridge.rules(settings.im.site.id.as_deref()),
     })
 }
 

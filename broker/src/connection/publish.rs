@@ -28,6 +28,7 @@ use super::worker::Worker;
 use super::{Connection, Limits};
 use crate::access::Action;
 use crate::fabric::{Delivery, Mail, ShardMail};
+use crate::im::sites::is_site_tree;
 
 /// Why a publication is refused: the code, and words for people.
 type Refusal = (ReasonCode, &'static str);
@@ -79,6 +80,10 @@ impl Worker {
         let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
         if hoopoe_im::is_reserved(topic) {
             return self.im_publish(location, topic, publish, answer);
+        }
+        if is_site_tree(topic) {
+            self.site_publish(location, topic, publish, answer);
+            return Ok(());
         }
         if let Some(refusal) = self.may_publish(location, topic) {
             self.refuse_publish(location, answer, refusal);

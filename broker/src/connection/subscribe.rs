@@ -20,11 +20,13 @@ use smallvec::SmallVec;
 
 use super::Connection;
 use super::closing::{Cause, group_slot, leave_command};
+use super::im::site_link_hears;
 use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
 use crate::access::Action;
 use crate::access::tenant::{is_in_a_space, spaced_filter};
+use crate::im::sites::is_site_tree;
 use crate::shard::{ReadJob, RetainedPage};
 
 /// Retained messages per page.
@@ -146,7 +148,7 @@ impl Worker {
         (filter, kept): (&str, &'a str),
         options: SubscribeOptions,
     ) -> Result<Accepted<'a>, Refused> {
-        let access = self.env.access.clone();
+        let (env, access) = (self.env.clone(), self.env.access.clone());
         let refuse = |code| Err(Refused::Filter(code));
         let Some(connection) = self.connection(location) else {
             return refuse(ReasonCode::UnspecifiedError);
@@ -200,11 +202,17 @@ impl Worker {
             retain_as_published: options.retain_as_published || !own_kept,
             ..options
         };
+        if is_site_tree(bare)
+            && (shared.is_some() || !site_link_hears(&env, &session.identity, bare))
+        {
+            return refuse(ReasonCode::NotAuthorized);
+        }
         let existed = session.subscriptions.has(kept);
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);
         }
         if !reserved
+            && !is_site_tree(bare)
             && !access.allows(&session.identity, &session.key.client, Action::Subscribe, bare)
         {
             return refuse(ReasonCode::NotAuthorized);

@@ -11,6 +11,7 @@ pub mod overload;
 pub mod push;
 mod reader;
 pub mod rooms;
+pub mod sites;
 mod space;
 
 pub use effects::{ImEffects, system_publication};
@@ -36,12 +37,13 @@ use hoopoe_im::user::pace::Pace;
 use hoopoe_im::{Asker, Command, Heads, ImSettings, User};
 use tokio::sync::oneshot;
 
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, Mail, Mailbox};
 use crate::telemetry::ImGauges;
 use hook::Hook;
 use overload::Overload;
 use push::PushHook;
 use rooms::{Rooms, Served};
+use sites::SiteNode;
 
 /// HTTP calls that may wait for an answer.
 const MOST_HTTP_CALLS: usize = 4_096;
@@ -105,17 +107,39 @@ pub struct ImNode {
     /// How fast users send, and signal, by the hash of tenant and user.
     sends: DashMap<u64, Pace>,
     signals: DashMap<u64, Pace>,
-    http: DashMap<u64, oneshot::Sender<Reply>>,
+    http: DashMap<u64, Waiter>,
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
     push: OnceLock<PushHook>,
+    sites: Option<SiteNode>,
+}
+
+/// Who waits outside the broker's connections.
+enum Waiter {
+    /// An HTTP request.
+    Http(oneshot::Sender<Reply>),
+    /// A call of another site, by its number there.
+    Site(Arc<str>, u64),
+}
+
+impl Waiter {
+    fn is_gone(&self) -> bool {
+        matches!(self, Waiter::Http(waiting) if waiting.is_closed())
+    }
 }
 
 impl ImNode {
     /// Nobody is connected yet.
-    pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
+    pub fn new(
+        settings: ImSettings,
+        rooms: Rooms,
+        shards: u16,
+        workers: &[Arc<Mailbox<Mail>>],
+    ) -> ImNode {
+        let sites = settings.sites.clone();
         ImNode {
             overload: Overload::new(settings.overload.clone(), shards),
+            sites: sites.map(|rules| SiteNode::new(rules, workers.to_vec())),
             settings,
             reach: Index::new(),
             rooms,
@@ -159,11 +183,45 @@ impl ImNode {
             }
             return Some(receiver);
         }
+        self.put_call(fabric, call);
+        Some(receiver)
+    }
+
+    /// Puts a call before its shard.
+    pub fn put_call(&self, fabric: &Fabric, call: Call) {
         let slot = call.slot();
         let call = Box::new(call);
         let command = if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
         fabric.shards[fabric.shard_of(slot)].put(command.into());
-        Some(receiver)
+    }
+
+    /// The other sites, when there are any.
+    pub fn sites(&self) -> Option<&SiteNode> {
+        self.sites.as_ref()
+    }
+
+    /// Carries a call to the site where it is judged, for somebody who waits over HTTP. `None`:
+    /// it is judged here.
+    ///
+    /// # Errors
+    /// When it cannot be carried there.
+    pub fn call_elsewhere(
+        &self,
+        call: &Call,
+        name: &str,
+        body: &[u8],
+    ) -> Option<Result<oneshot::Receiver<Reply>, Refusal>> {
+        let sites = self.sites()?;
+        let site = sites.foreign(&call.conv()?)?;
+        let Some((asker, receiver)) = self.wait() else {
+            let text = "too many calls wait";
+            return Some(Err(Refusal::new(hoopoe_im::refusal::Word::Unavailable, text)));
+        };
+        let asked = sites.ask(site, &call.caller, name, body, asker);
+        if let (Err(_), Asker::Http(number)) = (&asked, asker) {
+            self.forget_http(number);
+        }
+        Some(asked.map(|()| receiver))
     }
 
     /// Carries out a call to the service `room`, which is answered here or, when it has changed a
@@ -230,17 +288,27 @@ impl ImNode {
 
     /// A place to wait for an answer; `None` when too many wait.
     pub fn wait(&self) -> Option<(Asker, oneshot::Receiver<Reply>)> {
+        let (sender, receiver) = oneshot::channel();
+        let asker = self.wait_as(Waiter::Http(sender))?;
+        Some((asker, receiver))
+    }
+
+    /// A place for another site to wait for an answer; `None` when too many wait.
+    pub fn wait_for_site(&self, site: &Arc<str>, number: u64) -> Option<Asker> {
+        self.wait_as(Waiter::Site(site.clone(), number))
+    }
+
+    fn wait_as(&self, waiter: Waiter) -> Option<Asker> {
         if self.http.len() >= MOST_HTTP_CALLS {
             // Whoever has gone away makes room.
-            self.http.retain(|_, waiting| !waiting.is_closed());
+            self.http.retain(|_, waiting| !waiting.is_gone());
             if self.http.len() >= MOST_HTTP_CALLS {
                 return None;
             }
         }
         let number = self.next_http.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        self.http.insert(number, sender);
-        Some((Asker::Http(number), receiver))
+        self.http.insert(number, waiter);
+        Some(Asker::Http(number))
     }
 
     /// An HTTP call will not be answered.
@@ -250,9 +318,15 @@ impl ImNode {
 
     /// Answers an HTTP call.
     pub fn answer_http(&self, number: u64, reply: Reply) {
-        if let Some((_, waiting)) = self.http.remove(&number) {
+        match self.http.remove(&number) {
             // Nobody waits any more: nothing to be told.
-            let _ = waiting.send(reply);
+            Some((_, Waiter::Http(waiting))) => drop(waiting.send(reply)),
+            Some((_, Waiter::Site(site, number))) => {
+                if let Some(sites) = self.sites() {
+                    sites.answer(&site, number, reply);
+                }
+            }
+            None => {}
         }
     }
 }

@@ -168,6 +168,8 @@ impl Node {
             index: Arc::new(Index::new().reserve_first_level(FIRST_LEVEL)),
         };
         let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
+        let profile = settings.im.profile();
+        let im = ImNode::new(profile, rooms, settings.broker.shards, &fabric.workers);
         let env = Arc::new(Env {
             fabric,
             access,
@@ -179,7 +181,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
-            im: ImNode::new(settings.im.profile(), rooms, settings.broker.shards),
+            im,
             bridges: OnceLock::new(),
             broker_id: settings.broker.id.as_deref().unwrap_or_default().into(),
             subscribers: AtomicU64::new(1),
@@ -266,6 +268,9 @@ impl Node {
                 self.env.fabric.workers[0].clone(),
                 interval,
             )));
+        }
+        if self.env.im.sites().is_some() {
+            tasks.push(tokio::spawn(crate::im::sites::keep_in_touch(self.env.clone())));
         }
         tasks.push(tokio::spawn(reclaim(self.store.clone(), self.env.clone())));
         tasks.push(tokio::spawn(crate::telemetry::systemd::watchdog()));

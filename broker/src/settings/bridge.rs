@@ -35,12 +35,26 @@ impl Protocol {
     }
 }
 
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BridgeKind {
+    /// Topics pass as its rules say.
+    Mqtt,
+    /// It joins two sites of the messaging profile; rules may stand beside.
+    Hoopoe,
+}
+
 /// `[[bridge]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeSettings {
     /// Its name, in logs, metrics and topics.
     pub name: String,
+    /// What it is for.
+    pub kind: BridgeKind,
+    /// The site that it leads to, with `kind = "hoopoe"`.
+    pub site: Option<String>,
     /// Where the remote broker is.
     pub url: Option<RemoteUrl>,
     /// What is spoken there.
@@ -103,6 +117,8 @@ impl Default for BridgeSettings {
     fn default() -> BridgeSettings {
         BridgeSettings {
             name: String::new(),
+            kind: BridgeKind::Mqtt,
+            site: None,
             url: None,
             protocol: Protocol::V5,
             client_id: None,
@@ -191,6 +207,25 @@ impl BridgeSettings {
         self.max_inflight.unwrap_or(most)
     }
 
+    /// What passes: what two sites say to each other, and the link's own rules. `own`: the site of
+    /// this broker.
+    pub fn rules(&self, own: Option<&str>) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = self.rule.iter().map(BridgeRule::rule).collect();
+        if let (BridgeKind::Hoopoe, Some(site), Some(own)) = (self.kind, &self.site, own) {
+            let between = |to: &str, direction| Rule {
+                pattern: format!("$hoopoe/site/{to}/#"),
+                direction,
+                // What is owed is said again until it is committed: nothing has to wait here.
+                qos: QoS::AtMostOnce,
+                local_prefix: String::new(),
+                remote_prefix: String::new(),
+            };
+            let both = [between(site, Direction::Out), between(own, Direction::In)];
+            rules.splice(0..0, both);
+        }
+        rules
+    }
+
     /// Links that a message may have passed before this one.
     pub fn hops(&self) -> u16 {
         let told = self.protocol == Protocol::V5 || self.hop_prefix.is_some();
@@ -225,7 +260,18 @@ impl BridgeSettings {
             let message = "MQTT 5.0 has No Local instead: expected protocol = \"3.1.1\"";
             found.add(format!("{key}.bridge_bit"), message);
         }
-        if self.rule.is_empty() {
+        match (self.kind, &self.site) {
+            (BridgeKind::Hoopoe, None) => {
+                let message = "expected the site that the link leads to";
+                found.add(format!("{key}.site"), message);
+            }
+            (BridgeKind::Mqtt, Some(_)) => {
+                let message = "for links between sites: expected kind = \"hoopoe\" beside it";
+                found.add(format!("{key}.site"), message);
+            }
+            _ => {}
+        }
+        if self.rule.is_empty() && self.kind == BridgeKind::Mqtt {
             let message = "nothing would pass: expected at least one [[bridge.rule]]";
             found.add(format!("{key}.rule"), message);
         }

@@ -65,6 +65,7 @@ impl Settings {
             self.check_listener(&format!("listener[{index}]"), listener, &mut found);
         }
         check_all(&self.bridge, self.mqtt.max_packet_bytes, &mut found);
+        self.im.site.check_links(&self.bridge, &mut found);
         found.0
     }
 
@@ -210,6 +211,9 @@ impl Settings {
         if order[0] == 0 || order.windows(2).any(|pair| pair[0] > pair[1]) {
             let message = "percents from 1 on, none less than the one before".to_owned();
             found.add("im.overload.shed_at_percent", message);
+        }
+        for (key, message) in im.site.faults() {
+            found.add(key, message);
         }
         found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);

@@ -9,7 +9,7 @@ use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{PushSettings, Secret};
+use super::{PushSettings, Secret, SiteSection};
 
 /// Who may write to whom without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,6 +256,8 @@ pub struct ImSection {
     pub hook: HookSettings,
     /// The push hook.
     pub push: PushSettings,
+    /// Several sites.
+    pub site: SiteSection,
 }
 
 impl Default for ImSection {
@@ -300,6 +302,7 @@ impl Default for ImSection {
             overload: OverloadSection::default(),
             hook: HookSettings::default(),
             push: PushSettings::default(),
+            site: SiteSection::default(),
         }
     }
 }
@@ -363,6 +366,7 @@ impl ImSection {
             big_rate: self.big_group_per_sec,
             presence_grace_secs: self.presence_grace_secs,
             overload: self.overload.profile(),
+            sites: self.site.sites(),
         }
     }
 }

@@ -20,9 +20,10 @@ mod push;
 mod reload;
 mod secret;
 mod sections;
+mod site;
 
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
-pub use bridge::{BridgeRule, BridgeSettings, Protocol};
+pub use bridge::{BridgeKind, BridgeRule, BridgeSettings, Protocol};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
 pub use im::{
@@ -41,6 +42,7 @@ pub use sections::{
     AccessSettings, BrokerSettings, Durability, HttpSettings, LimitSettings, LogFormat, LogLevel,
     LogSettings, MqttSettings, QueuePolicy, QueueSettings,
 };
+pub use site::{SiteHome, SiteLink, SiteSection, WhenDownWord};
 
 use serde::{Deserialize, Serialize};
 

@@ -67,6 +67,10 @@ impl Work<'_> {
 
     fn put_channel(&mut self, conv: &ConvKey, channel: &ChannelRow) {
         self.txn.put_json(&keys::conv(conv, conv_kind::CHANNEL), channel);
+        if self.settings.sites.is_some() {
+            let spread = self.spread_row(conv, conv_kind::CHANNEL);
+            self.note_fault(spread);
+        }
     }
 
     /// Whether the user may post.

@@ -88,17 +88,13 @@ impl Work<'_> {
 
     /// Appends an entry and lets it go to the connected devices of the conversation.
     pub(crate) fn append(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
-        let entry = self.append_quietly(conv, new)?;
+        let entry = self.append_entry(conv, new)?;
+        self.spread_entry(&entry, true)?;
         self.txn.effect(Effect::Entry(entry.clone()));
         Ok(entry)
     }
 
-    /// Appends an entry.
-    pub(crate) fn append_quietly(
-        &mut self,
-        conv: &ConvKey,
-        new: NewEntry,
-    ) -> Result<Arc<Entry>, Fault> {
+    fn append_entry(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
         let mut head = self.head(conv)?;
         head.last += 1;
         head.count += u64::from(new.kind == EntryKind::Message);

@@ -46,6 +46,9 @@ impl Work<'_> {
             let most = self.settings.payload_max_bytes;
             return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
         }
+        if let Some(home) = self.foreign_home(&operate.conv) {
+            return self.ask_operate(home, operate);
+        }
         self.may_take_part(&operate.conv, &operate.from.id)?;
         let missing = || Refusal::not_found(format!("no message {}", operate.seq));
         let entry = self.entry(&operate.conv, operate.seq)?.ok_or_else(missing)?;
@@ -121,15 +124,25 @@ impl Work<'_> {
         if entry.from != operate.from.id {
             return Err(Refusal::not_allowed("only the sender may edit this").into());
         }
-        // Only the newest content is kept; place, time and id stay.
-        let mut edited = entry.clone();
-        edited.payload = operate.payload.clone();
-        edited.properties = operate.properties.clone();
-        self.put_entry(&edited);
-        let mut head = self.head(&operate.conv)?;
-        head.bytes = (head.bytes + edited.size()).saturating_sub(entry.size());
-        self.put_head(&operate.conv, &head);
+        self.replace_content(entry, &operate.properties, &operate.payload)?;
         Ok(EntryKind::Edit)
+    }
+
+    /// Only the newest content is kept; place, time and id stay.
+    pub(crate) fn replace_content(
+        &mut self,
+        entry: &Entry,
+        properties: &Bytes,
+        payload: &Bytes,
+    ) -> Result<(), Fault> {
+        let mut edited = entry.clone();
+        edited.payload = payload.clone();
+        edited.properties = properties.clone();
+        self.put_entry(&edited);
+        let mut head = self.head(&entry.conv)?;
+        head.bytes = (head.bytes + edited.size()).saturating_sub(entry.size());
+        self.put_head(&entry.conv, &head);
+        Ok(())
     }
 
     fn react(&mut self, operate: &Operate) -> Result<EntryKind, Fault> {

@@ -27,6 +27,7 @@ impl Work<'_> {
         }
         pair.friends = pair.low_agrees && pair.high_agrees;
         self.txn.put_json(&key, &pair);
+        self.spread_row(conv, conv_kind::PAIR)?;
         self.tell_rights(conv);
         Ok(())
     }

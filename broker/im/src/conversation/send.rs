@@ -28,6 +28,9 @@ impl Work<'_> {
             let most = self.settings.payload_max_bytes;
             return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
         }
+        if let Some(home) = self.foreign_home(&send.conv) {
+            return self.ask_send(home, send);
+        }
         self.may_send(send)?;
         let is_first = self.head(&send.conv)?.last == 0;
         let is_pair = send.conv.kind() == ConvKind::User;
@@ -170,6 +173,20 @@ impl Work<'_> {
         if signal.payload.len() > most {
             return Err(Refusal::limit(format!("signal larger than {most} bytes")).into());
         }
+        if let Some(home) = self.foreign_home(&signal.conv) {
+            self.ask_signal(home, &signal);
+            return Ok(Answer::Done);
+        }
+        self.judge_signal(signal, None)
+    }
+
+    /// A signal for a conversation that lives here. `origin`: the site and connection of its
+    /// sender, when that site is another.
+    pub(crate) fn judge_signal(
+        &mut self,
+        signal: Box<SendSignal>,
+        origin: Option<(Arc<str>, u64)>,
+    ) -> Result<Answer, Fault> {
         match signal.conv.kind() {
             ConvKind::User => self.may_write_to(&signal.conv, &signal.from.id)?,
             ConvKind::Group => {
@@ -179,6 +196,7 @@ impl Work<'_> {
                 return Err(Refusal::not_allowed("channels hear no signals").into());
             }
         }
+        self.spread_signal(&signal, origin)?;
         self.txn.effect(Effect::Signal(signal));
         Ok(Answer::Done)
     }

@@ -137,6 +137,10 @@ impl Work<'_> {
     pub(crate) fn put_group(&mut self, conv: &ConvKey, group: &GroupRow) {
         self.note_size(conv, group);
         self.txn.put_json(&keys::conv(conv, conv_kind::GROUP), group);
+        if self.settings.sites.is_some() {
+            let spread = self.spread_row(conv, conv_kind::GROUP);
+            self.note_fault(spread);
+        }
     }
 
     /// Whether a group of so many members is big: only some events are stored (ruling 27), and
@@ -147,6 +151,10 @@ impl Work<'_> {
 
     fn note_size(&mut self, conv: &ConvKey, group: &GroupRow) {
         let is_big = self.is_big(group.members);
+        self.note_big(conv, is_big);
+    }
+
+    pub(crate) fn note_big(&mut self, conv: &ConvKey, is_big: bool) {
         let big = &mut self.memory.big;
         if !is_big {
             big.remove(conv);
@@ -177,6 +185,10 @@ impl Work<'_> {
     }
 
     pub(crate) fn put_member(&mut self, conv: &ConvKey, user: &str, member: &MemberRow) {
+        if self.settings.sites.is_some() {
+            let spread = self.spread_member(conv, user, member);
+            self.note_fault(spread);
+        }
         self.txn.put_json(&keys::conv_name(conv, conv_kind::MEMBER, user), member);
     }
 

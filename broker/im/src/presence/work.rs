@@ -232,7 +232,12 @@ impl Work<'_> {
             if users.len() >= most {
                 return Err(Refusal::limit(format!("users: more than {most}")));
             }
-            users.push(watcher.peer(id));
+            let user = watcher.peer(id);
+            if let Some(site) = self.settings.sites.as_ref().and_then(|s| s.elsewhere(&user)) {
+                let text = format!("users: {id} lives at site {site}, whose presence stays there");
+                return Err(Refusal::conflict(text));
+            }
+            users.push(user);
         }
         Ok(users)
     }

@@ -48,15 +48,19 @@ pub struct Call {
 impl Call {
     /// The slot whose shard judges the call, or behind whose commands it is read.
     pub fn slot(&self) -> Slot {
-        let user = &self.caller.user;
         // What is no id is refused wherever it comes.
-        let slot = |id: &str, conv: fn(&str, &str) -> ConvKey| {
-            if is_id(id) { conv(&user.tenant, id).slot() } else { user.slot() }
-        };
-        let group = |id: &str| slot(id, ConvKey::group);
-        let channel = |id: &str| slot(id, ConvKey::channel);
+        self.conv().map_or_else(|| self.caller.user.slot(), |conv| conv.slot())
+    }
+
+    /// The conversation whose home judges the call; `None` for what concerns the caller alone.
+    pub fn conv(&self) -> Option<ConvKey> {
+        let user = &self.caller.user;
+        let id =
+            |id: &str, conv: fn(&str, &str) -> ConvKey| is_id(id).then(|| conv(&user.tenant, id));
+        let group = |name: &str| id(name, ConvKey::group);
+        let channel = |name: &str| id(name, ConvKey::channel);
         match &self.op {
-            Op::GroupCreate(create) => group(create.group.as_deref().unwrap_or_default()),
+            Op::GroupCreate(create) => group(create.group.as_deref()?),
             Op::GroupInfo(of) | Op::GroupLeave(of) | Op::GroupDissolve(of) => group(&of.group),
             Op::GroupJoin(of) | Op::GroupApply(of) => group(&of.group),
             Op::GroupApprove(of) | Op::GroupReject(of) | Op::GroupTransfer(of) => group(&of.group),
@@ -65,20 +69,16 @@ impl Call {
             Op::GroupMute(of) | Op::GroupUnmute(of) => group(&of.group),
             Op::GroupSet(of) => group(&of.group),
             Op::GroupMembers(of) => group(&of.group),
-            Op::ChannelCreate(create) => channel(create.channel.as_deref().unwrap_or_default()),
+            Op::ChannelCreate(create) => channel(create.channel.as_deref()?),
             Op::ChannelFollow(of) | Op::ChannelUnfollow(of) | Op::ChannelInfo(of) => {
                 channel(&of.channel)
             }
             Op::ChannelPublishers(of) => channel(&of.channel),
-            Op::ReceiptList(of) | Op::ReceiptCount(of) => self.conv_slot(&of.conv),
-            _ => user.slot(),
+            Op::ReceiptList(of) | Op::ReceiptCount(of) => {
+                ConvKey::from_wire(&user.tenant, &user.id, &of.conv)
+            }
+            _ => None,
         }
-    }
-
-    fn conv_slot(&self, wire: &str) -> Slot {
-        let user = &self.caller.user;
-        let conv = ConvKey::from_wire(&user.tenant, &user.id, wire);
-        conv.map_or_else(|| user.slot(), |conv| conv.slot())
     }
 }
 

@@ -34,6 +34,8 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
+use crate::site::line::{LineKey, Lines};
+use crate::site::wire::Frame;
 use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
@@ -84,6 +86,8 @@ pub(crate) struct Memory {
     pub(crate) audit_next: Option<u64>,
     /// Groups used lately that are big.
     pub(crate) big: HashSet<ConvKey>,
+    /// What is owed to other sites.
+    pub(crate) lines: Lines,
     /// Who is answered once an outbox entry has been applied (ruling 26).
     pub(crate) waiting: HashMap<u64, (Asker, Answer)>,
     /// Those of them that the present batch has added.
@@ -103,6 +107,10 @@ pub(crate) struct Work<'a> {
     shard: u16,
     /// The answer waits until this outbox entry has been applied.
     wait: Option<u64>,
+    /// The answer waits until another site has answered this.
+    pub(crate) wait_for_site: Option<(LineKey, u64)>,
+    /// A fault of something that could not tell of it.
+    late_fault: Option<Fault>,
 }
 
 impl ImShard {
@@ -123,6 +131,10 @@ impl ImShard {
         let (due, unlit) = due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
+        let lines = match &settings.sites {
+            Some(_) => Lines::load(&kv, shard, shards)?,
+            None => Lines::default(),
+        };
         let step = ImShard {
             shard,
             shards,
@@ -142,6 +154,7 @@ impl ImShard {
                 sweep,
                 audit_next: None,
                 big: HashSet::default(),
+                lines,
                 waiting: HashMap::default(),
                 waiting_new: Vec::new(),
                 postponed: Postponed::default(),
@@ -171,7 +184,16 @@ impl ImShard {
             Command::Forward { outbox, .. } => *outbox,
             _ => None,
         };
-        let answer = match work.command(command, is_new) {
+        let result = work.command(command, is_new);
+        let answer = match work.late_fault.take().map_or(result, Err) {
+            Ok(Some(_)) if let Some((line, number)) = work.wait_for_site.take() => {
+                let asker = asker.unwrap_or(Asker::Nobody);
+                let patience = work.settings.sites.as_ref().map_or(0, |sites| sites.answer_ms);
+                work.memory.lines.wait(line, number, asker, now_ms + patience);
+                work.txn.finish(pending);
+                pending.wait(asker);
+                None
+            }
             Ok(Some(answer)) if let Some(number) = work.wait => {
                 let asker = asker.unwrap_or(Asker::Nobody);
                 work.memory.waiting.insert(number, (asker, answer));
@@ -211,11 +233,17 @@ impl ImShard {
         applied
     }
 
-    /// Whether a user's device may be let in (ruling 36).
+    /// Whether a user's device may be let in (ruling 36). Devices connect to their user's home.
     ///
     /// # Errors
     /// The reason code of the CONNACK.
     pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+        let sites = self.settings.sites.as_ref();
+        let links = sites.filter(|sites| sites.site_of_link(&user.id).is_none());
+        if let Some(site) = links.and_then(|sites| sites.elsewhere(user)) {
+            tracing::info!(user = %user.id, %site, "turned away: the user lives at another site");
+            return Err(ReasonCode::UseAnotherServer);
+        }
         self.memory.seats.admit(now_ms, &self.settings, user, client)
     }
 
@@ -232,7 +260,8 @@ impl ImShard {
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
         let (own, postponed) = (memory.own.next_timeout(), memory.postponed.next_timeout());
-        [due, lazy, own, receipts, people, sweep, postponed].into_iter().flatten().min()
+        let lines = memory.lines.next_timeout();
+        [due, lazy, own, receipts, people, sweep, postponed, lines].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -274,6 +303,9 @@ impl ImShard {
         }
         if self.memory.sweep.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.sweep());
+        }
+        if self.memory.lines.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.tick_lines());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {
@@ -344,7 +376,8 @@ impl ImShard {
     ) {
         let flushed = self.memory.lazy.mark();
         let mut work = self.work(now_ms, batch);
-        let fault = match run(&mut work) {
+        let result = run(&mut work);
+        let fault = match work.late_fault.take().map_or(result, Err) {
             Ok(()) => return work.txn.finish(pending),
             Err(fault) => fault,
         };
@@ -360,7 +393,10 @@ impl ImShard {
 
     fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
         let ImShard { shard, settings, rows, memory, .. } = self;
-        Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard, wait: None }
+        let txn = rows.open(batch);
+        let (wait, wait_for_site, late_fault) = (None, None, None);
+        let shard = *shard;
+        Work { txn, now_ms, settings, memory, shard, wait, wait_for_site, late_fault }
     }
 
     /// Whether the conversation of an entry that was just stored is a big one, whose deliveries
@@ -377,6 +413,7 @@ impl ImShard {
     pub fn committed(&mut self) {
         self.memory.lazy.written();
         self.memory.waiting_new.clear();
+        self.memory.lines.committed();
         self.rows.committed();
     }
 
@@ -390,6 +427,17 @@ impl ImShard {
         self.memory.tails.forget();
         self.memory.unlit.doubt();
         self.rows.forget();
+        self.read_lines_again();
+    }
+}
+
+impl ImShard {
+    /// What is owed to other sites, as it is committed.
+    fn read_lines_again(&mut self) {
+        if self.settings.sites.is_some() {
+            let lines = Lines::load(self.rows.kv(), self.shard, self.shards);
+            self.memory.lines.forget(lines);
+        }
     }
 }
 
@@ -460,6 +508,11 @@ impl Work<'_> {
             Command::Pushed(pushed) => self.pushed(&pushed).map(Some),
             Command::Call(call) => self.call(&call).map(Some),
             Command::Read(call) => {
+                if let Err(refusal) = self.check_at_home(&call) {
+                    let (asker, answer) = (call.asker, Answer::Refused(refusal));
+                    self.txn.effect(Effect::Answer { asker, answer });
+                    return Ok(None);
+                }
                 self.flush_cursors(Some(&call.caller.user))?;
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
@@ -467,13 +520,17 @@ impl Work<'_> {
             Command::KeepRoom(keep) => self.keep_room(&keep).map(Some),
             Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
-            Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
+            Command::Forward { forward, .. } => match self.forward_home(&forward) {
+                Some(home) => self.forward_to_site(home, *forward).map(|()| None),
+                None => self.forwarded(*forward).map(|()| None),
+            },
             Command::ForwardRefused { outbox } => {
                 if let Some(answer) = self.memory.forward_refused(self.now_ms, outbox) {
                     self.txn.effect(answer);
                 }
                 Ok(None)
             }
+            Command::Site(letter) => self.site_letter(*letter).map(|()| None),
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);
                 self.txn.delete(Family::Im, &key);
@@ -487,10 +544,27 @@ impl Work<'_> {
 
     /// A service call that writes.
     fn call(&mut self, call: &Call) -> Result<Answer, Fault> {
+        self.check_at_home(call)?;
         crate::service::perform(self, call).map(Answer::Value)
     }
 
-    fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
+    /// What concerns a user alone is asked at the user's home; what lives at another site there.
+    fn check_at_home(&self, call: &Call) -> Result<(), Refusal> {
+        let Some(sites) = &self.settings.sites else { return Ok(()) };
+        let site = match call.conv() {
+            Some(conv) => sites.foreign(&conv),
+            None => sites.elsewhere(&call.caller.user),
+        };
+        match site {
+            None => Ok(()),
+            Some(site) => {
+                let text = format!("this lives at site {site}");
+                Err(Refusal::new(Word::Unavailable, text))
+            }
+        }
+    }
+
+    pub(crate) fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
         match forward {
             Forward::Listed(listed) => self.listed(&listed),
             Forward::Mentioned { tenant, user, conv, seq } => {
@@ -516,6 +590,11 @@ impl Work<'_> {
     }
 
     fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
+        let (Due::Burn(conv, _) | Due::GroupEnd(conv)) = &due;
+        if self.foreign_home(conv).is_some() {
+            // Its home does it.
+            return Ok(());
+        }
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::GroupEnd(conv) => self.group_ended(&conv),
@@ -548,6 +627,13 @@ impl Work<'_> {
         self.txn.effect(Effect::Forward { outbox: None, forward: Box::new(forward) });
     }
 
+    /// Keeps a fault for the end of the command.
+    pub(crate) fn note_fault(&mut self, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            self.late_fault.get_or_insert(fault);
+        }
+    }
+
     /// Tells all connected devices of a user.
     pub(crate) fn notice(
         &mut self,
@@ -555,6 +641,12 @@ impl Work<'_> {
         topic: String,
         payload: impl Into<bytes::Bytes>,
     ) {
-        self.txn.effect(Effect::Notice { user, topic, payload: payload.into() });
+        let payload = payload.into();
+        if let Some(site) = self.settings.sites.as_ref().and_then(|sites| sites.elsewhere(&user)) {
+            let site = site.clone();
+            self.say(site, &Frame::Notice { user, topic, payload });
+            return;
+        }
+        self.txn.effect(Effect::Notice { user, topic, payload });
     }
 }

@@ -31,8 +31,8 @@ pub(super) async fn call(
     let body = body?;
     let name = format!("{service}/{op}");
     let op = parse(&service, &op, &body)?;
-    let recorded = op.writes().then(|| (name, operator::about(&body)));
-    carry_out(&api, &who, peer, caller, op, recorded).await.map(Json)
+    let recorded = op.writes().then(|| (name.clone(), operator::about(&body)));
+    carry_out(&api, &who, peer, caller, (op, Some((&name, &body))), recorded).await.map(Json)
 }
 
 /// `POST /v1/tokens`: as `tokens/create`. Users who have no token yet show their password
@@ -72,16 +72,16 @@ pub(super) async fn create_token(
         who => auth::caller(who, &headers)?,
     };
     let recorded = Some(("tokens".to_owned(), request));
-    carry_out(&api, &who, peer, caller, op, recorded).await.map(Json)
+    carry_out(&api, &who, peer, caller, (op, None), recorded).await.map(Json)
 }
 
-/// Carries a call out. `recorded`: what is recorded of it if an operator makes it.
+/// Carries a call out. `named`: its name and body, for another site. `recorded`: what is recorded of it if an operator makes it.
 async fn carry_out(
     api: &Api,
     who: &Who,
     peer: SocketAddr,
     caller: Caller,
-    mut op: Op,
+    (mut op, named): (Op, Option<(&str, &[u8])>),
     recorded: Option<(String, Value)>,
 ) -> Result<Value, Failure> {
     if let Op::TokensCreate(create) = &mut op {
@@ -89,7 +89,14 @@ async fn carry_out(
     }
     let me = caller.user.id.clone();
     let call = Call { caller, op, asker: Asker::Nobody };
-    let waiting = api.env.im.call(&api.env.fabric, call);
+    let elsewhere = match named {
+        Some((name, body)) => api.env.im.call_elsewhere(&call, name, body).transpose()?,
+        None => None,
+    };
+    let waiting = match elsewhere {
+        Some(waiting) => Some(waiting),
+        None => api.env.im.call(&api.env.fabric, call),
+    };
     let answer = match api.answer(waiting).await {
         Ok(reply) => answered(reply, &me),
         Err(failure) => Err(failure),
@@ -121,6 +128,7 @@ pub(super) fn answered(reply: Reply, me: &str) -> Result<Value, Failure> {
     match reply {
         Reply::Answer(Answer::Value(value)) => Ok(value),
         Reply::Answer(Answer::Done) => Ok(json!({})),
+        Reply::Answer(Answer::Held) => Ok(json!({ "held": true })),
         Reply::Answer(Answer::Sent { sent, repeated }) => {
             let mut value = json!({
                 "seq": sent.seq, "id": sent.id.to_string(), "ts": sent.ts_ms,

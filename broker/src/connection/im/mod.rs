@@ -10,6 +10,7 @@ mod exactly;
 mod presence;
 mod publish;
 mod service;
+mod site;
 mod subscribe;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use hoopoe_im::user::pace::Pace;
 use exactly::Exchanges;
 pub use publish::ImOwed;
 use service::Waiting;
+pub(in crate::connection) use site::site_link_hears;
 
 use super::room::Memberships;
 use crate::access::Identity;

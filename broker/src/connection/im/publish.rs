@@ -401,6 +401,9 @@ impl Worker {
                 sent_properties(&mut block, sent, *repeated);
             }
         }
+        if matches!(im.result, Some(Outcome::Held)) && !by_notice {
+            block.push("im-held", "1");
+        }
         if let Some(refusal) = refusal.as_ref().filter(|_| by_notice) {
             self.im_tell_refused(location, &im, refusal);
         }

@@ -44,6 +44,7 @@ impl Worker {
         answer: Answer,
     ) -> Result<(), Fault> {
         let (service, op, req) = names;
+        let name = op;
         let waiting = match (req, publish.properties.response_topic) {
             (Some(req), _) => Waiting::Request(req.into()),
             (None, Some(topic)) if topic.starts_with(ANSWERS) => {
@@ -92,6 +93,14 @@ impl Worker {
                     }
                     return Ok(());
                 }
+                if let Some(refused) =
+                    self.im_call_elsewhere(&call, (service, name), publish.payload)
+                {
+                    if let Err(refusal) = refused {
+                        self.im_answered(reply, Outcome::Refused(refusal));
+                    }
+                    return Ok(());
+                }
                 let slot = call.slot();
                 let command =
                     if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
@@ -109,7 +118,9 @@ impl Worker {
         let value = match outcome {
             Outcome::Value(value) => Ok(value),
             Outcome::Refused(refusal) => Err(refusal),
-            Outcome::Done | Outcome::Sent { .. } => Ok(Value::Object(Default::default())),
+            Outcome::Done | Outcome::Held | Outcome::Sent { .. } => {
+                Ok(Value::Object(Default::default()))
+            }
         };
         let (status, value) = match value {
             Ok(value) => ("ok", value),
