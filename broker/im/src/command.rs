@@ -103,6 +103,11 @@ pub enum Command {
         /// The outbox entry.
         outbox: u64,
     },
+    /// A forward could not be applied now: it is to be sent again.
+    ForwardRefused {
+        /// The outbox entry.
+        outbox: u64,
+    },
 }
 
 impl Command {
@@ -132,7 +137,7 @@ impl Command {
             Command::Account(account) => Some(account.user.slot()),
             Command::Audit { .. } => Some(crate::audit::slot()),
             Command::Forward { forward, .. } => Some(forward.slot()),
-            Command::ForwardDone { .. } => None,
+            Command::ForwardDone { .. } | Command::ForwardRefused { .. } => None,
         }
     }
 }
@@ -281,6 +286,8 @@ pub struct Progress {
     pub stored: bool,
     /// Conversations and how far the device has come.
     pub moves: Vec<DeviceMove>,
+    /// It is written with what follows, not within a second.
+    pub at_once: bool,
 }
 
 /// One conversation's progress on a device.

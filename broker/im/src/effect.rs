@@ -97,6 +97,13 @@ pub enum Effect {
         /// The outbox entry.
         outbox: u64,
     },
+    /// A forward could not be applied: the shard that keeps it sends it again later.
+    ForwardRefused {
+        /// That shard.
+        shard: u16,
+        /// The outbox entry.
+        outbox: u64,
+    },
     /// A call that reads may be carried out.
     Read(Box<Call>),
     /// A connected device's conversations may be read.
@@ -213,6 +220,15 @@ impl Pending {
                 }
                 Effect::Answer { asker, .. } => asker,
                 Effect::Read(call) => call.asker,
+                Effect::Login(device) => {
+                    // What is there can be read all the same.
+                    refused.push(Effect::Login(device));
+                    continue;
+                }
+                Effect::ForwardDone { shard, outbox } => {
+                    refused.push(Effect::ForwardRefused { shard, outbox });
+                    continue;
+                }
                 _ => continue,
             };
             if unknown {

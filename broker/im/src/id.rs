@@ -224,6 +224,12 @@ impl ConvKey {
         ConvKey::joined(&[tenant, "c", id])
     }
 
+    /// A name of 64 bits, stable over restarts and never 0: two conversations of one device have
+    /// different ones, as good as certainly.
+    pub fn tag(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes()).max(1)
+    }
+
     fn joined(levels: &[&str]) -> ConvKey {
         debug_assert!(levels.iter().all(|level| !level.is_empty() && !level.contains('/')));
         ConvKey(levels.join("/").into())

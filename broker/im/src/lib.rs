@@ -19,6 +19,8 @@ pub mod envelope;
 pub mod group;
 pub mod id;
 pub mod keys;
+pub mod overload;
+mod postponed;
 pub mod presence;
 pub mod push;
 pub mod refusal;

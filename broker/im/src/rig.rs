@@ -37,6 +37,8 @@ struct Place {
     view: ShardView,
     step: ImShard,
     mail: VecDeque<Command>,
+    /// Nothing can be written.
+    hindered: bool,
 }
 
 pub(crate) struct Rig {
@@ -70,7 +72,7 @@ fn open(
     for shard in 0..shards {
         let (view, _) = ShardView::open(&store, shard, ShardSettings::default(), now).unwrap();
         let (step, owed) = ImShard::open(kv.clone(), shard, shards, settings.clone(), now).unwrap();
-        places.push(Place { view, step, mail: VecDeque::new() });
+        places.push(Place { view, step, mail: VecDeque::new(), hindered: false });
         effects.push((usize::from(shard), owed));
     }
     (places, effects)
@@ -138,8 +140,13 @@ impl Rig {
         if commands.is_empty() {
             return false;
         }
+        let hindered = place.hindered;
         self.commit(shard, |step, now, batch, pending| {
             for command in commands {
+                if hindered {
+                    step.refuse(now, command, pending);
+                    continue;
+                }
                 step.apply(now, command, true, batch, pending);
             }
         });
@@ -172,6 +179,15 @@ impl Rig {
         while (0..self.places.len()).any(|shard| self.step(shard, 100)) {}
     }
 
+    /// Whether a shard can write nothing from now on.
+    pub(crate) fn hinder(&mut self, shard: usize, hindered: bool) {
+        self.places[shard].hindered = hindered;
+    }
+
+    pub(crate) fn shard_of(&self, slot: hoopoe_core::Slot) -> usize {
+        usize::from(slot.get()) % self.places.len()
+    }
+
     pub(crate) fn shards(&self) -> usize {
         self.places.len()
     }
@@ -181,13 +197,13 @@ impl Rig {
         let until = self.now + ms;
         loop {
             self.settle();
-            let due = self.places.iter().filter_map(|place| place.step.next_timeout()).min();
+            let able = self.places.iter().filter(|place| !place.hindered);
+            let due = able.filter_map(|place| place.step.next_timeout()).min();
             let Some(at) = due.filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
             for shard in 0..self.places.len() {
-                let is_due =
-                    self.places[shard].step.next_timeout().is_some_and(|at| at <= self.now);
-                if is_due {
+                let Place { step, hindered, .. } = &self.places[shard];
+                if !hindered && step.next_timeout().is_some_and(|at| at <= self.now) {
                     self.commit(shard, |step, now, batch, pending| {
                         step.on_tick(now, batch, pending);
                     });
@@ -221,6 +237,10 @@ impl Rig {
                 Effect::ForwardDone { shard, outbox } => {
                     let done = Command::ForwardDone { outbox };
                     self.places[usize::from(shard)].mail.push_back(done);
+                }
+                Effect::ForwardRefused { shard, outbox } => {
+                    let refused = Command::ForwardRefused { outbox };
+                    self.places[usize::from(shard)].mail.push_back(refused);
                 }
                 Effect::Read(call) => {
                     let found = self.query().answer(&call);

@@ -1,5 +1,7 @@
 //! What an operator can set about the profile, with its defaults (ruling 37).
 
+use crate::overload::OverloadSettings;
+
 /// Who may write to whom without being asked.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum ContactPolicy {
@@ -92,6 +94,8 @@ pub struct ImSettings {
     pub big_rate: u32,
     /// Seconds after which a user without devices is offline.
     pub presence_grace_secs: u64,
+    /// What is given up first when there is too much.
+    pub overload: OverloadSettings,
 }
 
 impl Default for ImSettings {
@@ -124,6 +128,7 @@ impl Default for ImSettings {
             watches_max: 500,
             big_rate: 20,
             presence_grace_secs: 30,
+            overload: OverloadSettings::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
+use crate::postponed::Postponed;
 use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
@@ -32,7 +33,7 @@ use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
 
-/// How long presence waits under load before it is asked again.
+/// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
 
 /// Something that is due at a time.
@@ -48,6 +49,7 @@ pub enum Due {
 #[derive(Debug)]
 pub struct ImShard {
     shard: u16,
+    shards: u16,
     settings: ImSettings,
     rows: Rows,
     memory: Memory,
@@ -72,6 +74,7 @@ pub(crate) struct Memory {
     pub(crate) waiting: HashMap<u64, (Asker, Answer)>,
     /// Those of them that the present batch has added.
     pub(crate) waiting_new: Vec<u64>,
+    pub(crate) postponed: Postponed,
 }
 
 /// Answers that wait for another shard.
@@ -108,6 +111,7 @@ impl ImShard {
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let step = ImShard {
             shard,
+            shards,
             settings,
             rows: Rows::new(kv),
             memory: Memory {
@@ -123,16 +127,14 @@ impl ImShard {
                 big: HashSet::default(),
                 waiting: HashMap::default(),
                 waiting_new: Vec::new(),
+                postponed: Postponed::default(),
             },
         };
-        let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
-            outbox: Some(number),
-            forward: Box::new(forward),
-        });
-        Ok((step, effects.collect()))
+        Ok((step, owed(outbox)))
     }
 
-    /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before.
+    /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before. False
+    /// if the command was refused: nothing is written then.
     pub fn apply(
         &mut self,
         now_ms: u64,
@@ -140,7 +142,8 @@ impl ImShard {
         is_new: bool,
         batch: &mut PendingBatch,
         pending: &mut Pending,
-    ) {
+    ) -> bool {
+        let flushed = self.memory.lazy.mark();
         let (asker, mut work) = (asker_of(&command), self.work(now_ms, batch));
         let forwarded = match &command {
             Command::Forward { outbox, .. } => *outbox,
@@ -163,6 +166,7 @@ impl ImShard {
                 answer
             }
             Err(Fault::Refused(refusal)) => {
+                work.memory.lazy.take_back(now_ms, flushed);
                 if let Some((shard, outbox)) = forwarded {
                     pending.push(Effect::ForwardDone { shard, outbox });
                 }
@@ -170,12 +174,18 @@ impl ImShard {
             }
             Err(Fault::Store(error)) => {
                 tracing::error!(%error, "rows of the IM profile cannot be read");
+                work.memory.lazy.take_back(now_ms, flushed);
+                if let Some((shard, outbox)) = forwarded {
+                    pending.push(Effect::ForwardRefused { shard, outbox });
+                }
                 Some(Answer::Refused(Refusal::not_writable()))
             }
         };
+        let applied = !matches!(answer, Some(Answer::Refused(_)));
         if let (Some(asker), Some(answer)) = (asker, answer) {
             pending.push(Effect::Answer { asker, answer });
         }
+        applied
     }
 
     /// Whether a user's device may be let in (ruling 36).
@@ -184,22 +194,6 @@ impl ImShard {
     /// The reason code of the CONNACK.
     pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
         self.memory.seats.admit(now_ms, &self.settings, user, client)
-    }
-
-    /// Answers a command while nothing can be written (ruling 12). Calls that only read are
-    /// carried out.
-    pub fn refuse(&mut self, command: Command, pending: &mut Pending) {
-        match command {
-            Command::Read(call) => pending.push(Effect::Read(call)),
-            Command::Connected(device) => pending.push(Effect::Login(device)),
-            Command::Progress(progress) => self.memory.lazy.progress(0, &progress),
-            command => {
-                if let Some(asker) = asker_of(&command) {
-                    let answer = Answer::Refused(Refusal::not_writable());
-                    pending.push(Effect::Answer { asker, answer });
-                }
-            }
-        }
     }
 
     /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
@@ -214,7 +208,8 @@ impl ImShard {
         let due = memory.due.first().map(|(at, _)| *at);
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
-        [due, lazy, receipts, people, sweep].into_iter().flatten().min()
+        let postponed = memory.postponed.next_timeout();
+        [due, lazy, receipts, people, sweep, postponed].into_iter().flatten().min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -222,13 +217,26 @@ impl ImShard {
         self.memory.desk.people.next_timeout().is_some_and(|at| at <= now_ms)
     }
 
-    /// Under load presence waits: it is the first to be shed here, and loses nothing by it.
+    /// Under load presence waits, and loses nothing by it.
     pub fn shed(&mut self, now_ms: u64) {
         self.memory.desk.people.defer(now_ms + SHED_MS);
     }
 
+    /// Whether senders are to be told how far their messages have come.
+    pub fn wants_to_tell_receipts(&self, now_ms: u64) -> bool {
+        self.memory.receipts.next_timeout().is_some_and(|at| at <= now_ms)
+    }
+
+    /// Under load receipts wait, and are merged.
+    pub fn shed_receipts(&mut self, now_ms: u64) {
+        self.memory.receipts.defer(now_ms + SHED_MS);
+    }
+
     /// Does what is due.
     pub fn on_tick(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
+        if self.memory.postponed.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.catch_up(now_ms, batch, pending);
+        }
         if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
         }
@@ -258,6 +266,47 @@ impl ImShard {
         });
     }
 
+    /// Does what could not be done while nothing could be written.
+    fn catch_up(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
+        for news in self.memory.postponed.take_news() {
+            self.step(now_ms, batch, pending, |work| match news {
+                // What the device starts with it was told when it came.
+                Command::Connected(device) => work.connected(&device),
+                news => work.command(news, true).map(drop),
+            });
+        }
+        self.step(now_ms, batch, pending, |work| {
+            for outbox in work.memory.postponed.take_applied() {
+                work.txn.delete(Family::Im, &keys::outbox(work.shard, outbox));
+            }
+            for outbox in work.memory.postponed.take_refused(now_ms) {
+                let key = keys::outbox(work.shard, outbox);
+                if let Some(forward) = work.txn.json(&key)? {
+                    let (outbox, forward) = (Some(outbox), Box::new(forward));
+                    work.txn.effect(Effect::Forward { outbox, forward });
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// The store was read again after a fault: what is owed to other shards is told once more, as
+    /// nobody may have heard of it, and what is due is read.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn recovered(&mut self) -> Result<Vec<Effect>, StoreError> {
+        let outbox = read_outbox(self.rows.kv(), self.shard)?;
+        let next = outbox.last().map_or(1, |(number, _)| number + 1);
+        self.memory.outbox_next = self.memory.outbox_next.max(next);
+        self.memory.due.extend(crate::due::load(self.rows.kv(), self.shard, self.shards)?);
+        Ok(owed(outbox))
+    }
+
+    pub(crate) fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
     fn step(
         &mut self,
         now_ms: u64,
@@ -265,16 +314,21 @@ impl ImShard {
         pending: &mut Pending,
         run: impl FnOnce(&mut Work<'_>) -> Result<(), Fault>,
     ) {
+        let flushed = self.memory.lazy.mark();
         let mut work = self.work(now_ms, batch);
-        match run(&mut work) {
-            Ok(()) => work.txn.finish(pending),
-            Err(Fault::Refused(refusal)) => tracing::debug!(?refusal, "not carried out"),
-            Err(Fault::Store(error)) => tracing::error!(%error, "rows cannot be read"),
+        let fault = match run(&mut work) {
+            Ok(()) => return work.txn.finish(pending),
+            Err(fault) => fault,
+        };
+        work.memory.lazy.take_back(now_ms, flushed);
+        match fault {
+            Fault::Refused(refusal) => tracing::debug!(?refusal, "not carried out"),
+            Fault::Store(error) => tracing::error!(%error, "rows cannot be read"),
         }
     }
 
     fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
-        let ImShard { shard, settings, rows, memory } = self;
+        let ImShard { shard, settings, rows, memory, .. } = self;
         Work { txn: rows.open(batch), now_ms, settings, memory, shard: *shard, wait: None }
     }
 
@@ -290,6 +344,7 @@ impl ImShard {
 
     /// The batch is committed.
     pub fn committed(&mut self) {
+        self.memory.lazy.written();
         self.memory.waiting_new.clear();
         self.rows.committed();
     }
@@ -299,13 +354,14 @@ impl ImShard {
         for number in std::mem::take(&mut self.memory.waiting_new) {
             self.memory.waiting.remove(&number);
         }
+        self.memory.lazy.take_back(0, 0);
         self.memory.desk.people.lost();
         self.rows.forget();
     }
 }
 
 /// Who waits for the answer that applying a command gives; calls that read are answered later.
-fn asker_of(command: &Command) -> Option<Asker> {
+pub(crate) fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),
@@ -319,6 +375,15 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::Audit { asker, .. } => Some(*asker),
         _ => None,
     }
+}
+
+/// What is owed to other shards, as they are told it.
+fn owed(outbox: Vec<(u64, Forward)>) -> Vec<Effect> {
+    let effects = outbox.into_iter().map(|(number, forward)| Effect::Forward {
+        outbox: Some(number),
+        forward: Box::new(forward),
+    });
+    effects.collect()
 }
 
 fn read_outbox(kv: &SharedKv, shard: u16) -> Result<Vec<(u64, Forward)>, StoreError> {
@@ -344,7 +409,11 @@ impl Work<'_> {
             Command::Signal(signal) => self.signal(signal).map(Some),
             Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
-            Command::Connected(device) => self.connected(&device).map(|()| None),
+            Command::Connected(device) => {
+                self.connected(&device)?;
+                self.txn.effect(Effect::Login(device));
+                Ok(None)
+            }
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
             Command::Attention { user, location, background } => {
                 // What its devices have acknowledged before is known first.
@@ -366,6 +435,12 @@ impl Work<'_> {
             Command::Audit { record, .. } => self.audit(&record).map(|()| Some(Answer::Done)),
             Command::Account(account) => self.account(&account).map(|v| Some(Answer::Value(v))),
             Command::Forward { forward, .. } => self.forwarded(*forward).map(|()| None),
+            Command::ForwardRefused { outbox } => {
+                if let Some(answer) = self.memory.forward_refused(self.now_ms, outbox) {
+                    self.txn.effect(answer);
+                }
+                Ok(None)
+            }
             Command::ForwardDone { outbox } => {
                 let key = keys::outbox(self.shard, outbox);
                 self.txn.delete(Family::Im, &key);

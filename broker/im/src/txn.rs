@@ -50,6 +50,11 @@ impl Rows {
         Rows { kv, kept: HashMap::default(), changed: BTreeMap::new() }
     }
 
+    /// The store below.
+    pub fn kv(&self) -> &SharedKv {
+        &self.kv
+    }
+
     /// The batch is committed: what it changed is what the store holds.
     pub fn committed(&mut self) {
         if self.kept.len() + self.changed.len() > MOST_KEPT {

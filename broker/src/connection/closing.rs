@@ -84,6 +84,8 @@ impl Worker {
         session.route.leave(location);
         self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
+        // What the device has passed goes with its cursors, before the window is kept.
+        let window = session.stored_window();
         self.im_detach(location, &mut session);
         if session.route.session.is_none() {
             self.unroute(&session);
@@ -107,7 +109,7 @@ impl Worker {
             cause: close_cause,
             expiry_secs,
             progress: session.progress(),
-            window: session.stored_window(),
+            window,
             done: session.completed(),
             answered: session.incoming.answered().collect(),
             told: told.then_some(ReplyTo { location, token: CLOSE_TOKEN }),

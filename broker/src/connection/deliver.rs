@@ -125,6 +125,7 @@ impl Worker {
             origin: Origin::Transient,
             dup: copy.dup,
             again: None,
+            entry: None,
         });
         Delivered::Done
     }
@@ -189,10 +190,12 @@ impl Worker {
         let mut progressed = false;
         let mut im_moved = false;
         while let Some(origin) = session.window.pop_done() {
-            if let (Origin::Im { stream, seq }, Some(im)) = (origin, &mut session.im) {
-                im.acknowledged(stream, seq);
-                im_moved = true;
-                continue;
+            if let Some(im) = &mut session.im {
+                im.exchange_over(origin);
+                if let Origin::Im { stream, seq, .. } = origin {
+                    im.acknowledged(stream, seq);
+                }
+                im_moved |= matches!(origin, Origin::Im { .. } | Origin::Kept { .. });
             }
             let Some(stored) = &mut session.stored else { continue };
             match origin {
@@ -201,7 +204,8 @@ impl Worker {
                     progressed |= !std::mem::replace(&mut stored.progressed, true);
                 }
                 Origin::Ahead { seq } => stored.done.push(seq),
-                Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => {}
+                Origin::Transient | Origin::Group { .. } => {}
+                Origin::Im { .. } | Origin::Kept { .. } => {}
             }
         }
         if let Some(session) = self.connection(location).and_then(Connection::session)
@@ -233,7 +237,7 @@ impl Worker {
             if let Some(id) = id {
                 self.exchange_ended(location, id, origin);
             }
-            if let Origin::Im { stream, seq } = origin {
+            if let Origin::Im { stream, seq, .. } = origin {
                 self.im_skipped(location, stream, seq);
             }
             self.finished(location, origin);

@@ -10,11 +10,12 @@ use hoopoe_codec::{
     Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_core::{Location, PublicationParts, Route, SessionKey};
+use hoopoe_im::overload::Shed;
 use hoopoe_store::Command;
 use hoopoe_store::command::{
-    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
-    Source, StoredWill,
+    Close, CloseCause, GroupCommand, InFlight, Open, Phase as Exchange, Progress, ReplyTo, Source,
+    StoredWill,
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
@@ -22,6 +23,7 @@ use super::closing::Cause;
 use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
+use super::subscribe::memberships;
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
@@ -42,6 +44,12 @@ impl Worker {
         if self.stopping {
             // 0x8B has no place in a CONNACK.
             self.refuse(location, version, ReasonCode::ServerUnavailable);
+            return;
+        }
+        let Some(connection) = self.connection(location) else { return };
+        let offers_im = connection.listener.im;
+        if offers_im && self.env.im.overload.sheds(Shed::Logins) {
+            self.refuse(location, version, ReasonCode::ServerBusy);
             return;
         }
         let Some(connection) = self.connection(location) else { return };
@@ -276,6 +284,10 @@ impl Worker {
         let (mut ahead, mut entries) = (Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
+            if let Origin::Kept { tag, seq } = message.source {
+                let Some(im) = &mut session.im else { continue };
+                im.keep_exchange(tag, seq, message.id);
+            }
             session.window.restore(message);
             if message.released {
                 released.push(message.id);
@@ -565,28 +577,6 @@ fn checked_will(will: &Will<'_>, limits: &Limits) -> Result<StoredWill, ReasonCo
     })
 }
 
-/// The shared groups that a stored session is a member of.
-fn memberships(
-    env: &super::Env,
-    stored: &StoredSession,
-    route: &Route,
-    location: Location,
-) -> Vec<(SessionId, Member)> {
-    let memberships = stored.subscriptions.iter().filter_map(|subscription| {
-        let group = env.groups.get(&*subscription.filter)?;
-        let member = Member {
-            subscriber: route.subscriber,
-            session: route.session,
-            location,
-            options: subscription.options,
-            identifier: subscription.identifier,
-            window: super::subscribe::GROUP_WINDOW,
-        };
-        Some((*group, member))
-    });
-    memberships.collect()
-}
-
 fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
     Some(window::InFlight {
         id: hoopoe_codec::PacketId::new(message.id)?,
@@ -596,6 +586,7 @@ fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {
             Source::Queue(seq) if seq >= next => Origin::Ahead { seq },
             Source::Queue(seq) => Origin::Queue { seq, weight: 0 },
             Source::Group(group, seq) => Origin::Group { group, seq },
+            Source::Entry(tag, seq) => Origin::Kept { tag, seq },
         },
     })
 }

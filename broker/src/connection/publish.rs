@@ -367,19 +367,10 @@ impl Worker {
             batch.push(
                 Command::Release {
                     marker: PacketIdent { session, id: id.get() },
-                    reply: Some(ReplyTo { location, token }),
+                    reply: ReplyTo { location, token },
                 }
                 .into(),
             );
-        }
-    }
-
-    /// A publication was refused although some shards may have it: the marker goes there too, or
-    /// it would swallow the next publication under this identifier.
-    pub(super) fn forget_marker(&mut self, session: SessionId, id: PacketId) {
-        for batch in &mut self.turn.to_shards {
-            let marker = PacketIdent { session, id: id.get() };
-            batch.push(Command::Release { marker, reply: None }.into());
         }
     }
 
@@ -387,9 +378,12 @@ impl Worker {
     /// it will use their identifiers for new ones, which must not be taken for repetitions.
     pub(super) fn forget_incoming(&mut self, stored: &mut StoredSession) {
         stored.answered.clear();
+        // Nobody waits: what follows goes the same way, behind it.
+        let reply = ReplyTo { location: self.internal_location(), token: 0 };
         for id in std::mem::take(&mut stored.markers) {
-            if let Some(id) = PacketId::new(id) {
-                self.forget_marker(stored.id, id);
+            for batch in &mut self.turn.to_shards {
+                let marker = PacketIdent { session: stored.id, id };
+                batch.push(Command::Release { marker, reply }.into());
             }
         }
     }

@@ -50,6 +50,16 @@ pub enum Origin {
         stream: u32,
         /// Entry.
         seq: u64,
+        /// The conversation's name in the record of a QoS 2 exchange; 0: there is none.
+        tag: u64,
+    },
+    /// The same over an earlier connection: its place among the others is taken when the device
+    /// comes to the entry.
+    Kept {
+        /// The conversation's name.
+        tag: u64,
+        /// Entry.
+        seq: u64,
     },
 }
 
@@ -57,7 +67,10 @@ impl Origin {
     /// The origin as the store knows it; `None` when nothing is stored.
     pub fn source(self) -> Option<Source> {
         match self {
-            Origin::Transient | Origin::Im { .. } => None,
+            Origin::Transient | Origin::Im { tag: 0, .. } => None,
+            Origin::Im { tag, seq, .. } | Origin::Kept { tag, seq } => {
+                Some(Source::Entry(tag, seq))
+            }
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(Source::Queue(seq)),
             Origin::Group { group, seq } => Some(Source::Group(group, seq)),
         }
@@ -81,6 +94,8 @@ pub struct Outgoing {
     pub dup: bool,
     /// The identifier under which it was sent before, if it keeps that.
     pub again: Option<PacketId>,
+    /// The stored entry of a conversation that it is the form of, where a recall must reach it.
+    pub entry: Option<Arc<hoopoe_im::entry::Entry>>,
 }
 
 impl Outgoing {
@@ -96,6 +111,7 @@ impl Outgoing {
             origin,
             dup,
             again: None,
+            entry: None,
         }
     }
 }
@@ -255,6 +271,14 @@ pub struct Stored {
     pub progressed: bool,
 }
 
+impl Stored {
+    /// Whether entries from `seq` on may be in the restored window: those are read although they
+    /// have expired, for an exchange that was begun is finished ([MQTT-4.3.3-7]).
+    pub fn may_be_resent(&self, seq: u64) -> bool {
+        seq < self.resend_end || self.ahead.iter().any(|(ahead, _)| *ahead >= seq)
+    }
+}
+
 /// A session with its client connected.
 #[derive(Debug)]
 pub struct Session {
@@ -327,7 +351,8 @@ impl Session {
         let ahead = self.stored.iter().flat_map(|stored| stored.done.iter().copied());
         let queued = self.window.complete_before_turn().filter_map(|origin| match origin {
             Origin::Queue { seq, .. } | Origin::Ahead { seq } => Some(seq),
-            Origin::Transient | Origin::Group { .. } | Origin::Im { .. } => None,
+            Origin::Transient | Origin::Group { .. } => None,
+            Origin::Im { .. } | Origin::Kept { .. } => None,
         });
         queued.chain(ahead).collect()
     }
@@ -348,6 +373,6 @@ impl Session {
                 qos: message.qos,
             })
         });
-        in_flight.collect()
+        in_flight.chain(self.unpassed()).collect()
     }
 }

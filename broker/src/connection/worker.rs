@@ -26,7 +26,7 @@ use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
 use crate::fabric::{Mail, Mailbox, ShardMail};
 use crate::shard::ReadJob;
-use crate::telemetry::WorkerCounters;
+use crate::telemetry::{WorkerCounters, resident_memory};
 use crate::transport::{Flow, Layers, Stream};
 
 /// Bytes read from one socket at a time.
@@ -186,6 +186,7 @@ impl Worker {
             let pressed = self.env.fabric.under_pressure();
             self.wait(&mut events, pressed)?;
             let now = Moment::now(self.started);
+            self.env.im.overload.observe(&self.env.fabric, now.wall_ms);
             let ready = events.iter().filter(|event| event.token() != WAKE).map(Ready::from);
             if self.step(now, ready, pressed) {
                 return Ok(());
@@ -276,6 +277,12 @@ impl Worker {
         self.im_report();
         self.im_pokes();
         self.check_logins();
+        if self.number == 0
+            && self.env.im.overload.wants_memory()
+            && let Some(bytes) = resident_memory()
+        {
+            self.env.im.overload.note_memory(bytes);
+        }
     }
 
     fn noted(&mut self, ready: Ready) {

@@ -81,6 +81,18 @@ impl Fabric {
         slot.shard(self.shards.len())
     }
 
+    /// How full the fullest mailbox is, in percent of what makes publishers wait.
+    pub fn fill_percent(&self) -> u32 {
+        let of = |is: usize, high: usize| u32::try_from(is * 100 / high).unwrap_or(u32::MAX);
+        let shards = self.shards.iter().map(|shard| of(shard.len(), SHARD_MAIL_HIGH));
+        let workers = self.workers.iter().map(|worker| {
+            let letters = of(worker.len(), WORKER_MAIL_HIGH);
+            letters.max(of(worker.bytes(), WORKER_MAIL_HIGH_BYTES))
+        });
+        let readers = of(self.readers.len(), READER_MAIL_HIGH);
+        shards.chain(workers).fold(readers, u32::max)
+    }
+
     /// True while some thread is so far behind that publishers must not be read.
     pub fn under_pressure(&self) -> bool {
         self.shards.iter().any(|shard| shard.len() > SHARD_MAIL_HIGH)

@@ -18,11 +18,21 @@ use crate::shard::ReadJob;
 
 /// The devices reachable under topics, by worker; each once.
 pub(super) fn by_worker(env: &Env, topics: &[&str]) -> Vec<(usize, Arc<[Location]>)> {
-    let mut found: Vec<Location> = Vec::new();
+    by_worker_with(env, topics, Vec::new())
+}
+
+/// As [`by_worker`], and devices that are known already.
+pub(super) fn by_worker_with(
+    env: &Env,
+    topics: &[&str],
+    known: Vec<Location>,
+) -> Vec<(usize, Arc<[Location]>)> {
+    let mut found = known;
+    let sources = topics.len() + usize::from(!found.is_empty());
     for topic in topics {
         env.im.reach.matches(topic, |_, location| found.push(*location));
     }
-    if topics.len() > 1 {
+    if sources > 1 {
         found.sort_by_key(|location| location.to_bits());
         found.dedup();
     }
@@ -94,13 +104,14 @@ impl ImEffects {
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
             Effect::Listed { user, conv, row } => {
                 let row = Box::new(row);
+                let mut listening = Vec::new();
                 if conv.kind() != ConvKind::User {
-                    self.listen(&user, &conv_topic(&conv), row.is_current());
+                    listening = self.listen(&user, &conv_topic(&conv), row.is_current());
                     if let Some(push) = self.env.im.push() {
                         push.listed(&conv);
                     }
                 }
-                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row }));
+                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row, listening }));
             }
             Effect::Skip { user, conv, through } => {
                 for (worker, receivers) in self.inbox(&user) {
@@ -126,6 +137,10 @@ impl ImEffects {
             Effect::ForwardDone { shard, outbox } => {
                 let done = Command::ForwardDone { outbox };
                 self.env.fabric.shards[usize::from(shard)].put(done.into());
+            }
+            Effect::ForwardRefused { shard, outbox } => {
+                let refused = Command::ForwardRefused { outbox };
+                self.env.fabric.shards[usize::from(shard)].put(refused.into());
             }
             Effect::Attended { user, attended } => {
                 if let Some(push) = self.env.im.push() {
@@ -241,17 +256,20 @@ impl ImEffects {
         }
     }
 
-    /// The user's devices listen to a group or channel, or no longer.
-    fn listen(&self, user: &User, topic: &str, listens: bool) {
+    /// The user's devices listen to a group or channel, or no longer. Gives those that do now.
+    fn listen(&self, user: &User, topic: &str, listens: bool) -> Vec<Location> {
+        let mut listening = Vec::new();
         for (_, receivers) in self.inbox(user) {
             for location in receivers.iter() {
                 if listens {
                     self.env.im.reach.insert(topic, location.to_bits(), *location);
+                    listening.push(*location);
                 } else {
                     self.env.im.reach.remove(topic, location.to_bits());
                 }
             }
         }
+        listening
     }
 
     /// Nobody must wait for what may or may not have happened (ruling 12).

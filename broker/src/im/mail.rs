@@ -125,5 +125,7 @@ pub enum ImRead {
         conv: ConvKey,
         /// What the list says.
         row: Box<UserConv>,
+        /// Devices that have been entered as listeners: who has gone meanwhile is taken out again.
+        listening: Vec<Location>,
     },
 }

@@ -7,6 +7,7 @@
 mod effects;
 pub mod hook;
 mod mail;
+pub mod overload;
 pub mod push;
 mod reader;
 pub mod rooms;
@@ -26,6 +27,8 @@ use hoopoe_core::Location;
 use hoopoe_core::index::Index;
 use hoopoe_im::effect::Answer;
 use hoopoe_im::id::MessageId;
+use hoopoe_im::overload::Shed;
+use hoopoe_im::refusal::Refusal;
 use hoopoe_im::room::{Caller, KeepRoom, room_call};
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::{Call, Op};
@@ -36,6 +39,7 @@ use tokio::sync::oneshot;
 use crate::fabric::Fabric;
 use crate::telemetry::ImGauges;
 use hook::Hook;
+use overload::Overload;
 use push::PushHook;
 use rooms::{Rooms, Served};
 
@@ -94,6 +98,8 @@ pub struct ImNode {
     pub rooms: Rooms,
     /// What retention has left to be given back.
     pub space: LogSpace,
+    /// What is given up while there is too much.
+    pub overload: Overload,
     /// How fast users send, and signal, by the hash of tenant and user.
     sends: DashMap<u64, Pace>,
     signals: DashMap<u64, Pace>,
@@ -107,6 +113,7 @@ impl ImNode {
     /// Nobody is connected yet.
     pub fn new(settings: ImSettings, rooms: Rooms, shards: u16) -> ImNode {
         ImNode {
+            overload: Overload::new(settings.overload.clone(), shards),
             settings,
             reach: Index::new(),
             rooms,
@@ -137,6 +144,12 @@ impl ImNode {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
         complete(&mut call.op);
+        if matches!(call.op, Op::SyncPull(_)) && self.overload.sheds(Shed::Pulls) {
+            if let Asker::Http(number) = asker {
+                self.answer_http(number, Reply::Answer(Answer::Refused(overloaded())));
+            }
+            return Some(receiver);
+        }
         if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
             if let (Asker::Http(number), Some(answer)) = (asker, answer) {
                 self.answer_http(number, Reply::Answer(answer));
@@ -197,11 +210,14 @@ impl ImNode {
     /// What retention and pushes have come to.
     pub fn gauges(&self) -> ImGauges {
         let entries_taken = self.space.entries_taken();
+        let (overload_level, shed) = self.overload.counts();
         let Some(counts) = self.push().map(PushHook::counts) else {
-            return ImGauges { entries_taken, ..ImGauges::default() };
+            return ImGauges { entries_taken, overload_level, shed, ..ImGauges::default() };
         };
         ImGauges {
             entries_taken,
+            overload_level,
+            shed,
             pushes_sent: counts.sent.load(Ordering::Relaxed),
             pushes_failed: counts.failed.load(Ordering::Relaxed),
             pushes_given_up: counts.given_up.load(Ordering::Relaxed),
@@ -236,6 +252,11 @@ impl ImNode {
             let _ = waiting.send(reply);
         }
     }
+}
+
+/// What whoever asks for something that is given up is told.
+pub fn overloaded() -> Refusal {
+    Refusal::limit("the broker is overloaded and gives this up for a while: try again later")
 }
 
 /// One token of a user's bucket.

@@ -13,7 +13,7 @@ use hoopoe_im::service::query::Query;
 use hoopoe_store::StoreError;
 use hoopoe_store::kv::SharedKv;
 
-use super::effects::by_worker;
+use super::effects::by_worker_with;
 use super::{ImMail, ImRead, Reply};
 use crate::connection::Env;
 use crate::fabric::Mail;
@@ -37,10 +37,10 @@ pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
             env.fabric.workers[location.worker()].put(Mail::Im(mail));
         }
         ImRead::Call(call) => answer(env, &query, &call),
-        ImRead::Listed { user, conv, row } => {
+        ImRead::Listed { user, conv, row, listening } => {
             let head = query.head(&conv).map(|head| head.last).unwrap_or_default();
             let topic = inbox_topic(&user.tenant, &user.id);
-            for (worker, receivers) in by_worker(env, &[&topic]) {
+            for (worker, receivers) in by_worker_with(env, &[&topic], listening) {
                 let (conv, row) = (conv.clone(), row.clone());
                 let mail = ImMail::Listed { receivers, conv, row, head };
                 env.fabric.workers[worker].put(Mail::Im(mail));

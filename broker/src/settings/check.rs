@@ -205,6 +205,12 @@ impl Settings {
             let message = format!("less than mqtt.session_expiry_max_secs, which is {session}");
             found.add("im.device_keep_secs", message);
         }
+        found.range("im.overload.commit_lag_ms", im.overload.commit_lag_ms, 1, 3_600_000);
+        let order = &im.overload.shed_at_percent;
+        if order[0] == 0 || order.windows(2).any(|pair| pair[0] > pair[1]) {
+            let message = "percents from 1 on, none less than the one before".to_owned();
+            found.add("im.overload.shed_at_percent", message);
+        }
         found.range("im.hook.timeout_ms", im.hook.timeout_ms, 1, 60_000);
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
         for (key, url) in [("im.hook.url", &im.hook.url), ("im.push.url", &im.push.url)] {

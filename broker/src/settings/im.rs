@@ -4,6 +4,7 @@
 //! [`hoopoe_im::ImSettings`].
 
 use hoopoe_im::ImSettings;
+use hoopoe_im::overload::OverloadSettings;
 use hoopoe_im::room::{RoomSettings, SendRate};
 use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -153,6 +154,39 @@ impl Default for RoomsSection {
     }
 }
 
+/// `[im.overload]`: what is given up first when there is too much.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverloadSection {
+    /// A turn of a shard that takes so long counts as 100 percent.
+    pub commit_lag_ms: u64,
+    /// So much memory of the process counts as 100 percent; 0: it does not count.
+    pub memory_max_bytes: u64,
+    /// Percent from which on each class goes.
+    pub shed_at_percent: [u32; 8],
+}
+
+impl Default for OverloadSection {
+    fn default() -> OverloadSection {
+        let profile = OverloadSettings::default();
+        OverloadSection {
+            commit_lag_ms: profile.commit_lag_ms,
+            memory_max_bytes: profile.memory_bytes,
+            shed_at_percent: profile.at_percent,
+        }
+    }
+}
+
+impl OverloadSection {
+    fn profile(&self) -> OverloadSettings {
+        OverloadSettings {
+            commit_lag_ms: self.commit_lag_ms,
+            memory_bytes: self.memory_max_bytes,
+            at_percent: self.shed_at_percent,
+        }
+    }
+}
+
 /// `[im]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -216,6 +250,8 @@ pub struct ImSection {
     pub retention_big: RetentionSettings,
     /// Live rooms.
     pub rooms: RoomsSection,
+    /// What is given up first when there is too much.
+    pub overload: OverloadSection,
     /// The content hook.
     pub hook: HookSettings,
     /// The push hook.
@@ -261,6 +297,7 @@ impl Default for ImSection {
             retention: RetentionSettings::of(profile.retention),
             retention_big: RetentionSettings::of(profile.retention_big),
             rooms: RoomsSection::default(),
+            overload: OverloadSection::default(),
             hook: HookSettings::default(),
             push: PushSettings::default(),
         }
@@ -325,6 +362,7 @@ impl ImSection {
             watches_max: self.presence_watches as usize,
             big_rate: self.big_group_per_sec,
             presence_grace_secs: self.presence_grace_secs,
+            overload: self.overload.profile(),
         }
     }
 }

@@ -26,7 +26,8 @@ pub use bridge::{BridgeRule, BridgeSettings, Protocol};
 pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
 pub use im::{
-    ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, RetentionSettings, RoomsSection,
+    ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, OverloadSection,
+    RetentionSettings, RoomsSection,
 };
 pub use listener::{
     ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,

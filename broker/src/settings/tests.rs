@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 18] = [
+    let sections: [(&str, Vec<&str>); 19] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -71,6 +71,7 @@ fn all_keys() -> BTreeSet<String> {
         ("im.retention", keys_of::<RetentionSettings>()),
         ("im.retention_big", keys_of::<RetentionSettings>()),
         ("im.rooms", keys_of::<RoomsSection>()),
+        ("im.overload", keys_of::<OverloadSection>()),
         ("im.hook", keys_of::<HookSettings>()),
         ("im.push", keys_of::<PushSettings>()),
         ("listener", keys_of::<Listener>()),
@@ -471,6 +472,10 @@ const ALL_CHANGED: &str = "
         joined_per_user = 1
         owned_per_user = 1
         max_rooms = 1
+        [im.overload]
+        commit_lag_ms = 1
+        memory_max_bytes = 1
+        shed_at_percent = [1, 2, 3, 4, 5, 6, 7, 8]
         [im.push]
         url = 'http://127.0.0.1:1/'
         secret = 'x'

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_im::overload::Shed;
 use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
@@ -116,7 +117,9 @@ impl Shard {
     pub fn step(&mut self, now_ms: u64) -> bool {
         let mut commands = std::mem::take(&mut self.commands);
         let any = self.mailbox.take(&mut commands);
+        self.env.im.overload.turn_begins(self.number, now_ms);
         self.turn(now_ms, &mut commands);
+        self.env.im.overload.turn_ends(self.number);
         self.commands = commands;
         any
     }
@@ -151,8 +154,12 @@ impl Shard {
         }
         self.view.on_tick(now, &mut batch);
         if self.view.is_writing() {
-            if self.im.wants_to_tell(now) && self.env.fabric.under_pressure() {
+            let overload = &self.env.im.overload;
+            if self.im.wants_to_tell(now) && overload.sheds(Shed::Presence) {
                 self.im.shed(now);
+            }
+            if self.im.wants_to_tell_receipts(now) && overload.sheds(Shed::Receipts) {
+                self.im.shed_receipts(now);
             }
             self.im.on_tick(now, &mut batch, &mut self.im_pending);
         }
@@ -167,12 +174,15 @@ impl Shard {
     /// applied before is told so by its marker (ruling 4).
     fn apply_im(&mut self, now: u64, command: hoopoe_im::Command, batch: &mut PendingBatch) {
         if !self.view.is_writing() {
-            self.im.refuse(command, &mut self.im_pending);
+            self.im.refuse(now, command, &mut self.im_pending);
             return;
         }
         let marker = command.marker();
-        let is_new = marker.is_none_or(|marker| self.view.note_marker(marker, batch));
-        self.im.apply(now, command, is_new, batch, &mut self.im_pending);
+        let is_new = marker.is_none_or(|marker| !self.view.has_marker(marker));
+        let applied = self.im.apply(now, command, is_new, batch, &mut self.im_pending);
+        if let Some(marker) = marker.filter(|_| applied && is_new) {
+            self.view.note_marker(marker, batch);
+        }
     }
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
@@ -212,6 +222,13 @@ impl Shard {
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
+                    match self.im.recovered() {
+                        Ok(owed) => self.im_effects.release(owed, |_| false),
+                        Err(error) => {
+                            let shard = self.number;
+                            tracing::error!(shard, %error, "what is owed to other shards waits");
+                        }
+                    }
                 }
                 Err(error) => {
                     let fault = error.to_string();

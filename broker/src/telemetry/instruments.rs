@@ -2,6 +2,8 @@
 //!
 //! Owns the moment the broker started, and nothing that changes.
 
+use hoopoe_im::overload::Shed;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +51,10 @@ pub struct ImGauges {
     pub pushes_given_up: u64,
     /// Conversations that wait to be pushed.
     pub pushes_waiting: u64,
+    /// How many classes of things are given up at the moment.
+    pub overload_level: u8,
+    /// How many of each class have been.
+    pub shed: [u64; Shed::ALL.len()],
 }
 
 /// What runs.

@@ -3,6 +3,8 @@
 //! Every label has a bounded set of values: QoS, reasons, and what the configuration fixes
 //! (workers, shards, listeners). Clients, users and topics are never labels.
 
+use hoopoe_im::overload::Shed;
+
 use std::sync::atomic::Ordering;
 
 use hoopoe_bridge::State;
@@ -178,6 +180,13 @@ fn im(out: &mut Exposition, instruments: &Instruments) {
     }
     let help = "Conversations of users that wait to be pushed.";
     out.gauge("hoopoe_pushes_waiting", help, counts.pushes_waiting);
+    let help = "Classes of things that are given up at the moment, of eight.";
+    out.gauge("hoopoe_overload_level", help, u64::from(counts.overload_level));
+    let help = "What was given up, or put off, because of overload.";
+    let mut family = out.family("hoopoe_shed_total", Kind::Counter, help);
+    for (class, count) in Shed::ALL.into_iter().zip(counts.shed) {
+        family.sample(&[("class", class.name())], count);
+    }
 }
 
 fn shards(out: &mut Exposition, telemetry: &Telemetry) {

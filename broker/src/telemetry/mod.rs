@@ -23,5 +23,6 @@ pub use buckets::{BATCH_COMMANDS, Buckets, COMMIT_MICROS};
 pub use counters::{Counter, Dropped, ShardCounters, Telemetry, WorkerCounters};
 pub use instruments::{Build, Gauges, ImGauges, Instruments};
 pub use metrics::metrics;
+pub use process::resident_memory;
 pub use system_report::{SystemReport, publish_system};
 pub use system_topics::SystemTopics;

@@ -20,13 +20,21 @@ pub(super) struct Process {
     pub(super) max_fds: Option<u64>,
 }
 
+/// Memory of this process that is resident.
+pub fn resident_memory() -> Option<u64> {
+    resident_bytes(&text("status")?)
+}
+
+fn text(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/self").join(name)).ok()
+}
+
 impl Process {
     /// This process, now.
     pub(super) fn read() -> Process {
-        let text = |name: &str| fs::read_to_string(Path::new("/proc/self").join(name)).ok();
         Process {
             cpu_secs: text("stat").and_then(|stat| cpu_secs(&stat)),
-            resident_bytes: text("status").and_then(|status| resident_bytes(&status)),
+            resident_bytes: resident_memory(),
             open_fds: open_fds(Path::new("/proc/self/fd")),
             max_fds: text("limits").and_then(|limits| max_fds(&limits)),
         }

@@ -72,13 +72,12 @@ pub enum Command {
         /// Told when they are on disk; `None` for completions, which may be lazy (ruling 5).
         reply: Option<ReplyTo>,
     },
-    /// PUBREL came, or PUBREC refused the publication: the marker of an incoming QoS 2 publication
-    /// is removed.
+    /// PUBREL came: the marker of an incoming QoS 2 publication is removed.
     Release {
         /// Publisher's session and packet identifier.
         marker: PacketIdent,
-        /// Told when that is on disk; `None` after a refusal.
-        reply: Option<ReplyTo>,
+        /// Told when that is on disk.
+        reply: ReplyTo,
     },
     /// A shared-subscription group's change or answer.
     Group(Box<GroupCommand>),
@@ -203,6 +202,8 @@ pub enum Source {
     Queue(u64),
     /// A shared group's queue, by group and sequence number.
     Group(SessionId, u64),
+    /// A log that the store knows nothing of, by a name of 64 bits and sequence number.
+    Entry(u64, u64),
 }
 
 /// Phase of an outgoing exchange.

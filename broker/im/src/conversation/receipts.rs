@@ -25,6 +25,8 @@ const MOST_WAITING: usize = 100_000;
 pub(crate) struct Receipts {
     readers: BTreeMap<(ConvKey, Arc<str>), Reader>,
     due: BTreeSet<(u64, ConvKey, Arc<str>)>,
+    /// Under load nothing is told before.
+    not_before_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +39,12 @@ struct Reader {
 
 impl Receipts {
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        self.due.first().map(|(at, ..)| *at)
+        self.due.first().map(|(at, ..)| self.not_before_ms.max(*at))
+    }
+
+    /// Nothing is told before: what moves meanwhile is merged.
+    pub(crate) fn defer(&mut self, until_ms: u64) {
+        self.not_before_ms = until_ms;
     }
 
     fn moved(&mut self, now_ms: u64, conv: &ConvKey, user: &str, from: CursorCopy, to: CursorCopy) {

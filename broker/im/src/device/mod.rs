@@ -336,6 +336,13 @@ impl Device {
         self.streams.get(stream as usize).map(|stream| &stream.conv)
     }
 
+    /// The next entry of the conversation with this [tag](ConvKey::tag); `None` when the device
+    /// does not follow it.
+    pub fn next_by_tag(&self, tag: u64) -> Option<u64> {
+        let stream = self.streams.iter().find(|stream| stream.conv.tag() == tag);
+        stream.map(|stream| stream.next)
+    }
+
     /// Groups and channels it follows: their topics in the index.
     pub fn conversations(&self) -> impl Iterator<Item = &ConvKey> {
         self.streams.iter().map(|stream| &stream.conv)

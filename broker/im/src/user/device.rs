@@ -66,7 +66,6 @@ impl Work<'_> {
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
         self.flush_cursors(Some(user))?;
         self.tell_attended(user, attended);
-        self.txn.effect(Effect::Login(Box::new(device.clone())));
         self.presence_connected(device)
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Moves {
 pub(crate) struct Lazy {
     moves: BTreeMap<(User, ConvKey), Moves>,
     since_ms: Option<u64>,
+    /// What the batch under way writes.
+    flushed: Vec<((User, ConvKey), Moves)>,
 }
 
 impl Lazy {
@@ -63,8 +65,38 @@ impl Lazy {
         }
     }
 
-    /// Takes out the moves of one user, or all.
+    /// How much the batch under way writes.
+    pub(crate) fn mark(&self) -> usize {
+        self.flushed.len()
+    }
+
+    /// The batch is committed.
+    pub(crate) fn written(&mut self) {
+        self.flushed.clear();
+    }
+
+    /// What was taken out since `mark` is not written after all.
+    pub(crate) fn take_back(&mut self, now_ms: u64, mark: usize) {
+        for ((user, conv), moves) in self.flushed.split_off(mark) {
+            let Moves { recv, own, devices } = moves;
+            let kept = self.of(now_ms, user, conv);
+            kept.recv = kept.recv.max(recv);
+            kept.own = kept.own.max(own);
+            for (client, cursor) in devices {
+                let device = kept.devices.entry(client).or_default();
+                *device = (*device).max(cursor);
+            }
+        }
+    }
+
+    /// Takes out the moves of one user, or all, to be written.
     pub(crate) fn take(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
+        let taken = self.take_out(only);
+        self.flushed.extend(taken.iter().cloned());
+        taken
+    }
+
+    fn take_out(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
         let Some(user) = only else {
             self.since_ms = None;
             return std::mem::take(&mut self.moves).into_iter().collect();

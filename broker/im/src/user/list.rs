@@ -117,7 +117,7 @@ impl Work<'_> {
     /// What a device has acknowledged; written within a second.
     pub(crate) fn progress(&mut self, progress: &Progress) -> Result<(), Fault> {
         self.memory.lazy.progress(self.now_ms, progress);
-        Ok(())
+        if progress.at_once { self.flush_cursors(Some(&progress.user)) } else { Ok(()) }
     }
 
     /// Writes the moves of one user, or of all.

@@ -68,7 +68,7 @@ impl Worker {
         let stored = session.route.session.is_some();
         let client = session.key.client.clone();
         let slot = im.user.slot();
-        if let Some(progress) = progress(&mut im, &client, stored) {
+        if let Some(progress) = progress(&mut im, &client, stored, false) {
             self.command(slot, progress);
         }
         let facts = DeviceFacts {
@@ -92,6 +92,7 @@ impl Worker {
 
     /// Tells one device's cursors.
     pub(super) fn im_report_one(&mut self, location: Location) {
+        self.im_settle_kept(location);
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -100,8 +101,12 @@ impl Worker {
         let Some(im) = &mut session.im else { return };
         im.moved = false;
         let slot = im.user.slot();
-        if let Some(progress) = progress(im, &client, stored) {
+        let ended = im.exchanges.take_ended();
+        if let Some(progress) = progress(im, &client, stored, !ended.is_empty()) {
             self.command(slot, progress);
+        }
+        if !ended.is_empty() {
+            self.im_forget_exchanges(location, ended);
         }
     }
 
@@ -169,6 +174,7 @@ impl Worker {
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
         self.hear_rooms(location);
         self.im_gaps(location, gaps);
+        self.im_settle_kept(location);
         self.im_background_again(location);
         self.im_note_moved(location);
         self.im_read_on(location);
@@ -177,7 +183,11 @@ impl Worker {
     fn im_listed(&mut self, location: Location, conv: &ConvKey, row: &UserConv, head: u64) {
         let replay_max = self.env.im.settings.replay_max;
         let device = self.connection(location).and_then(Connection::session);
-        let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
+        let Some(im) = device.and_then(|session| session.im.as_mut()) else {
+            // Gone before its join was committed: the shard has entered it as a listener.
+            self.env.im.reach.remove(&conv_topic(conv), location.to_bits());
+            return;
+        };
         let start = Start {
             conv: conv.clone(),
             cursor: row.recv.max(row.first() - 1),
@@ -194,6 +204,7 @@ impl Worker {
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         im.step.skip(conv, through);
         im.page.retain(|(_, entry)| entry.conv != *conv || entry.seq > through);
+        self.im_settle_kept(location);
         self.im_note_moved(location);
     }
 
@@ -227,11 +238,17 @@ impl Worker {
     }
 }
 
-fn progress(im: &mut ImDevice, client: &std::sync::Arc<str>, stored: bool) -> Option<Command> {
+/// What has moved. `at_once`: it is written although nothing may have, with what follows.
+fn progress(
+    im: &mut ImDevice,
+    client: &std::sync::Arc<str>,
+    stored: bool,
+    at_once: bool,
+) -> Option<Command> {
     let moves = im.step.take_moves().into_iter();
     let moves: Vec<DeviceMove> =
         moves.map(|(conv, cursor, recv)| DeviceMove { conv, cursor, recv }).collect();
     let (user, client) = (im.user.clone(), client.clone());
     (!moves.is_empty())
-        .then(|| Command::Progress(Box::new(Progress { user, client, stored, moves })))
+        .then(|| Command::Progress(Box::new(Progress { user, client, stored, moves, at_once })))
 }

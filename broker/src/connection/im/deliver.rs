@@ -8,6 +8,7 @@ use hoopoe_core::{Location, Publication};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
+use hoopoe_im::overload::Shed;
 use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
 
@@ -59,8 +60,10 @@ impl Worker {
 
     fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, big: bool, forms: &mut Forms) {
         let device = self.connection(location).and_then(Connection::session);
-        if let Some(im) = device.and_then(|session| session.im.as_mut()) {
-            im.forget_body(entry);
+        if let Some(im) = device.and_then(|session| session.im.as_mut())
+            && let Some(reason) = im.forget_body(entry)
+        {
+            self.im_void_steps(location, entry, reason);
         }
         if self.im_hold(location, entry) {
             return;
@@ -107,6 +110,9 @@ impl Worker {
 
     /// Names what devices have passed within the last second.
     pub(in crate::connection) fn im_name_passed(&mut self) {
+        if self.turn.im_passed.is_empty() || self.env.im.overload.sheds(Shed::Pokes) {
+            return;
+        }
         let mut locations = std::mem::take(&mut self.turn.im_passed);
         locations.sort_by_key(|location| location.to_bits());
         locations.dedup();
@@ -128,21 +134,30 @@ impl Worker {
         let Some(im) = &mut session.im else { return };
         let publication = forms.of(entry, &im.user.id, version);
         let (qos, identifiers) = im.terms(publication.topic(), QoS::AtLeastOnce);
-        let origin = Origin::Im { stream, seq: entry.seq };
-        let id = match qos {
-            QoS::AtMostOnce => None,
-            qos => session.window.push(qos, origin),
-        };
+        let recorded = qos == QoS::ExactlyOnce && session.stored.is_some();
+        let known = session.stored.is_some() && im.has_kept(entry);
         let outgoing = Outgoing {
             publication,
-            qos,
+            qos: if known { QoS::ExactlyOnce } else { qos },
             retain: false,
             identifiers,
-            origin,
+            origin: im.origin(stream, entry.seq, recorded || known),
             dup: false,
             again: None,
+            entry: None,
         };
-        self.send_outgoing(location, &outgoing, id);
+        if recorded || known {
+            return self.im_send_exactly(location, outgoing, entry);
+        }
+        let id = match qos {
+            QoS::AtMostOnce => None,
+            qos => session.window.push(qos, outgoing.origin),
+        };
+        match id {
+            // Not before what waits for its exchange to be recorded.
+            Some(id) => self.send_step(location, outgoing, id),
+            None => self.send_outgoing(location, &outgoing, None),
+        }
         if qos == QoS::AtMostOnce {
             // The cursor moves with the bytes, `recv` only by `cur` (ruling 28).
             self.im_acknowledged(location, stream, entry.seq, false);
@@ -206,6 +221,7 @@ impl Worker {
         }
         self.im_gaps(location, gap.into_iter().collect());
         self.im_note_moved(location);
+        self.im_settle_kept(location);
         self.im_read_on(location);
     }
 
@@ -254,6 +270,7 @@ impl Worker {
             origin: Origin::Transient,
             dup: false,
             again: None,
+            entry: None,
         };
         self.send_or_wait(location, outgoing);
     }
@@ -265,18 +282,24 @@ impl ImDevice {
         *entry.device == *client && entry.from == self.user.id
     }
 
-    /// A recall or a burning reaches what has been read and not sent (ruling 24).
-    fn forget_body(&mut self, event: &Entry) {
+    /// A recall or a burning reaches what has been read and not sent (ruling 24). Gives the reason.
+    fn forget_body(&mut self, event: &Entry) -> Option<u8> {
         let reason = match event.kind {
             EntryKind::Recall => VOID_RECALLED,
             EntryKind::Burn => VOID_BURNT,
-            _ => return,
+            _ => return None,
         };
         for (_, waiting) in &mut self.page {
-            if waiting.seq == event.reference && waiting.conv == event.conv {
+            if waiting.conv != event.conv {
+                continue;
+            }
+            if waiting.seq == event.reference {
                 *waiting = Arc::new(waiting.voided(reason));
+            } else if waiting.kind == EntryKind::Edit && waiting.reference == event.reference {
+                *waiting = Arc::new(waiting.emptied());
             }
         }
+        Some(reason)
     }
 
     /// On which terms the device gets a topic of its inbox: `usual`, unless filters of its own

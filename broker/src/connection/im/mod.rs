@@ -6,6 +6,7 @@
 
 mod attach;
 mod deliver;
+mod exactly;
 mod presence;
 mod publish;
 mod service;
@@ -22,6 +23,7 @@ use hoopoe_im::entry::Entry;
 use hoopoe_im::id::is_id;
 use hoopoe_im::user::pace::Pace;
 
+use exactly::Exchanges;
 pub use publish::ImOwed;
 use service::Waiting;
 
@@ -41,6 +43,8 @@ pub struct ImDevice {
     filters: Vec<InboxFilter>,
     /// Service calls that have not been answered, by the token of their acknowledgement.
     calls: HashMap<u64, Waiting>,
+    /// Its QoS 2 deliveries that are recorded.
+    exchanges: Exchanges,
     /// Its cursors have moved since the last report.
     moved: bool,
     /// What it may be sent of big groups and channels; none before the first of it.
@@ -70,6 +74,7 @@ impl ImDevice {
             page: VecDeque::new(),
             filters: Vec::new(),
             calls: HashMap::default(),
+            exchanges: Exchanges::default(),
             moved: false,
             budget: None,
             rooms: Memberships::default(),

@@ -8,6 +8,7 @@ use hoopoe_codec::{Fault, ReasonCode};
 use hoopoe_core::Location;
 use hoopoe_im::device::{Arrival, Device, Gap, Verdict};
 use hoopoe_im::entry::Entry;
+use hoopoe_im::overload::Shed;
 use hoopoe_im::presence::{SetShow, Show, StatusText};
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::{Answer as Outcome, Asker, Command, User};
@@ -126,6 +127,10 @@ impl Worker {
     /// Names what devices in the background have been held back for an interval.
     pub(in crate::connection) fn im_pokes(&mut self) {
         let now_ms = self.now_ms;
+        let due = self.turn.im_pokes.first().is_some_and(|(at, _)| *at <= now_ms);
+        if !due || self.env.im.overload.sheds(Shed::Pokes) {
+            return;
+        }
         while let Some((_, bits)) = self.turn.im_pokes.first().filter(|(at, _)| *at <= now_ms) {
             let location = Location::from_bits(*bits);
             self.turn.im_pokes.pop_first();

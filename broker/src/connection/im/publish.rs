@@ -12,6 +12,7 @@ use hoopoe_core::{Location, PacketIdent};
 use hoopoe_im::command::{Asker, Command, MoveCursor, Operate, Operation, Send, SendSignal};
 use hoopoe_im::envelope::{ClientProperties, check_client_properties};
 use hoopoe_im::id::ConvKey;
+use hoopoe_im::overload::Shed;
 use hoopoe_im::refusal::{Refusal, Word};
 use hoopoe_im::rows::Sent;
 use hoopoe_im::topic::{self, Mentions, Position, Published, SignalTarget, parse_publish};
@@ -24,6 +25,7 @@ use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
 use crate::im::hook::{is_asked_about, overrun};
+use crate::im::overloaded;
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -258,6 +260,9 @@ impl Worker {
         incoming: Incoming<'_>,
     ) -> Result<(), Fault> {
         let Incoming { publish, properties, answer, user, .. } = incoming;
+        if self.env.im.overload.sheds(Shed::Signals) {
+            return self.im_refuse(location, answer, properties.cid, overloaded());
+        }
         if !self.env.im.may_signal(self.now_ms, &user) {
             return self.im_refuse(location, answer, properties.cid, too_fast());
         }
@@ -430,11 +435,6 @@ impl Worker {
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
-                if code.is_error()
-                    && let Some(publisher) = session.route.session
-                {
-                    self.forget_marker(publisher, id);
-                }
                 let packet = Packet::PubRec(Ack { properties, ..ack(id, code) });
                 self.send_packet(location, version, &packet);
             }

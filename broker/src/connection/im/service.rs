@@ -6,9 +6,10 @@ use bytes::Bytes;
 use hoopoe_codec::{Fault, PropertyBlock, Publish, PublishProperties, QoS, Version};
 use hoopoe_core::{Location, Publication, PublicationParts};
 use hoopoe_im::envelope::{pulled, pulled_answer};
+use hoopoe_im::overload::Shed;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::query::Found;
-use hoopoe_im::service::{Call, Caller, parse};
+use hoopoe_im::service::{Call, Caller, Op, parse};
 use hoopoe_im::{Answer as Outcome, Command};
 use hoopoe_store::command::ReplyTo;
 use serde_json::Value;
@@ -17,7 +18,7 @@ use super::publish::ImOwed;
 use crate::connection::Connection;
 use crate::connection::session::{Answer, Origin, Outgoing};
 use crate::connection::worker::Worker;
-use crate::im::complete;
+use crate::im::{complete, overloaded};
 
 /// Calls of one connection that may wait for their answer.
 const MOST_CALLS: usize = 100;
@@ -75,6 +76,10 @@ impl Worker {
         }
         match parsed {
             Ok(mut op) => {
+                if matches!(op, Op::SyncPull(_)) && self.env.im.overload.sheds(Shed::Pulls) {
+                    self.im_answered(reply, Outcome::Refused(overloaded()));
+                    return Ok(());
+                }
                 complete(&mut op);
                 // What this device has acknowledged so far comes first.
                 self.im_report_one(location);
@@ -203,6 +208,7 @@ impl Worker {
             origin: Origin::Transient,
             dup: false,
             again: None,
+            entry: None,
         };
         self.send_or_wait(location, outgoing);
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, PacketType, ReasonCode, SubscribeOptions, Version};
 use hoopoe_core::Location;
+use hoopoe_im::overload::Shed;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::room::{Post, Shaper};
 use hoopoe_im::topic::{Filter, Lane, parse_filter};
@@ -25,6 +26,7 @@ use slab::Slab;
 use super::Connection;
 use super::session::Session;
 use super::worker::Worker;
+use crate::im::overloaded;
 use crate::im::rooms::{LiveRoom, Todo};
 use membership::{Membership, Terms, Waiting};
 
@@ -275,6 +277,11 @@ impl Worker {
     ) -> Result<(), Refusal> {
         let (env, now_ms, worker) = (self.env.clone(), self.now_ms, self.number);
         let Some((user, live)) = self.speaker(location, room)? else { return Ok(()) };
+        match lane {
+            Lane::Like if env.im.overload.sheds(Shed::Likes) => return Ok(()),
+            Lane::Chat if env.im.overload.sheds(Shed::RoomChat) => return Err(overloaded()),
+            _ => {}
+        }
         let post = Post { from: &user, lane, properties, payload, expires_at_ms };
         let todo = env.im.rooms.publish(worker, now_ms, &live, post, location)?;
         self.room_todo(&live, todo);

@@ -106,17 +106,19 @@ pub(crate) fn read_will(row: &[u8]) -> Result<StoredWill, Fault> {
 
 const FROM_GROUP: u8 = 1 << 2;
 const RELEASED: u8 = 1 << 3;
+const FROM_LOG: u8 = 1 << 4;
 
 fn put_in_flight(out: &mut Vec<u8>, entry: &InFlight) {
-    let (from, group, seq) = match entry.source {
+    let (from, whose, seq) = match entry.source {
         Source::Queue(seq) => (0, None, seq),
-        Source::Group(group, seq) => (FROM_GROUP, Some(group), seq),
+        Source::Group(group, seq) => (FROM_GROUP, Some(group.0), seq),
+        Source::Entry(log, seq) => (FROM_LOG, Some(log), seq),
     };
     let phase = if entry.phase == Phase::Released { RELEASED } else { 0 };
     out.push(entry.qos as u8 | from | phase);
     put_number(out, u64::from(entry.id));
-    if let Some(group) = group {
-        put_number(out, group.0);
+    if let Some(whose) = whose {
+        put_number(out, whose);
     }
     put_number(out, seq);
 }
@@ -126,6 +128,8 @@ fn take_in_flight(cursor: &mut Cursor<'_>) -> Result<InFlight, Fault> {
     let id = cursor.u16()?;
     let source = if flags & FROM_GROUP != 0 {
         Source::Group(SessionId(cursor.number()?), cursor.number()?)
+    } else if flags & FROM_LOG != 0 {
+        Source::Entry(cursor.number()?, cursor.number()?)
     } else {
         Source::Queue(cursor.number()?)
     };

@@ -126,7 +126,7 @@ impl Session {
         let window = self.window.take().unwrap_or_else(known);
         let from_queue = |entry: &InFlight| match entry.source {
             Source::Queue(seq) => Some(seq),
-            Source::Group(..) => None,
+            Source::Group(..) | Source::Entry(..) => None,
         };
         let given_out: BTreeSet<u64> = window.iter().filter_map(from_queue).collect();
         let mut next = self.progress.acknowledged + 1;

@@ -1,0 +1,217 @@
+//! What a shard could not do while nothing could be written (ruling 12), and does once it can:
+//! news of devices that came and went, and outbox entries whose receiver was in the same trouble.
+//!
+//! Owns positions and news only. What is owed to other shards is in the outbox, on disk; here is
+//! which of it has to be told again.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::command::Command;
+use crate::effect::{Answer, Effect, Pending};
+use crate::refusal::{Refusal, Word};
+use crate::shard::{ImShard, Memory};
+
+/// News of devices that are kept; beyond it the oldest are lost, and presence with them.
+const MOST_NEWS: usize = 1 << 18;
+/// How long an outbox entry that was refused waits until it is told again.
+const AGAIN_MS: u64 = 1_000;
+
+/// What waits for better times.
+#[derive(Debug, Default)]
+pub(crate) struct Postponed {
+    /// Devices that came, went, or are looked at or not, in the order it happened.
+    news: VecDeque<Command>,
+    /// Outbox entries that have been applied, and are still on disk.
+    applied: Vec<u64>,
+    /// Outbox entries that have been refused, and when they are told again.
+    refused: BTreeSet<u64>,
+    again_at_ms: u64,
+}
+
+impl Postponed {
+    /// When there is something to do, in ms since the epoch.
+    pub(crate) fn next_timeout(&self) -> Option<u64> {
+        if self.news.is_empty() && self.applied.is_empty() {
+            return (!self.refused.is_empty()).then_some(self.again_at_ms);
+        }
+        Some(0)
+    }
+
+    /// Keeps what devices have done.
+    pub(crate) fn keep(&mut self, news: Command) {
+        if self.news.len() >= MOST_NEWS {
+            tracing::warn!("too many devices came and went while nothing could be written");
+            self.news.pop_front();
+        }
+        self.news.push_back(news);
+    }
+
+    /// An outbox entry has been applied, which cannot be written now.
+    pub(crate) fn keep_applied(&mut self, outbox: u64) {
+        self.applied.push(outbox);
+    }
+
+    pub(crate) fn take_news(&mut self) -> VecDeque<Command> {
+        std::mem::take(&mut self.news)
+    }
+
+    pub(crate) fn take_applied(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.applied)
+    }
+
+    /// Outbox entries that are to be told again now.
+    pub(crate) fn take_refused(&mut self, now_ms: u64) -> BTreeSet<u64> {
+        if now_ms < self.again_at_ms { BTreeSet::new() } else { std::mem::take(&mut self.refused) }
+    }
+}
+
+impl Memory {
+    /// The shard that an outbox entry is for can write nothing at the moment: it is told again
+    /// later, and whoever waits hears so at once.
+    pub(crate) fn forward_refused(&mut self, now_ms: u64, outbox: u64) -> Option<Effect> {
+        self.postponed.refused.insert(outbox);
+        self.postponed.again_at_ms = now_ms + AGAIN_MS;
+        let (asker, _) = self.waiting.remove(&outbox)?;
+        let text = "kept, but the other side cannot be written at the moment: it follows by itself";
+        let answer = Answer::Refused(Refusal::new(Word::Unavailable, text));
+        Some(Effect::Answer { asker, answer })
+    }
+}
+
+impl ImShard {
+    /// Answers a command while nothing can be written (ruling 12). Calls that only read are
+    /// carried out, news of devices are kept.
+    pub fn refuse(&mut self, now_ms: u64, command: Command, pending: &mut Pending) {
+        let memory = self.memory();
+        match command {
+            Command::Read(call) => pending.push(Effect::Read(call)),
+            Command::Connected(device) => {
+                pending.push(Effect::Login(device.clone()));
+                memory.postponed.keep(Command::Connected(device));
+            }
+            news @ (Command::Disconnected(_) | Command::Attention { .. }) => {
+                memory.postponed.keep(news);
+            }
+            Command::Progress(progress) => memory.lazy.progress(now_ms, &progress),
+            Command::Forward { outbox: Some((shard, outbox)), .. } => {
+                pending.push(Effect::ForwardRefused { shard, outbox });
+            }
+            Command::ForwardDone { outbox } => {
+                memory.postponed.keep_applied(outbox);
+                if let Some((asker, answer)) = memory.waiting.remove(&outbox) {
+                    pending.push(Effect::Answer { asker, answer });
+                }
+            }
+            Command::ForwardRefused { outbox } => {
+                if let Some(effect) = memory.forward_refused(now_ms, outbox) {
+                    pending.push(effect);
+                }
+            }
+            command => {
+                if let Some(asker) = crate::shard::asker_of(&command) {
+                    let answer = Answer::Refused(Refusal::not_writable());
+                    pending.push(Effect::Answer { asker, answer });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::Answer;
+    use crate::command::{Command, Device, DeviceMove, Progress};
+    use crate::id::ConvKey;
+    use crate::rig::{Outcome, Rig, caller, conv_of, user};
+    use crate::settings::ImSettings;
+
+    fn device(who: &str, client: &str) -> Box<Device> {
+        Box::new(Device {
+            user: user(who),
+            client: client.into(),
+            location: hoopoe_core::Location::new(0, 1, 1),
+            address_class: "network",
+            stored: true,
+            kept: true,
+            heads_only: false,
+        })
+    }
+
+    #[test]
+    fn what_another_shard_refuses_is_answered_at_once_and_told_again() {
+        let mut rig = Rig::new(ImSettings::default());
+        let here = rig.shard_of(user("alice").slot());
+        let there = |bob: &str| rig.shard_of(conv_of("alice", &format!("u/{bob}")).slot());
+        let names: Vec<String> = (0..100).map(|n| format!("b{n}")).collect();
+        let bob = names.iter().find(|bob| there(bob) != here).unwrap();
+        let there = there(bob);
+        rig.hinder(there, true);
+        // The pair's record is what the answer waits for (ruling 26).
+        let asker = rig.post_call(caller("alice", false), "roster/block", &json!({ "user": bob }));
+        rig.settle();
+        match rig.outcome(asker) {
+            Some(Outcome::Answer(Answer::Refused(refusal))) => {
+                assert_eq!(refusal.word.as_str(), "unavailable");
+            }
+            other => panic!("{other:?}"),
+        }
+        rig.pass(3_000);
+        rig.hinder(there, false);
+        assert!(rig.send(bob, "u/alice", "before it is told again").is_ok());
+        rig.pass(1_000);
+        assert!(rig.send(bob, "u/alice", "blocked").is_err());
+        // A restart may tell it once more, which changes nothing.
+        rig.crash();
+        rig.settle();
+        assert!(rig.send(bob, "u/alice", "blocked").is_err());
+    }
+
+    #[test]
+    fn devices_that_come_and_go_meanwhile_are_seen_afterwards() {
+        let mut rig = Rig::new(ImSettings { presence_grace_secs: 0, ..ImSettings::default() });
+        let here = rig.shard_of(user("alice").slot());
+        let show = |rig: &mut Rig| {
+            let body = json!({ "users": ["alice"] });
+            let found = rig.call("bob", "presence/get", body).unwrap();
+            found["users"][0]["show"].as_str().unwrap_or_default().to_owned()
+        };
+        rig.hinder(here, true);
+        rig.post(|_| Command::Connected(device("alice", "ios-1")));
+        rig.settle();
+        rig.hinder(here, false);
+        rig.pass(100);
+        assert_eq!(show(&mut rig), "online");
+        rig.hinder(here, true);
+        rig.post(|_| Command::Disconnected(device("alice", "ios-1")));
+        rig.settle();
+        rig.hinder(here, false);
+        rig.pass(60_000);
+        assert_eq!(show(&mut rig), "offline");
+    }
+
+    #[test]
+    fn cursors_are_not_lost_with_a_call_that_is_refused() {
+        let mut rig = Rig::new(ImSettings::default());
+        rig.send("bob", "u/alice", "one").unwrap();
+        let conv: ConvKey = conv_of("alice", "u/bob");
+        let moves = vec![DeviceMove { conv, cursor: 1, recv: 1 }];
+        rig.post(|_| {
+            let (user, client) = (user("alice"), "ios-1".into());
+            Command::Progress(Box::new(Progress {
+                user,
+                client,
+                stored: true,
+                moves,
+                at_once: false,
+            }))
+        });
+        // A cursor beyond the head flushes what came before it, and is refused.
+        let asked = rig.read("alice", "u/bob", 99);
+        assert!(matches!(asked, Some(Outcome::Answer(Answer::Refused(_)))), "{asked:?}");
+        rig.pass(2_000);
+        let cursor = rig.query().cursor(&user("alice"), "ios-1", &conv_of("alice", "u/bob"));
+        assert_eq!(cursor.unwrap(), Some(1));
+    }
+}
