@@ -10,12 +10,12 @@ use hoopoe_codec::{
     Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_core::{Location, PublicationParts, Route, SessionKey};
 use hoopoe_im::overload::Shed;
 use hoopoe_store::Command;
 use hoopoe_store::command::{
-    Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
-    Source, StoredWill,
+    Close, CloseCause, GroupCommand, InFlight, Open, Phase as Exchange, Progress, ReplyTo, Source,
+    StoredWill,
 };
 use hoopoe_store::effect::{Opened, StoredSession};
 
@@ -23,6 +23,7 @@ use super::closing::Cause;
 use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
+use super::subscribe::memberships;
 use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
@@ -574,28 +575,6 @@ fn checked_will(will: &Will<'_>, limits: &Limits) -> Result<StoredWill, ReasonCo
         expiry_secs: will.properties.message_expiry_secs,
         delay_secs: will.delay_secs,
     })
-}
-
-/// The shared groups that a stored session is a member of.
-fn memberships(
-    env: &super::Env,
-    stored: &StoredSession,
-    route: &Route,
-    location: Location,
-) -> Vec<(SessionId, Member)> {
-    let memberships = stored.subscriptions.iter().filter_map(|subscription| {
-        let group = env.groups.get(&*subscription.filter)?;
-        let member = Member {
-            subscriber: route.subscriber,
-            session: route.session,
-            location,
-            options: subscription.options,
-            identifier: subscription.identifier,
-            window: super::subscribe::GROUP_WINDOW,
-        };
-        Some((*group, member))
-    });
-    memberships.collect()
 }
 
 fn restored(message: &InFlight, next: u64) -> Option<window::InFlight<Origin>> {

@@ -13,9 +13,10 @@ use hoopoe_codec::{
     Subscribe, SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
 use hoopoe_core::index::topic_hash;
-use hoopoe_core::{Location, Publication, Subscription};
+use hoopoe_core::{Location, Publication, Route, SessionId, Subscription};
 use hoopoe_store::Command;
 use hoopoe_store::command::{GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription};
+use hoopoe_store::effect::StoredSession;
 use smallvec::SmallVec;
 
 use super::Connection;
@@ -537,6 +538,28 @@ fn owed_retained(grant: &Accepted<'_>) -> bool {
             RetainHandling::SendIfNew => !grant.existed,
             RetainHandling::DoNotSend => false,
         }
+}
+
+/// The shared groups that a stored session is a member of.
+pub(super) fn memberships(
+    env: &super::Env,
+    stored: &StoredSession,
+    route: &Route,
+    location: Location,
+) -> Vec<(SessionId, Member)> {
+    let memberships = stored.subscriptions.iter().filter_map(|subscription| {
+        let group = env.groups.get(&*subscription.filter)?;
+        let member = Member {
+            subscriber: route.subscriber,
+            session: route.session,
+            location,
+            options: subscription.options,
+            identifier: subscription.identifier,
+            window: GROUP_WINDOW,
+        };
+        Some((*group, member))
+    });
+    memberships.collect()
 }
 
 #[cfg(test)]
