@@ -77,6 +77,7 @@ pub async fn greet_local(
     }
     let connect = Connect {
         version: Version::V5,
+        bridge: false,
         clean_start: anew,
         keep_alive_secs: 0,
         client_id: &client_id,
@@ -103,6 +104,7 @@ pub async fn greet_remote(
     let own = PropertyBlock::new().with(BROKER_ID, &settings.broker_id);
     let connect = Connect {
         version,
+        bridge: settings.bridge_bit,
         clean_start: settings.clean,
         keep_alive_secs: settings.keep_alive_secs,
         client_id: &settings.client_id,
@@ -118,21 +120,8 @@ pub async fn greet_remote(
             ..ConnectProperties::default()
         },
     };
-    let start = outbox.bytes.len();
     connect.encode(version, &mut outbox.bytes);
-    if settings.bridge_bit && version == Version::V311 {
-        set_bridge_bit(&mut outbox.bytes[start..]);
-    }
     greeting(End::Remote, version, inbox, outbox).await
-}
-
-/// The convention of bridges: the highest bit of the protocol level, behind the fixed header and
-/// the protocol's name. The broker then sends nothing back that came from the link.
-fn set_bridge_bit(connect: &mut [u8]) {
-    let length_bytes = connect.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
-    if let Some(level) = connect.get_mut(1 + length_bytes + 2 + "MQTT".len()) {
-        *level |= 0x80;
-    }
 }
 
 async fn greeting(
@@ -226,32 +215,4 @@ pub fn unsubscribe(version: Version, filters: &[&str], out: &mut Vec<u8>) {
 fn subscribe_id() -> PacketId {
     // Not 0, and so an identifier.
     PacketId::new(SUBSCRIBE_ID).unwrap_or(PacketId::MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bridge_bit_is_in_the_protocol_level() {
-        for name in ["x".to_owned(), "x".repeat(300)] {
-            let connect = Connect {
-                version: Version::V311,
-                clean_start: false,
-                keep_alive_secs: 1,
-                client_id: &name,
-                will: None,
-                username: None,
-                password: None,
-                properties: ConnectProperties::default(),
-            };
-            let mut bytes = Vec::new();
-            connect.encode(Version::V311, &mut bytes);
-            let mut with = bytes.clone();
-            set_bridge_bit(&mut with);
-            let changed: Vec<(u8, u8)> =
-                bytes.iter().zip(&with).filter(|(a, b)| a != b).map(|(a, b)| (*a, *b)).collect();
-            assert_eq!(changed, [(4, 0x84)]);
-        }
-    }
 }

@@ -242,12 +242,10 @@ impl Link {
             Packet::PubAck(ack) => self.acknowledged(ack.id, ack.code, local, remote)?,
             Packet::PubRec(ack) => self.received(ack.id, ack.code, local, remote)?,
             Packet::PubRel(ack) => local.ack(AckKind::PubRel, ack.id, ReasonCode::Success),
-            Packet::PubComp(ack) => {
-                if self.sent[usize::from(ack.id.get())] == Sent::Released {
-                    self.note(ack.id, Sent::No);
-                    local.ack(AckKind::PubComp, ack.id, ReasonCode::Success);
-                    self.send_held(remote, local);
-                }
+            Packet::PubComp(ack) if self.sent[usize::from(ack.id.get())] == Sent::Released => {
+                self.note(ack.id, Sent::No);
+                local.ack(AckKind::PubComp, ack.id, ReasonCode::Success);
+                self.send_held(remote, local);
             }
             Packet::SubAck(suback) => self.subscribed(End::Remote, &suback),
             Packet::Disconnect(Disconnect { code, .. }) => {

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use ctl::{ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which};
+pub use ctl::{
+    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
+};
 
 use crate::settings::{Durability, Flags, HttpAddress, ListenerUrl, SettingsSource};
 
@@ -37,6 +39,12 @@ Examples:
 
 SIGTERM or Ctrl-C stops the broker after it told its clients; twice stops it at once. SIGHUP reads
 settings, certificates, users and rules again.";
+
+const BRIDGE_EXAMPLES: &str = "\
+Examples:
+  hoopoe bridge --config links.toml --data /var/lib/links
+      With two links in the file: what the rules of one bring in (direction = \"in\"), those of the
+      other take out. What waits is stored in the folder, as durably as in a broker.";
 
 const PASSWD_EXAMPLES: &str = "\
 Examples:
@@ -84,6 +92,9 @@ pub enum Command {
     /// Run the broker
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(SettingsArgs),
+    /// Run links between other brokers, and no broker
+    #[command(after_help = BRIDGE_EXAMPLES)]
+    Bridge(BridgeArgs),
     /// Say what is wrong with the settings and the files they name, then exit 1; or exit 0
     Check(SettingsArgs),
     /// Print every setting in effect, as TOML
@@ -166,6 +177,32 @@ impl SettingsArgs {
             anonymous: self.anonymous,
         };
         SettingsSource::of_process(self.config, flags)
+    }
+}
+
+/// A node of links alone.
+#[derive(Args, Debug)]
+pub struct BridgeArgs {
+    /// Settings file with two or more [[bridge]]
+    #[arg(long, value_name = "FILE", env = "HOOPOE_CONFIG")]
+    pub config: PathBuf,
+    /// Folder to store in [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where health, metrics and the API are served, host:port or off [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<HttpAddress>,
+    /// What is on the disk before a message is acknowledged [default: sync]
+    #[arg(long, value_enum)]
+    pub durability: Option<Durability>,
+}
+
+impl BridgeArgs {
+    /// The settings behind these arguments and the environment of this process.
+    pub fn into_source(self) -> SettingsSource {
+        let BridgeArgs { config, data, http, durability } = self;
+        let flags = Flags { data_dir: data, http, durability, ..Flags::default() };
+        SettingsSource::of_process(Some(config), flags)
     }
 }
 

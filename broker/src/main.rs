@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use hoopoe::cli::{Cli, Command, SettingsArgs};
+use hoopoe::cli::{BridgeArgs, Cli, Command, SettingsArgs};
+use hoopoe::settings::{HttpAddress, HttpSettings};
 use hoopoe::{commands, node};
 
 fn main() -> ExitCode {
@@ -17,6 +18,10 @@ fn main() -> ExitCode {
             // The start prints where the broker listens.
             drop(out);
             return finish(serve(args));
+        }
+        Command::Bridge(args) => {
+            drop(out);
+            return finish(bridge(args));
         }
         Command::Check(args) => commands::check(&args.into_source(), &mut out),
         Command::Config(args) => commands::config(&args.into_source(), &mut out),
@@ -34,6 +39,24 @@ fn main() -> ExitCode {
 fn serve(args: SettingsArgs) -> anyhow::Result<ExitCode> {
     let source = args.into_source();
     let settings = source.load()?;
+    node::serve(settings, source)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same node without listeners.
+fn bridge(args: BridgeArgs) -> anyhow::Result<ExitCode> {
+    let http_flag = args.http.is_some();
+    let source = args.into_source();
+    let mut settings = source.load()?;
+    anyhow::ensure!(
+        settings.bridge.len() >= 2,
+        "a bridge between brokers has a link to each: expected two or more [[bridge]]"
+    );
+    settings.listener.clear();
+    // Beside a broker its usual port is taken.
+    if !http_flag && settings.http.address == HttpSettings::default().address {
+        settings.http.address = HttpAddress::Off;
+    }
     node::serve(settings, source)?;
     Ok(ExitCode::SUCCESS)
 }

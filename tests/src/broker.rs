@@ -32,6 +32,7 @@ pub struct Broker {
 #[derive(Clone, Debug)]
 pub struct Options {
     folder: PathBuf,
+    subcommand: &'static str,
     listeners: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -52,6 +53,7 @@ impl Options {
     pub fn new() -> Options {
         Options {
             folder: reaper::temporary_folder("broker"),
+            subcommand: "serve",
             listeners: vec!["tcp://127.0.0.1:0".to_owned()],
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -75,6 +77,12 @@ impl Options {
     pub fn no_listeners(mut self) -> Options {
         self.listeners.clear();
         self
+    }
+
+    /// A node of links alone, which has no listeners.
+    pub fn bridge(mut self) -> Options {
+        self.subcommand = "bridge";
+        self.no_listeners()
     }
 
     /// With one more command-line argument.
@@ -121,7 +129,7 @@ impl Options {
 
     fn command(&self) -> Command {
         let mut command = program::wrapped_hoopoe_command(&self.wrapper);
-        command.arg("serve").arg("--data").arg(self.folder.join("data"));
+        command.arg(self.subcommand).arg("--data").arg(self.folder.join("data"));
         for url in &self.listeners {
             command.arg("--listen").arg(url);
         }
@@ -200,6 +208,7 @@ impl Broker {
         let running = Running { child: None, log: Log::new(), listeners, http: None };
         let options = Options {
             folder: PathBuf::new(),
+            subcommand: "serve",
             listeners: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),

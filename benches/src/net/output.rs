@@ -71,6 +71,7 @@ impl Net {
         c.quota = u16::MAX;
         let connect = Connect {
             version: target.version,
+            bridge: false,
             clean_start: hello.clean,
             keep_alive_secs: target.keep_alive_secs,
             client_id: hello.client_id,

@@ -302,6 +302,7 @@ fn the_end_of_either_ends_the_link() {
     }
     let connect = hoopoe_codec::Connect {
         version: Version::V5,
+        bridge: false,
         clean_start: true,
         keep_alive_secs: 0,
         client_id: "x",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::bridges::Bridges;
 use crate::telemetry::{Gauges, Instruments, Telemetry};
 use crate::transport::ListenerGate;
 
@@ -53,6 +54,14 @@ impl AdminState {
             phase: AtomicU8::new(NodePhase::Starting as u8),
             store_fault: Box::new(|| None),
         }
+    }
+
+    /// With the links to other brokers.
+    pub fn with_bridges(mut self, bridges: Arc<Bridges>) -> AdminState {
+        if let Some(instruments) = Arc::get_mut(&mut self.instruments) {
+            instruments.bridges = bridges;
+        }
+        self
     }
 
     /// With what tells why the store takes no writes; it must not block.

@@ -3,7 +3,10 @@
 //! Owns the handles by which operators see links and tell them what to do. What a link does is the
 //! package `hoopoe-bridge`; it knows nothing of this one and gets its local end as a stream.
 
+mod seat;
 mod tls;
+
+pub use seat::{BridgeSeat, passed_by};
 
 use std::collections::HashMap;
 use std::io;
@@ -24,7 +27,7 @@ use hoopoe_store::Restored;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::connection::{BridgeSeat, Env, Limits, Listener, Seats};
+use crate::connection::{Env, Limits, Listener, Seats};
 use crate::fabric::Mail;
 use crate::settings::{BridgeSettings, Door, Settings};
 use crate::transport::{Carrier, GateLimits, ListenerGate, ListenerTransport, WorkerSeats};
@@ -338,7 +341,7 @@ fn link_settings(
         idle_timeout: Duration::from_secs(u64::from(bridge.idle_timeout_secs)),
         backoff_min: millis(bridge.backoff_min_ms),
         backoff_max: millis(bridge.backoff_max_ms),
-        max_inflight: bridge.max_inflight,
+        max_inflight: bridge.inflight(),
         receive_maximum: bridge.receive_maximum,
         rate_per_sec: bridge.rate_per_sec,
         retained: bridge.retained,

@@ -14,6 +14,7 @@ Examples:
   hoopoe ctl users disable alice         ends alice's connections at once
   hoopoe ctl clients list --user alice
   hoopoe ctl retained list --filter 'news/#' --json
+  hoopoe ctl bridges list
   hoopoe ctl audit
   hoopoe ctl call group/info '{\"group\":\"team\"}' --as alice";
 
@@ -70,6 +71,9 @@ pub enum CtlOrder {
     /// Retained messages
     #[command(subcommand)]
     Retained(RetainedOrder),
+    /// Links to other brokers
+    #[command(subcommand)]
+    Bridges(BridgesOrder),
     /// What operators did, newest first
     Audit {
         /// Records at most
@@ -195,6 +199,28 @@ pub enum SessionsOrder {
         /// Its user; none for an anonymous client's
         #[arg(long, default_value = "")]
         user: String,
+    },
+}
+
+/// What is done to links.
+#[derive(Debug, Subcommand)]
+pub enum BridgesOrder {
+    /// Show how links are doing
+    List,
+    /// End a link's connection, until it is resumed; what is to go out waits
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Let a link connect, whatever its start type
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Forget what waits to go out over a link
+    DropQueue {
+        /// Its name
+        name: String,
     },
 }
 

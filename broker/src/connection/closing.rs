@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hoopoe_codec::{Disconnect, Packet, PacketType, ReasonCode, Version};
-use hoopoe_core::Location;
+use hoopoe_core::{Location, Publication};
 use hoopoe_store::Command;
-use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo};
+use hoopoe_store::command::{Close, CloseCause, GroupCommand, ReplyTo, StoredWill};
 
-use super::handshake::due_will;
 use super::inbound::reaches_receivers;
 use super::session::{Answer, Origin, Session};
 use super::socket::SocketFault;
@@ -337,4 +336,11 @@ pub fn group_slot(share: &str, filter: &str) -> hoopoe_core::Slot {
     key.push(0);
     key.extend_from_slice(filter.as_bytes());
     hoopoe_core::Slot::of(&key)
+}
+
+/// A will as it is published now: its expiry counts from now on.
+fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
+    let mut publication = will.publication.clone();
+    publication.expires_at_ms = will.expiry_secs.map(|secs| now_ms + u64::from(secs) * 1000);
+    publication
 }

@@ -10,7 +10,7 @@ use hoopoe_codec::{
     Will,
 };
 use hoopoe_core::session::{Answers, Feed, Incoming, OutboundAliases, Window, window};
-use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, SessionKey};
+use hoopoe_core::{Location, PublicationParts, Route, SessionId, SessionKey};
 use hoopoe_store::Command;
 use hoopoe_store::command::{
     Close, CloseCause, GroupCommand, InFlight, Member, Open, Phase as Exchange, Progress, ReplyTo,
@@ -26,6 +26,7 @@ use super::worker::Worker;
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, LoginMethod, PasswordTicket};
+use crate::bridges::passed_by;
 use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
@@ -459,6 +460,7 @@ fn newcomer(connect: &Connect<'_>, limits: &Limits) -> Result<Newcomer, ReasonCo
         request_problem: properties.request_problem_information.unwrap_or(true),
         expiry_capped: expiry_secs != asked,
         heads_only: properties.user_properties.get("im-start") == Some("heads"),
+        bridge: connect.bridge,
         incoming_anew: properties.user_properties.get(INCOMING) == Some("new"),
         asks_id: properties.user_properties.get(BROKER_ID).is_some(),
     })
@@ -563,13 +565,6 @@ fn checked_will(will: &Will<'_>, limits: &Limits) -> Result<StoredWill, ReasonCo
     })
 }
 
-/// A will as it is published now: its expiry counts from now on.
-pub(super) fn due_will(will: &StoredWill, now_ms: u64) -> Publication {
-    let mut publication = will.publication.clone();
-    publication.expires_at_ms = will.expiry_secs.map(|secs| now_ms + u64::from(secs) * 1000);
-    publication
-}
-
 /// The shared groups that a stored session is a member of.
 fn memberships(
     env: &super::Env,
@@ -649,6 +644,7 @@ fn new_session(
         allowed: Default::default(),
         allowed_at: 0,
         space: space_of(&identity_tenant),
+        via: newcomer.bridge.then(|| passed_by(&newcomer.client_id)),
         im: None,
     }
 }

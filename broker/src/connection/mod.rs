@@ -5,7 +5,6 @@
 //! packets (`inbound`), publishing (`publish`), subscribing (`subscribe`), delivering
 //! (`deliver`, `queue`), ending (`closing`).
 
-mod bridge;
 mod census;
 mod closing;
 mod deliver;
@@ -25,14 +24,13 @@ mod subscribe;
 mod wheel;
 mod worker;
 
-pub use bridge::BridgeSeat;
 pub use census::{Census, ClientFacts};
 pub use closing::group_slot;
 pub use worker::{Moment, Ready, WAKE, Worker, WorkerParts};
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -41,6 +39,7 @@ use hoopoe_core::{Location, SessionId};
 use hoopoe_store::command::StoredWill;
 
 use crate::access::{Access, Identity, PasswordTicket};
+use crate::bridges::{BridgeSeat, Bridges};
 use crate::fabric::Fabric;
 use crate::im::ImNode;
 use crate::settings::Door;
@@ -121,6 +120,8 @@ pub struct Env {
     pub im: ImNode,
     /// This broker's name among linked ones.
     pub broker_id: Arc<str>,
+    /// Its links to others, once they have been started.
+    pub bridges: OnceLock<Arc<Bridges>>,
     /// Numbers for subscribers that are not stored.
     pub subscribers: AtomicU64,
 }
@@ -220,6 +221,8 @@ struct Newcomer {
     expiry_capped: bool,
     /// A device of an IM user wants no replay (`im-start = heads`).
     heads_only: bool,
+    /// The client is another broker's bridge.
+    bridge: bool,
     /// A link's remote broker has forgotten its unfinished publications.
     incoming_anew: bool,
     /// A link asks for this broker's id.

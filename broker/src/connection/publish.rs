@@ -15,6 +15,7 @@ use hoopoe_core::{
     Location, PacketIdent, Publication, PublicationParts, SessionId, SessionKey, Slot,
 };
 use hoopoe_store::command::{self, ReplyTo};
+use hoopoe_store::effect::StoredSession;
 use hoopoe_store::{Command, command::Receiver};
 use smallvec::SmallVec;
 
@@ -89,6 +90,8 @@ impl Worker {
             return Ok(());
         }
         let session = self.connection(location).and_then(Connection::session);
+        let via = session.and_then(|session| session.via.clone());
+        let session = self.connection(location).and_then(Connection::session);
         let space = session.and_then(|session| session.space.clone());
         let spaced = space.map(|space| [&*space, topic].concat());
         let topic = spaced.as_deref().unwrap_or(topic);
@@ -96,7 +99,7 @@ impl Worker {
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {
             topic,
-            properties: &properties,
+            properties: via.as_deref().unwrap_or(&properties),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
@@ -382,6 +385,17 @@ impl Worker {
         for batch in &mut self.turn.to_shards {
             let marker = PacketIdent { session, id: id.get() };
             batch.push(Command::Release { marker, reply: None }.into());
+        }
+    }
+
+    /// The broker that a link leads to has forgotten which of its publications it had not finished:
+    /// it will use their identifiers for new ones, which must not be taken for repetitions.
+    pub(super) fn forget_incoming(&mut self, stored: &mut StoredSession) {
+        stored.answered.clear();
+        for id in std::mem::take(&mut stored.markers) {
+            if let Some(id) = PacketId::new(id) {
+                self.forget_marker(stored.id, id);
+            }
         }
     }
 

@@ -308,6 +308,8 @@ pub struct Session {
     pub allowed_at: u64,
     /// Where the topics of the client's tenant lie.
     pub space: Option<Arc<str>>,
+    /// Set for another broker's bridge that speaks 3.1.1: the property that its messages get.
+    pub via: Option<Box<[u8]>>,
     /// Set when the client is a device of an IM user.
     pub im: Option<Box<ImDevice>>,
 }

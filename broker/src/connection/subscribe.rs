@@ -200,6 +200,13 @@ impl Worker {
         {
             return refuse(ReasonCode::NotAuthorized);
         }
+        // Nothing of its own comes back to a bridge, and RETAIN passes as it is.
+        let own_kept = session.via.is_none() || shared.is_some();
+        let options = SubscribeOptions {
+            no_local: options.no_local || !own_kept,
+            retain_as_published: options.retain_as_published || !own_kept,
+            ..options
+        };
         let existed = session.subscriptions.has(kept);
         if !existed && session.subscriptions.len() >= limits.max_subscriptions {
             return refuse(ReasonCode::QuotaExceeded);

@@ -10,8 +10,8 @@ mod reload;
 mod threads;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -80,10 +80,11 @@ async fn run(
     let threads = Threads::start(parts, &node)?;
     // Before anybody can publish: what a link is to carry waits for it from the first message on.
     let (bridges, links) = Bridges::start(&settings, &node.env, &node.seats, known).await?;
-    let _bridges = Arc::new(bridges);
+    let bridges = Arc::new(bridges);
+    let _ = node.env.bridges.set(bridges.clone());
     let open = node.open_listeners(&settings)?;
     let http = listeners::open_http(&settings)?;
-    let admin = node.admin_state(&settings, &open);
+    let admin = node.admin_state(&settings, &open, bridges);
     let tasks = node.start_tasks(&settings, &open, admin.clone());
     let api = Api::new(node.env.clone(), node.store.reader(), &settings)?;
     let http_task =
@@ -181,6 +182,7 @@ impl Node {
             },
             retained: RetainedOrder::default(),
             im,
+            bridges: OnceLock::new(),
             broker_id: settings.broker.id.as_deref().unwrap_or_default().into(),
             subscribers: AtomicU64::new(1),
         });
@@ -214,7 +216,12 @@ impl Node {
         })
     }
 
-    fn admin_state(&self, settings: &Settings, open: &[OpenListener]) -> Arc<AdminState> {
+    fn admin_state(
+        &self,
+        settings: &Settings,
+        open: &[OpenListener],
+        bridges: Arc<Bridges>,
+    ) -> Arc<AdminState> {
         let (reader, env) = (self.store.reader(), self.env.clone());
         let gauges = move || {
             let (counts, fabric) = (reader.counts(), &env.fabric);
@@ -240,6 +247,7 @@ impl Node {
             Box::new(gauges),
             settings.broker.durability.as_str(),
         );
+        let state = state.with_bridges(bridges);
         Arc::new(state.with_store_fault(move || store.fault()))
     }
 

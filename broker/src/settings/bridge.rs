@@ -87,8 +87,9 @@ pub struct BridgeSettings {
     pub backoff_min_ms: u32,
     /// Longest pause.
     pub backoff_max_ms: u32,
-    /// Messages on their way out.
-    pub max_inflight: u16,
+    /// Messages on their way out; none: 256, but 20 with 3.1.1, where a broker cannot say how many
+    /// it takes.
+    pub max_inflight: Option<u16>,
     /// Messages on their way in.
     pub receive_maximum: u16,
     /// Messages that wait for the link.
@@ -134,7 +135,7 @@ impl Default for BridgeSettings {
             idle_timeout_secs: 60,
             backoff_min_ms: 1000,
             backoff_max_ms: 60_000,
-            max_inflight: 256,
+            max_inflight: None,
             receive_maximum: 256,
             queue_messages: 100_000,
             queue_bytes: 64 * 1024 * 1024,
@@ -217,6 +218,12 @@ impl BridgeSettings {
             rules.splice(0..0, both);
         }
         rules
+    }
+
+    /// Messages on their way out.
+    pub fn inflight(&self) -> u16 {
+        let most = if self.protocol == Protocol::V5 { 256 } else { 20 };
+        self.max_inflight.unwrap_or(most)
     }
 
     /// Links that a message may have passed before this one.
@@ -313,7 +320,7 @@ impl BridgeSettings {
     }
 
     fn check_numbers(&self, key: &str, packet_bytes: u32, found: &mut Found) {
-        found.range(&format!("{key}.max_inflight"), self.max_inflight, 1, u16::MAX);
+        found.range(&format!("{key}.max_inflight"), self.inflight(), 1, u16::MAX);
         found.range(&format!("{key}.receive_maximum"), self.receive_maximum, 1, u16::MAX);
         found.range(&format!("{key}.queue_messages"), self.queue_messages, 1, u64::MAX);
         let bytes = u64::from(packet_bytes);

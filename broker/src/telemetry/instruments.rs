@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Telemetry;
+use crate::bridges::{BridgeReport, Bridges};
 use crate::transport::ListenerGate;
 
 /// Numbers that nobody counts along the way: the node looks them up when asked.
@@ -83,6 +84,8 @@ pub struct Instruments {
     pub build: Build,
     /// How durable acknowledgements are: `sync`, `os` or `memory`.
     pub durability: &'static str,
+    /// The links to other brokers: a set that the configuration bounds.
+    pub bridges: Arc<Bridges>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     started: Instant,
     started_at: SystemTime,
@@ -102,10 +105,18 @@ impl Instruments {
             listeners,
             build: Build::THIS,
             durability,
+            bridges: Arc::default(),
             gauges,
             started: Instant::now(),
             started_at: SystemTime::now(),
         }
+    }
+
+    /// How each link is doing, by its name.
+    pub fn links(&self) -> Vec<(&str, BridgeReport)> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let links = self.bridges.links().iter();
+        links.map(|link| (link.name.as_str(), link.report(now.as_millis() as u64))).collect()
     }
 
     /// The gauges of this moment.

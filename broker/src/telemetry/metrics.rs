@@ -5,11 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
+use hoopoe_bridge::State;
 use hoopoe_codec::QoS;
 
 use super::exposition::{Exposition, Kind};
 use super::process::Process;
 use super::{Buckets, Dropped, Instruments, ShardCounters, Telemetry, WorkerCounters};
+use crate::bridges::BridgeReport;
 
 type WorkerCount = fn(&WorkerCounters) -> u64;
 type ShardCount = fn(&ShardCounters) -> u64;
@@ -78,6 +80,7 @@ pub fn metrics(instruments: &Instruments) -> String {
     im(&mut out, instruments);
     shards(&mut out, &instruments.telemetry);
     listeners(&mut out, instruments);
+    bridges(&mut out, instruments);
     process(&mut out, instruments);
     out.into_text()
 }
@@ -248,6 +251,75 @@ fn listeners(out: &mut Exposition, instruments: &Instruments) {
     let mut family = out.family("hoopoe_listener_accept_errors_total", Kind::Counter, help);
     for (url, gate) in listeners {
         family.sample(&[("listener", url)], gate.counts().accept_errors);
+    }
+}
+
+type BridgeCount = fn(&BridgeReport) -> u64;
+
+/// What each link shows: name, kind, meaning, value.
+const BRIDGES: [(&str, Kind, &str, BridgeCount); 10] = [
+    ("hoopoe_bridge_connected", Kind::Gauge, "1 while messages pass the bridge.", |link| {
+        u64::from(link.state == State::Connected)
+    }),
+    (
+        "hoopoe_bridge_paused",
+        Kind::Gauge,
+        "1 while an operator keeps it from connecting.",
+        |link| u64::from(link.state == State::Paused),
+    ),
+    ("hoopoe_bridge_queued_messages", Kind::Gauge, "Messages that wait to go out.", |link| {
+        link.queued
+    }),
+    ("hoopoe_bridge_in_flight", Kind::Gauge, "Messages sent and not acknowledged.", |link| {
+        link.in_flight
+    }),
+    ("hoopoe_bridge_connects_total", Kind::Counter, "Connections made.", |link| link.connects),
+    ("hoopoe_bridge_failures_total", Kind::Counter, "Connections that failed or ended.", |link| {
+        link.failures
+    }),
+    ("hoopoe_bridge_sent_total", Kind::Counter, "Messages sent.", |link| link.counts.sent),
+    ("hoopoe_bridge_sent_payload_bytes_total", Kind::Counter, "Bytes of payloads sent.", |link| {
+        link.counts.sent_bytes
+    }),
+    ("hoopoe_bridge_received_total", Kind::Counter, "Messages received.", |link| {
+        link.counts.arrived
+    }),
+    (
+        "hoopoe_bridge_received_payload_bytes_total",
+        Kind::Counter,
+        "Bytes of payloads received.",
+        |link| link.counts.arrived_bytes,
+    ),
+];
+
+fn bridges(out: &mut Exposition, instruments: &Instruments) {
+    let links = instruments.links();
+    if links.is_empty() {
+        return;
+    }
+    for (name, kind, help, count) in BRIDGES {
+        let mut family = out.family(name, kind, help);
+        for (link, report) in &links {
+            family.sample(&[("bridge", link)], count(report));
+        }
+    }
+    let help = "How long something has been waiting to go out, at most.";
+    let mut family = out.family("hoopoe_bridge_lag_seconds", Kind::Gauge, help);
+    for (link, report) in &links {
+        family.sample(&[("bridge", link)], report.lag_ms as f64 / 1000.0);
+    }
+    let help = "Messages that a bridge did not pass on.";
+    let mut family = out.family("hoopoe_bridge_dropped_total", Kind::Counter, help);
+    for (link, report) in &links {
+        let counts = &report.counts;
+        for (reason, count) in [
+            ("looped", counts.looped),
+            ("without_rule", counts.without_rule),
+            ("too_large", counts.too_large),
+            ("refused", counts.refused),
+        ] {
+            family.sample(&[("bridge", link), ("reason", reason)], count);
+        }
     }
 }
 

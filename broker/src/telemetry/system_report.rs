@@ -103,6 +103,20 @@ impl SystemReport {
         {
             say(name, value.to_string());
         }
+        for (name, link) in instruments.links() {
+            for (what, value) in [
+                ("state", link.state.as_str().to_owned()),
+                ("queued", link.queued.to_string()),
+                ("in_flight", link.in_flight.to_string()),
+                ("lag_ms", link.lag_ms.to_string()),
+                ("sent", link.counts.sent.to_string()),
+                ("received", link.counts.arrived.to_string()),
+                ("failures", link.failures.to_string()),
+                ("last_error", link.last_error.map_or_else(String::new, |error| error.what)),
+            ] {
+                say(&format!("bridge/{name}/{what}"), value);
+            }
+        }
         let elapsed = uptime.saturating_sub(self.last_round);
         for ((name, counted), load) in LOADS.iter().zip(totals.loads()).zip(&mut self.loads) {
             load.observe(counted, elapsed);

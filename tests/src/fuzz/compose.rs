@@ -64,6 +64,7 @@ impl Composer<'_> {
         let user = !tracked && self.random.once_in(6);
         let connect = Connect {
             version,
+            bridge: false,
             clean_start: client_id.is_empty() && !self.random.once_in(10) || self.random.once_in(4),
             keep_alive_secs: self.one_of(&[0, 0, 0, 0, 0, 0, 1, 2, 60, 65535]),
             client_id,

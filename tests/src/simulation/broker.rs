@@ -254,5 +254,6 @@ fn listener(shape: &Shape) -> Listener {
         limits: ArcSwap::from_pointee(limits),
         subject_as_user: false,
         connect_timeout_secs: 10,
+        bridge: None,
     }
 }

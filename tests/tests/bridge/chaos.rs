@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use hoopoe_tests::wire::packet_type;
 use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, eventually, unique_id};
 
-use crate::peers::{CONNECTED, Ledger, Link, Mosquitto, hoopoe, send};
+use crate::peers::{CONNECTED, Ledger, Link, Mosquitto, connects, hoopoe, send};
 use crate::proxy::{Dice, Fate, Proxy, Way, at};
 
 /// The remote broker of a test.
@@ -231,7 +231,7 @@ fn a_remote_broker_that_forgets_the_link_gets_and_gives_new_messages() {
         for round in 0..3 {
             let mut there = mosquitto.client(version);
             there.subscribe("out/#", 2);
-            let seen = near.connects();
+            let seen = connects(&near);
             for number in 0..10 {
                 here.publish(Publish::new("out/x", format!("{round} {number}")).qos(2));
                 there.expect_message("out/x", format!("{round} {number}"));
@@ -242,7 +242,7 @@ fn a_remote_broker_that_forgets_the_link_gets_and_gives_new_messages() {
             mosquitto.stop();
             mosquitto.forget();
             mosquitto.start_again();
-            eventually("the link is back", || near.connects() > seen);
+            eventually("the link is back", || connects(&near) > seen);
         }
     }
 }

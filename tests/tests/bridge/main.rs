@@ -5,5 +5,6 @@ mod mosquitto;
 mod operators;
 mod peers;
 mod proxy;
+mod rumqttc;
 mod sites;
 mod standalone;

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::program::Program;
-use hoopoe_tests::{Connect, Publish, RawClient, Version, eventually, reaper, unique_id};
+use hoopoe_tests::{
+    Broker, Connect, Http, Publish, RawClient, Version, eventually, reaper, unique_id,
+};
 
 /// Where mosquitto may be besides the path.
 const MOSQUITTO: [&str; 2] = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
@@ -24,17 +26,22 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// One that has a second listener with these lines of configuration.
     pub fn start(listener: &str) -> Mosquitto {
+        Mosquitto::start_with(listener, "")
+    }
+
+    fn start_with(listener: &str, lines: &str) -> Mosquitto {
         let folder = reaper::temporary_folder("mosquitto");
         loop {
+            // As root it would become another user, who cannot write here; else it stays who it is.
             // It cannot say which port it was given, so one is chosen that was free just now.
             let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
             let (first, second) = (free(), free());
             let [address, special] =
                 [first, second].map(|free| free.local_addr().expect("it has an address"));
             let mut text = format!(
-                "allow_anonymous true\npersistence true\npersistence_location {}/\n\
+                "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
                  autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
-                 max_inflight_messages 50\nlog_type none\nlistener {} 127.0.0.1\n",
+                 log_type none\n{lines}listener {} 127.0.0.1\n",
                 folder.display(),
                 address.port(),
             );
@@ -56,9 +63,11 @@ impl Mosquitto {
         Mosquitto::start("")
     }
 
-    /// The folder, for files that a test adds.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// One that may be restarted in the middle of exchanges. When it
+    /// starts, mosquitto 2.0.11 takes exchanges beyond its window (20) for queued messages, and sends
+    /// PUBLISH again although it had sent PUBREL, against [MQTT-4.3.3].
+    pub fn with_wide_window() -> Mosquitto {
+        Mosquitto::start_with("", "max_inflight_messages 1000\n")
     }
 
     /// Starts on the same folder and port.
@@ -73,6 +82,12 @@ impl Mosquitto {
             ended || TcpStream::connect(self.address).is_ok()
         });
         self.running = (!ended).then_some(program);
+    }
+
+    /// Everything it has written down is gone.
+    pub fn forget(&self) {
+        assert!(self.running.is_none(), "mosquitto runs");
+        std::fs::remove_file(self.folder.join("mosquitto.db")).expect("its database");
     }
 
     /// Ends it in order: it writes down what it has.
@@ -219,4 +234,17 @@ fn differences(got: &[u64], expected: &[u64]) -> String {
 /// Publishes a number.
 pub fn send(client: &mut RawClient, topic: &str, number: u64, qos: u8) {
     client.publish(Publish::new(topic, number.to_string()).qos(qos));
+}
+
+/// What a broker's operators see of a link.
+pub fn report(broker: &Broker, name: &str) -> serde_json::Value {
+    let http = Http::new(broker.http()).bearer(TOKEN);
+    let answer = http.call("admin/bridges/list", serde_json::json!({}));
+    let bridges = answer["bridges"].as_array().expect("a list");
+    bridges.iter().find(|bridge| bridge["name"] == name).expect("the link").clone()
+}
+
+/// How often the only link `l` has connected.
+pub fn connects(broker: &Broker) -> u64 {
+    report(broker, "l")["connects"].as_u64().expect("a number")
 }

@@ -22,6 +22,9 @@ use crate::wire::{Sink, Wire, put_packet, put_properties};
 pub struct Connect<'a> {
     /// The version the client speaks, as found in the packet.
     pub version: Version,
+    /// The client is a bridge and is to get nothing back that it sent: the highest bit of the
+    /// protocol level, a convention older than MQTT 5 and known in MQTT 3.1.1 only.
+    pub bridge: bool,
     /// Whether to forget an earlier session (in MQTT 3.1.1: clean session).
     pub clean_start: bool,
     /// The longest silence between two packets of the client; 0 turns the check off.
@@ -68,6 +71,8 @@ const WILL_RETAIN: u8 = 0b0010_0000;
 const PASSWORD: u8 = 0b0100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
+/// The bit of bridges in the protocol level.
+const BRIDGE: u8 = 0x80;
 const PROTOCOL_NAME: &str = "MQTT";
 /// The protocol name of MQTT 3.1, which came before the standard.
 const PROTOCOL_NAME_V31: &str = "MQIsdp";
@@ -92,7 +97,7 @@ pub fn decode_connect(frame: &[u8]) -> Result<Connect<'_>, Fault> {
 impl<'a> Connect<'a> {
     pub(crate) fn decode(frame: Frame<'a>) -> Result<Connect<'a>, Fault> {
         let mut body = frame.body;
-        let version = read_version(&mut body)?;
+        let (version, bridge) = read_version(&mut body)?;
         let flags = Flags::decode(version, body.byte(place!("CONNECT: flags"))?)?;
         let keep_alive_secs = body.u16(place!("CONNECT: keep alive"))?;
         let properties = match version {
@@ -117,6 +122,7 @@ impl<'a> Connect<'a> {
         body.finish("CONNECT: bytes after the last field")?;
         Ok(Connect {
             version,
+            bridge,
             clean_start: flags.clean_start,
             keep_alive_secs,
             client_id,
@@ -155,7 +161,7 @@ impl<'a> Connect<'a> {
 
 /// "The protocol name MUST be the UTF-8 String "MQTT"" [MQTT-3.1.2-1]; for a version the server
 /// does not speak it answers 0x84 [MQTT-3.1.2-2].
-fn read_version(body: &mut Reader<'_>) -> Result<Version, Fault> {
+fn read_version(body: &mut Reader<'_>) -> Result<(Version, bool), Fault> {
     let refused = |what| Fault::new(ReasonCode::UnsupportedProtocolVersion, what);
     let name = body.text(place!("CONNECT: protocol name"))?;
     if name == PROTOCOL_NAME_V31 {
@@ -165,7 +171,11 @@ fn read_version(body: &mut Reader<'_>) -> Result<Version, Fault> {
         return Err(refused("CONNECT: protocol name is not MQTT [MQTT-3.1.2-1]"));
     }
     let level = body.byte(place!("CONNECT: protocol version"))?;
+    if level == Version::V311.level() | BRIDGE {
+        return Ok((Version::V311, true));
+    }
     Version::from_level(level)
+        .map(|version| (version, false))
         .ok_or(refused("CONNECT: protocol version is neither 4 nor 5 [MQTT-3.1.2-2]"))
 }
 
@@ -256,7 +266,8 @@ impl<'a> ConnectProperties<'a> {
 impl Wire for Connect<'_> {
     fn write<S: Sink>(&self, version: Version, out: &mut S) {
         out.text(PROTOCOL_NAME);
-        out.byte(version.level());
+        let bridge = if self.bridge && version == Version::V311 { BRIDGE } else { 0 };
+        out.byte(version.level() | bridge);
         out.byte(self.flags());
         out.u16(self.keep_alive_secs);
         put_properties(&self.properties, version, out);

@@ -249,6 +249,7 @@ impl ConnectModel {
     pub fn packet(&self) -> Connect<'_> {
         Connect {
             version: self.version,
+            bridge: false,
             clean_start: self.clean_start,
             keep_alive_secs: self.keep_alive_secs,
             client_id: &self.client_id,

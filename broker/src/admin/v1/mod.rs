@@ -6,6 +6,7 @@
 //! may do is judged where it is carried out.
 
 mod auth;
+mod bridges;
 mod connected;
 mod entry;
 mod failure;

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, connected, now_ms, stored, users};
+use super::{Api, bridges, connected, now_ms, stored, users};
+use crate::bridges::BridgeOrder;
 
 /// Fields of a request that are in no record.
 const SECRETS: [&str; 1] = ["password"];
@@ -162,6 +163,14 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// One link to another broker.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneBridge {
+    /// Its name.
+    pub name: String,
+}
+
 /// What an operator does.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each is an operation of the table in the OpenAPI document")]
@@ -181,6 +190,10 @@ pub enum Deed {
     QueuesList(Clients),
     RetainedList(Retained),
     RetainedDelete(OneTopic),
+    BridgesList,
+    BridgesPause(OneBridge),
+    BridgesResume(OneBridge),
+    BridgesDropQueue(OneBridge),
     AuditList(Page),
 }
 
@@ -205,6 +218,10 @@ pub fn parse(noun: &str, op: &str, body: &[u8]) -> Result<Deed, Refusal> {
         ("queues", "list") => Deed::QueuesList(read(body)?),
         ("retained", "list") => Deed::RetainedList(read(body)?),
         ("retained", "delete") => Deed::RetainedDelete(read(body)?),
+        ("bridges", "list") => read::<Page>(body).map(|_| Deed::BridgesList)?,
+        ("bridges", "pause") => Deed::BridgesPause(read(body)?),
+        ("bridges", "resume") => Deed::BridgesResume(read(body)?),
+        ("bridges", "drop-queue") => Deed::BridgesDropQueue(read(body)?),
         ("audit", "list") => Deed::AuditList(read(body)?),
         _ => return Err(Refusal::not_found(format!("no operation admin/{noun}/{op}"))),
     })
@@ -265,6 +282,14 @@ async fn carry_out(
         Deed::QueuesList(request) => stored::sessions(api, tenant, request, stored::as_queue).await,
         Deed::RetainedList(request) => stored::retained(api, request).await,
         Deed::RetainedDelete(request) => stored::delete_retained(api, &request.topic),
+        Deed::BridgesList => Ok(bridges::list(api)),
+        Deed::BridgesPause(request) => bridges::order(api, &request.name, BridgeOrder::Pause).await,
+        Deed::BridgesResume(request) => {
+            bridges::order(api, &request.name, BridgeOrder::Resume).await
+        }
+        Deed::BridgesDropQueue(request) => {
+            bridges::order(api, &request.name, BridgeOrder::DropQueue).await
+        }
         Deed::AuditList(request) => {
             api.read(move |query| query.audit(request.limit, request.next.as_deref())).await
         }

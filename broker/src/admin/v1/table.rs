@@ -51,6 +51,18 @@ const fn operator(
 }
 
 const PROFILE: &[&str] = &["user", "name", "avatar", "info"];
+const BRIDGE: &[&str] = &[
+    "name",
+    "url",
+    "state",
+    "queued",
+    "in_flight",
+    "lag_ms",
+    "connects",
+    "failures",
+    "counts",
+    "last_error",
+];
 const ACCOUNT: &[&str] = &["user", "roles", "disabled", "created", "password"];
 
 /// All of them.
@@ -144,5 +156,9 @@ pub const OPERATIONS: &[Operation] = &[
     operator("admin/queues/list", "How much waits for stored sessions", &["sessions", "next"]),
     operator("admin/retained/list", "Retained messages", &["messages", "next"]),
     operator("admin/retained/delete", "Remove a retained message", &[]),
+    operator("admin/bridges/list", "How links to other brokers are doing", &["bridges"]),
+    operator("admin/bridges/pause", "No connection of a link until it is resumed", BRIDGE),
+    operator("admin/bridges/resume", "A link connects, whatever its start type", BRIDGE),
+    operator("admin/bridges/drop-queue", "Forget what waits to go out over a link", BRIDGE),
     operator("admin/audit/list", "What operators did, newest first", &["records", "next"]),
 ];

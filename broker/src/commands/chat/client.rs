@@ -108,6 +108,7 @@ impl Client {
         let mut link = self.server.connect()?;
         let connect = Connect {
             version: Version::V5,
+            bridge: false,
             clean_start: false,
             keep_alive_secs: KEEP_ALIVE_SECS,
             client_id: &self.login.device,

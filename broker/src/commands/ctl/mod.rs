@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::passwd::{ask, first_line};
 use crate::cli::{
-    ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
+    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
 };
 use client::Client;
 
@@ -137,6 +137,20 @@ fn request(order: &CtlOrder) -> anyhow::Result<Request> {
         CtlOrder::Retained(RetainedOrder::Delete { topic }) => {
             Request::new("admin/retained/delete", json!({ "topic": topic }))
         }
+        CtlOrder::Bridges(BridgesOrder::List) => {
+            let columns =
+                &["name", "url", "state", "queued", "in_flight", "lag_ms", "connects", "failures"];
+            Request::list("admin/bridges/list", json!({}), "bridges", columns, usize::MAX)
+        }
+        CtlOrder::Bridges(BridgesOrder::Pause { name }) => {
+            Request::new("admin/bridges/pause", json!({ "name": name }))
+        }
+        CtlOrder::Bridges(BridgesOrder::Resume { name }) => {
+            Request::new("admin/bridges/resume", json!({ "name": name }))
+        }
+        CtlOrder::Bridges(BridgesOrder::DropQueue { name }) => {
+            Request::new("admin/bridges/drop-queue", json!({ "name": name }))
+        }
         CtlOrder::Audit { limit } => {
             let columns = &["number", "ts", "who", "address", "call", "status", "about"];
             Request::list("admin/audit/list", json!({}), "records", columns, *limit)
@@ -237,6 +251,8 @@ mod tests {
                 json!({ "user": "", "client": "c" }),
             ),
             ("hoopoe ctl retained list", "admin/retained/list", json!({ "filter": "#" })),
+            ("hoopoe ctl bridges list", "admin/bridges/list", json!({})),
+            ("hoopoe ctl bridges drop-queue b", "admin/bridges/drop-queue", json!({ "name": "b" })),
             ("hoopoe ctl audit", "admin/audit/list", json!({})),
             ("hoopoe ctl call time/now --as a", "time/now", json!({})),
         ] {
