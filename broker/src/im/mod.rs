@@ -195,6 +195,21 @@ impl ImNode {
         fabric.shards[fabric.shard_of(slot)].put(command.into());
     }
 
+    /// Rooms are not carried between sites: they are entered where they live.
+    ///
+    /// # Errors
+    /// When that is another site.
+    pub fn check_room_home(&self, tenant: &str, room: &str) -> Result<(), Refusal> {
+        let site = self.sites().and_then(|sites| sites.rules().foreign_room(tenant, room));
+        match site {
+            None => Ok(()),
+            Some(site) => {
+                let text = format!("this room lives at site {site}");
+                Err(Refusal::not_allowed(text))
+            }
+        }
+    }
+
     /// The other sites, when there are any.
     pub fn sites(&self) -> Option<&SiteNode> {
         self.sites.as_ref()
@@ -232,6 +247,10 @@ impl ImNode {
             Err(refusal) => return Some(Some(Answer::Refused(refusal))),
         };
         let user = &call.caller.user;
+        // An id that is drawn lives where everything lives that no rule names.
+        if let Err(refusal) = self.check_room_home(&user.tenant, id.as_deref().unwrap_or("")) {
+            return Some(Some(Answer::Refused(refusal)));
+        }
         let caller = Caller { user: &user.id, admin: call.caller.privileged };
         let served =
             self.rooms.serve(now_ms, &user.tenant, caller, (id.as_deref(), asked), fresh_id);

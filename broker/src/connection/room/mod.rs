@@ -94,6 +94,7 @@ impl Worker {
             return Ok(());
         }
         let key = &session.key;
+        env.im.check_room_home(&key.tenant, room)?;
         env.im.rooms.may_join(now_ms, &key.tenant, room, &key.user)
     }
 
