@@ -43,6 +43,8 @@ pub enum Due {
     Burn(ConvKey, u64),
     /// A temporary group ends.
     GroupEnd(ConvKey),
+    /// What a user said in a conversation is being erased.
+    Erase(ConvKey, Arc<str>),
 }
 
 /// The IM step of one shard.
@@ -474,6 +476,7 @@ impl Work<'_> {
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(&conv, &user, blocks, friends)
             }
+            Forward::Erase { conv, user } => self.erase_begins(&conv, &user),
             Forward::Roster(step) => self.roster_step(&step),
             Forward::Watch(step) => self.watch_step(&step),
         }
@@ -483,6 +486,7 @@ impl Work<'_> {
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::GroupEnd(conv) => self.group_ended(&conv),
+            Due::Erase(conv, user) => self.erase_on(&conv, &user),
         }
     }
 
