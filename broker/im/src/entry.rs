@@ -256,6 +256,12 @@ impl Entry {
             ..*self
         }
     }
+
+    /// An event without its content: the edit of a message that is void.
+    #[must_use]
+    pub fn emptied(&self) -> Entry {
+        Entry { properties: Bytes::new(), payload: Bytes::new(), ..self.clone() }
+    }
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

@@ -72,8 +72,13 @@ pub mod conv_kind {
     pub const AT_ALL: u8 = 0x1b;
     /// A message to be burnt.
     pub const BURN: u8 = 0x1c;
+<<<<<<< HEAD
     /// Whose messages are being erased.
     pub const ERASE: u8 = 0x1d;
+=======
+    /// An edit of a message.
+    pub const EDIT: u8 = 0x1d;
+>>>>>>> main
 }
 
 /// Kinds of rows of a user.
@@ -164,6 +169,13 @@ pub fn reaction(of: &ConvKey, seq: u64, user: &str) -> Key {
     let mut key = conv_seq(of, conv_kind::REACTION, seq);
     key.push(0);
     key.extend_from_slice(user.as_bytes());
+    key
+}
+
+/// An edit of a message, by the seqs of both.
+pub fn edit(of: &ConvKey, seq: u64, edit: u64) -> Key {
+    let mut key = conv_seq(of, conv_kind::EDIT, seq);
+    key.extend_from_slice(&edit.to_be_bytes());
     key
 }
 

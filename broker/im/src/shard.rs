@@ -135,7 +135,8 @@ impl ImShard {
         Ok((step, owed(outbox)))
     }
 
-    /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before.
+    /// Applies a command. `is_new` is false for a QoS 2 publication that was applied before. False
+    /// if the command was refused: nothing is written then.
     pub fn apply(
         &mut self,
         now_ms: u64,
@@ -143,7 +144,7 @@ impl ImShard {
         is_new: bool,
         batch: &mut PendingBatch,
         pending: &mut Pending,
-    ) {
+    ) -> bool {
         let flushed = self.memory.lazy.mark();
         let (asker, mut work) = (asker_of(&command), self.work(now_ms, batch));
         let forwarded = match &command {
@@ -182,9 +183,11 @@ impl ImShard {
                 Some(Answer::Refused(Refusal::not_writable()))
             }
         };
+        let applied = !matches!(answer, Some(Answer::Refused(_)));
         if let (Some(asker), Some(answer)) = (asker, answer) {
             pending.push(Effect::Answer { asker, answer });
         }
+        applied
     }
 
     /// Whether a user's device may be let in (ruling 36).

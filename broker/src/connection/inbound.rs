@@ -385,9 +385,13 @@ impl Worker {
     /// Sends the answers whose turn has come.
     pub(super) fn answer_ready(&mut self, location: Location) {
         while let Some(session) = self.connection(location).and_then(Connection::session)
+            && let divided = session.answers.is_divided()
             && let Some((owed, code)) = session.answers.pop_ready()
         {
             session.owed_bytes -= owed.bytes;
+            if divided && !reaches_receivers(code) && self.repeats(location, &owed.answer) {
+                return;
+            }
             self.fulfil(location, owed, code);
         }
         if let Some(connection) = self.connection(location)
@@ -414,19 +418,37 @@ impl Worker {
             return;
         }
         if code == ReasonCode::RetainNotSupported {
-            code = self.not_retained(location);
+            code = self.not_retained(location, &owed.answer);
             owed.reason = Some("delivered and not retained: as many are retained as may be");
         }
         self.answer(location, owed.answer, code, owed.reason);
     }
 
+    /// Ends the connection of a stored publisher whose QoS 2 message some shards have and others
+    /// have refused. Without PUBREC the client sends it again, and who has it already knows it by
+    /// its marker; after a PUBREC that refuses, the repetition would be a message of its own
+    /// ([MQTT-4.3.3-9]).
+    fn repeats(&mut self, location: Location, answer: &Answer) -> bool {
+        let session = self.connection(location).and_then(Connection::session);
+        let stored = session.is_some_and(|session| session.route.session.is_some());
+        let repeats = stored && matches!(answer, Answer::PubRec(_));
+        if repeats {
+            self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
+        }
+        repeats
+    }
+
     /// What the publisher of a message that was delivered and not retained hears (ruling 13). In
-    /// 3.1.1 that is PUBACK: closing instead would have it sent, and delivered, again and again.
-    fn not_retained(&mut self, location: Location) -> ReasonCode {
+    /// 3.1.1 that is PUBACK: closing instead would have it sent, and delivered, again and again. To
+    /// a stored publisher's QoS 2 a refusal would end an exchange that the shards remember: it goes
+    /// on.
+    fn not_retained(&mut self, location: Location, answer: &Answer) -> ReasonCode {
         self.counters.refused_publications.add(1);
         let session = self.connection(location).and_then(Connection::session);
-        match session.map(|session| session.version) {
-            Some(Version::V5) => ReasonCode::QuotaExceeded,
+        let Some(session) = session else { return ReasonCode::Success };
+        let remembered = session.route.session.is_some() && matches!(answer, Answer::PubRec(_));
+        match session.version {
+            Version::V5 if !remembered => ReasonCode::QuotaExceeded,
             _ => ReasonCode::Success,
         }
     }
@@ -452,12 +474,6 @@ impl Worker {
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
                 let ack = Ack { id, code, properties: explained(session, reason) };
-                if code == ReasonCode::QuotaExceeded
-                    && version == Version::V5
-                    && let Some(publisher) = session.route.session
-                {
-                    self.forget_marker(publisher, id);
-                }
                 self.acknowledge(location, version, code, Packet::PubRec(ack));
             }
             Answer::PubComp(id, found) => {

@@ -355,19 +355,10 @@ impl Worker {
             batch.push(
                 Command::Release {
                     marker: PacketIdent { session, id: id.get() },
-                    reply: Some(ReplyTo { location, token }),
+                    reply: ReplyTo { location, token },
                 }
                 .into(),
             );
-        }
-    }
-
-    /// A publication was refused although some shards may have it: the marker goes there too, or
-    /// it would swallow the next publication under this identifier.
-    pub(super) fn forget_marker(&mut self, session: SessionId, id: PacketId) {
-        for batch in &mut self.turn.to_shards {
-            let marker = PacketIdent { session, id: id.get() };
-            batch.push(Command::Release { marker, reply: None }.into());
         }
     }
 

@@ -158,7 +158,7 @@ impl Worker {
                 location,
                 session: stored.id,
                 from,
-                expired_too: from < stored.resend_end,
+                expired_too: stored.may_be_resent(from),
                 max_entries: PAGE_ENTRIES,
                 max_bytes: PAGE_BYTES,
             };

@@ -271,6 +271,14 @@ pub struct Stored {
     pub progressed: bool,
 }
 
+impl Stored {
+    /// Whether entries from `seq` on may be in the restored window: those are read although they
+    /// have expired, for an exchange that was begun is finished ([MQTT-4.3.3-7]).
+    pub fn may_be_resent(&self, seq: u64) -> bool {
+        seq < self.resend_end || self.ahead.iter().any(|(ahead, _)| *ahead >= seq)
+    }
+}
+
 /// A session with its client connected.
 #[derive(Debug)]
 pub struct Session {

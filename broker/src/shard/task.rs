@@ -178,8 +178,11 @@ impl Shard {
             return;
         }
         let marker = command.marker();
-        let is_new = marker.is_none_or(|marker| self.view.note_marker(marker, batch));
-        self.im.apply(now, command, is_new, batch, &mut self.im_pending);
+        let is_new = marker.is_none_or(|marker| !self.view.has_marker(marker));
+        let applied = self.im.apply(now, command, is_new, batch, &mut self.im_pending);
+        if let Some(marker) = marker.filter(|_| applied && is_new) {
+            self.view.note_marker(marker, batch);
+        }
     }
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {

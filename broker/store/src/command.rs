@@ -72,13 +72,12 @@ pub enum Command {
         /// Told when they are on disk; `None` for completions, which may be lazy (ruling 5).
         reply: Option<ReplyTo>,
     },
-    /// PUBREL came, or PUBREC refused the publication: the marker of an incoming QoS 2 publication
-    /// is removed.
+    /// PUBREL came: the marker of an incoming QoS 2 publication is removed.
     Release {
         /// Publisher's session and packet identifier.
         marker: PacketIdent,
-        /// Told when that is on disk; `None` after a refusal.
-        reply: Option<ReplyTo>,
+        /// Told when that is on disk.
+        reply: ReplyTo,
     },
     /// A shared-subscription group's change or answer.
     Group(Box<GroupCommand>),

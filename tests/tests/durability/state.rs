@@ -143,6 +143,40 @@ fn message_expiry_counts_on_over_a_restart() {
 }
 
 #[test]
+fn qos_2_exchange_that_was_begun_is_finished_although_its_message_has_expired() {
+    let mut broker = Broker::start();
+    let topic = unique_topic("begun");
+    let connect =
+        Connect::persistent(Version::V5, &unique_id("begun")).with(Property::ReceiveMaximum(3));
+    let mut client = broker.connect(&connect);
+    client.subscribe(&topic, 2);
+    let mut publisher = broker.v5();
+    // Not acknowledged, and of QoS 1 there is no record: a crash brings the cursor back to here.
+    publisher.publish(Publish::new(&topic, "before").qos(1));
+    assert_eq!(client.expect_publish().payload, b"before");
+    for text in ["first", "second"] {
+        let publish = Publish::new(&topic, text).qos(2);
+        publisher.publish(publish.with(Property::MessageExpiryInterval(1)));
+    }
+    let sent = [client.expect_publish(), client.expect_publish()];
+    broker.kill_and_restart();
+    ring_after(&broker, 2);
+    let mut back = broker.connect(&connect);
+    back.expect_message(&topic, "before");
+    for sent in &sent {
+        let again = back.expect_publish();
+        assert_eq!((again.id, &again.payload), (sent.id, &sent.payload));
+        back.complete(&again);
+    }
+    // All places in the window are free again.
+    let mut publisher = broker.v5();
+    for text in ["third", "fourth", "fifth", "sixth"] {
+        publisher.publish(Publish::new(&topic, text).qos(2));
+        back.expect_message(&topic, text);
+    }
+}
+
+#[test]
 fn will_with_a_delay_is_published_after_a_restart() {
     let mut broker = impatient();
     let topic = unique_topic("will");

@@ -57,6 +57,7 @@ fn all_but_logins_and_messages_goes() {
     let create = json!({ "group": "team", "name": "team", "members": ["alice"] });
     assert_eq!(call(&mut bob, "group/create", &create).0, "ok");
     assert_eq!(say(&mut bob, "im/g/team/msg/c2"), 0);
+    // Behind the entry of her joining, unless that was committed before she was there.
     while await_topic(&mut alice, "im/me/in/g/team").payload != b"x" {}
     // History has to wait, heads have not.
     let (status, body) = call(&mut alice, "sync/pull", &json!({ "conv": "u/bob" }));

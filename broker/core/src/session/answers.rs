@@ -12,6 +12,8 @@ use hoopoe_codec::ReasonCode;
 struct Owed<W> {
     commits: u8,
     code: ReasonCode,
+    /// A commit was done although another was refused, or may be.
+    accepted: bool,
     topic: u64,
     work: W,
 }
@@ -53,7 +55,13 @@ impl<W> Answers<W> {
     /// Owes an answer that waits for `commits` commits (0: only for its turn). `topic` is the
     /// hash of a publication's topic, 0 for other packets. Gives the token to settle it by.
     pub fn owe(&mut self, commits: u8, topic: u64, work: W) -> u64 {
-        self.owed.push_back(Owed { commits, code: ReasonCode::Success, topic, work });
+        self.owed.push_back(Owed {
+            commits,
+            code: ReasonCode::Success,
+            accepted: false,
+            topic,
+            work,
+        });
         self.first + self.owed.len() as u64 - 1
     }
 
@@ -70,6 +78,7 @@ impl<W> Answers<W> {
             return false;
         };
         owed.commits -= 1;
+        owed.accepted |= !code.is_error() || code == ReasonCode::RetainNotSupported;
         if code.is_error() && (!owed.code.is_error() || owed.code == ReasonCode::RetainNotSupported)
         {
             owed.code = code;
@@ -81,6 +90,11 @@ impl<W> Answers<W> {
     pub fn get_mut(&mut self, token: u64) -> Option<&mut W> {
         let at = usize::try_from(token.checked_sub(self.first)?).ok()?;
         self.owed.get_mut(at).map(|owed| &mut owed.work)
+    }
+
+    /// Whether the answer whose turn is next was refused by some commits and accepted by others.
+    pub fn is_divided(&self) -> bool {
+        self.owed.front().is_some_and(|owed| owed.accepted && owed.code.is_error())
     }
 
     /// The next answer whose turn has come.
@@ -122,5 +136,24 @@ mod tests {
         assert!(answers.is_empty());
         assert!(!answers.settle(third, ReasonCode::Success), "a settled token is void");
         assert!(!answers.settle(99, ReasonCode::Success));
+    }
+
+    #[test]
+    fn an_answer_is_divided_if_one_commit_was_done_and_another_was_not() {
+        use ReasonCode::{QuotaExceeded, RetainNotSupported, Success};
+        for (codes, divided) in [
+            ([Success, Success], false),
+            ([Success, QuotaExceeded], true),
+            ([QuotaExceeded, Success], true),
+            ([QuotaExceeded, QuotaExceeded], false),
+            ([RetainNotSupported, QuotaExceeded], true),
+        ] {
+            let mut answers = Answers::default();
+            let token = answers.owe(2, 0, ());
+            for code in codes {
+                assert!(answers.settle(token, code));
+            }
+            assert_eq!(answers.is_divided(), divided, "{codes:?}");
+        }
     }
 }

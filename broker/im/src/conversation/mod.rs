@@ -149,6 +149,7 @@ impl Work<'_> {
             &keys::conv_seq(conv, conv_kind::VOID, entry.seq),
             vec![crate::rows::VERSION],
         );
+        self.empty_edits(entry)?;
         if entry.at_all {
             self.txn.delete(Family::Im, &keys::conv_seq(conv, conv_kind::AT_ALL, entry.seq));
         }
@@ -158,7 +159,25 @@ impl Work<'_> {
         self.put_head(conv, &head);
         Ok(())
     }
+
+    /// The contents that edits gave a message go with its body: an edit's event carries one, too.
+    fn empty_edits(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let conv = &entry.conv;
+        let prefix = keys::conv_seq(conv, conv_kind::EDIT, entry.seq);
+        let mut head = self.head(conv)?;
+        for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
+            if let Some(edit) = self.entry(conv, keys::seq_of(&key))? {
+                head.bytes = head.bytes.saturating_sub(edit.size());
+                self.put_entry(&edit.emptied());
+            }
+            self.txn.delete(Family::Im, &key);
+        }
+        self.put_head(conv, &head);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,10 @@ impl Work<'_> {
                 ..NewEntry::event(kind, operate.seq, &operate.from.id, operate.payload.clone())
             },
         )?;
+        if kind == EntryKind::Edit {
+            let key = keys::edit(&operate.conv, operate.seq, event.seq);
+            self.txn.put(Family::Im, &key, vec![crate::rows::VERSION]);
+        }
         let sent = Sent { seq: event.seq, id: event.id, ts_ms: event.ts_ms };
         if let Some(cid) = &operate.cid {
             let key = keys::sent(&operate.conv, &operate.from.id, cid);

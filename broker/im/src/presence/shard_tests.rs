@@ -100,8 +100,9 @@ impl Node {
         let mut waiting = VecDeque::from([command]);
         while let Some(command) = waiting.pop_front() {
             let shard = command.slot().unwrap().shard(usize::from(SHARDS));
-            let forwards = self
-                .step(shard, |step, batch, pending| step.apply(now, command, true, batch, pending));
+            let forwards = self.step(shard, |step, batch, pending| {
+                step.apply(now, command, true, batch, pending);
+            });
             let forwards = forwards.into_iter().map(Box::new);
             waiting.extend(forwards.map(|forward| Command::Forward { outbox: None, forward }));
         }

@@ -16,10 +16,10 @@ use crate::rows::Head;
 use crate::settings::Retention;
 use crate::shard::Work;
 
-/// Rows that belong to entries and go with them. Reactions are the only ones there can be more
-/// than one of per entry.
-const BELONGINGS: [u8; 4] =
-    [conv_kind::VOID, conv_kind::AT_ALL, conv_kind::BURN, conv_kind::REACTION];
+/// Rows that belong to entries and go with them. Of reactions and edits there can be more than one
+/// per entry.
+const BELONGINGS: [u8; 5] =
+    [conv_kind::VOID, conv_kind::AT_ALL, conv_kind::BURN, conv_kind::EDIT, conv_kind::REACTION];
 
 /// Entries that are to go: those below `min`.
 #[derive(Default)]
@@ -176,7 +176,7 @@ impl Work<'_> {
                 ControlFlow::Continue(())
             })?;
             old.min = cut.unwrap_or(old.min);
-            if kind == conv_kind::REACTION {
+            if matches!(kind, conv_kind::REACTION | conv_kind::EDIT) {
                 budget.removed(found.len());
             }
             for key in &found {

@@ -98,7 +98,9 @@ impl Node {
     }
 
     fn run(&mut self, command: Command) {
-        self.commit(|step, now, batch, pending| step.apply(now, command, true, batch, pending));
+        self.commit(|step, now, batch, pending| {
+            step.apply(now, command, true, batch, pending);
+        });
     }
 
     fn send(&mut self, payload: &[u8], cid: Option<&str>) -> Sent {
@@ -253,12 +255,15 @@ fn what_belongs_to_entries_goes_with_them_and_all_may_go() {
     node.run(Command::Send(Box::new(Send { burn_secs: 5, ..send(b"burns", None) })));
     assert_eq!(node.rows(conv_kind::REACTION), 2);
     assert_eq!(node.rows(conv_kind::VOID), 1);
+    assert_eq!(node.rows(conv_kind::EDIT), 1);
     node.wait_secs(101);
     node.walk();
     assert!(node.seqs().is_empty());
     let head = node.head();
     assert_eq!((head.last, head.min, head.bytes, head.voids), (9, 10, 0, 0));
-    for kind in [conv_kind::REACTION, conv_kind::VOID, conv_kind::BURN, conv_kind::AT_ALL] {
+    let kinds =
+        [conv_kind::REACTION, conv_kind::VOID, conv_kind::BURN, conv_kind::AT_ALL, conv_kind::EDIT];
+    for kind in kinds {
         assert_eq!(node.rows(kind), 0, "{kind:x}");
     }
     assert_eq!(node.send(b"again", None).seq, 10);

@@ -290,8 +290,13 @@ impl ImDevice {
             _ => return None,
         };
         for (_, waiting) in &mut self.page {
-            if waiting.seq == event.reference && waiting.conv == event.conv {
+            if waiting.conv != event.conv {
+                continue;
+            }
+            if waiting.seq == event.reference {
                 *waiting = Arc::new(waiting.voided(reason));
+            } else if waiting.kind == EntryKind::Edit && waiting.reference == event.reference {
+                *waiting = Arc::new(waiting.emptied());
             }
         }
         Some(reason)

@@ -435,11 +435,6 @@ impl Worker {
             }
             Answer::PubRec(id) => {
                 session.incoming.answer_qos2(id, code.is_error());
-                if code.is_error()
-                    && let Some(publisher) = session.route.session
-                {
-                    self.forget_marker(publisher, id);
-                }
                 let packet = Packet::PubRec(Ack { properties, ..ack(id, code) });
                 self.send_packet(location, version, &packet);
             }

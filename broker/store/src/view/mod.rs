@@ -118,8 +118,6 @@ pub struct ShardView {
     /// Sessions given back while nothing could be written, to be given back once more.
     deferred: Vec<(SessionId, Box<Close>)>,
     deferred_groups: Vec<GroupCommand>,
-    /// Markers to be removed of publications that were refused.
-    deferred_releases: Vec<PacketIdent>,
     /// Members of groups without a subscription, and entries that were finished: left by a crash
     /// or a failed commit, removed with the next batch.
     orphans: Vec<(SessionId, u64)>,
@@ -206,7 +204,6 @@ impl ShardView {
             never_opened: Vec::new(),
             deferred: Vec::new(),
             deferred_groups: Vec::new(),
-            deferred_releases: Vec::new(),
             orphans: Vec::new(),
             finished: Vec::new(),
             carried_out: Vec::new(),
@@ -319,7 +316,6 @@ impl ShardView {
     fn has_leftovers(&self) -> bool {
         !(self.deferred.is_empty()
             && self.deferred_groups.is_empty()
-            && self.deferred_releases.is_empty()
             && self.orphans.is_empty()
             && self.finished.is_empty()
             && self.carried_out.is_empty())
@@ -340,9 +336,6 @@ impl ShardView {
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
             self.leave_group(group, subscriber, batch);
-        }
-        for marker in std::mem::take(&mut self.deferred_releases) {
-            self.release(marker, None, batch);
         }
         for command in std::mem::take(&mut self.deferred_groups) {
             self.group(command, batch);
@@ -492,14 +485,7 @@ impl ShardView {
             | Command::Barrier { reply } => Some(reply),
             Command::Publish(publish) => publish.reply,
             Command::Exchange { reply, .. } => reply,
-            Command::Release { marker, reply } => {
-                // After a refusal nobody waits; a marker that stayed would swallow the next
-                // publication under its identifier.
-                if reply.is_none() && self.deferred_releases.len() < DEFERRED_MAX {
-                    self.deferred_releases.push(marker);
-                }
-                reply
-            }
+            Command::Release { reply, .. } => Some(reply),
             Command::Group(command) => self.defer_group(*command),
             Command::OutboxDone { outbox } => {
                 self.carried_out.push(outbox);

@@ -208,30 +208,29 @@ impl ShardView {
         batch.rows.put(Family::Shard, &keys::marker(self.shard, marker), &[rows::VERSION]);
     }
 
-    /// Notes an incoming QoS 2 publication that another step of this shard applies in the same
-    /// batch; false when it was noted before, then there is nothing to apply.
-    pub fn note_marker(&mut self, marker: PacketIdent, batch: &mut PendingBatch) -> bool {
-        let new = !self.markers.contains(&marker);
-        if new {
-            self.mark(marker, batch);
-        }
-        new
+    /// Whether an incoming QoS 2 publication was applied before.
+    pub fn has_marker(&self, marker: PacketIdent) -> bool {
+        self.markers.contains(&marker)
+    }
+
+    /// Notes an incoming QoS 2 publication that another step of this shard has applied in the same
+    /// batch. What was refused is not noted: it leaves nothing to be repeated.
+    pub fn note_marker(&mut self, marker: PacketIdent, batch: &mut PendingBatch) {
+        self.mark(marker, batch);
     }
 
     /// The identifier's life ends.
     pub(super) fn release(
         &mut self,
         marker: PacketIdent,
-        reply: Option<ReplyTo>,
+        reply: ReplyTo,
         batch: &mut PendingBatch,
     ) {
         if self.markers.remove(&marker) {
             batch.rows.delete(Family::Shard, &keys::marker(self.shard, marker));
             batch.durable = true;
         }
-        if let Some(reply) = reply {
-            batch.committed(reply, ReasonCode::Success);
-        }
+        batch.committed(reply, ReasonCode::Success);
     }
 
     /// Identifiers of a publisher that await PUBREL.

@@ -1,7 +1,5 @@
 //! A disk that fails: nothing is told that did not happen, nothing told is lost (ruling 12).
 
-use hoopoe_core::PacketIdent;
-
 use super::rig::*;
 use crate::command::*;
 use crate::effect::Effect;
@@ -183,26 +181,4 @@ fn a_queue_is_not_taken_for_empty_while_its_shard_reads_itself_anew() {
     rig.publish(&[alice.id()], "1");
     rig.store.floors().unload(0);
     assert_eq!(rig.queue(alice.id(), 1), [(1, "1".into())]);
-}
-
-#[test]
-fn a_marker_that_is_to_go_while_nothing_can_be_written_goes_after_the_fault() {
-    let mut rig = Rig::memory();
-    let (alice, bob) = (rig.connect_as("alice"), rig.connect_as("bob"));
-    let marker = PacketIdent { session: alice.id(), id: 5 };
-    let publish = |payload: &str| {
-        let publication = publication(&[bob.id()], payload);
-        Command::Publish(Box::new(Publish { marker: Some(marker), ..publication }))
-    };
-    rig.run(vec![publish("refused by another shard")]);
-    rig.memory.as_ref().expect("memory").fail_write(1, FaultKind::Refused);
-    let lost = rig.publication(&[bob.id()], "lost");
-    rig.try_run(vec![lost]).expect_err("fails");
-    rig.try_run(vec![Command::Release { marker, reply: None }]).expect("no rows");
-    rig.view.recover(rig.now).expect("recovers");
-    rig.pass(0);
-    // The identifier's next life is a publication of its own.
-    rig.run(vec![publish("the next")]);
-    let payloads: Vec<String> = rig.queue(bob.id(), 1).into_iter().map(|(_, p)| p).collect();
-    assert_eq!(payloads, ["refused by another shard", "the next"]);
 }

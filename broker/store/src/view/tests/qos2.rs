@@ -39,7 +39,7 @@ over_both! {
         assert_eq!(rig.queue(bob.id(), 1).len(), 1);
 
         let (marker, reply) = (PacketIdent { session: alice.id(), id: 5 }, rig.reply());
-        let effects = rig.run(vec![Command::Release { marker, reply: Some(reply) }]);
+        let effects = rig.run(vec![Command::Release { marker, reply }]);
         assert_eq!(brief(&effects), ["committed 00"]);
         rig.restart_in_place(0);
         let next_life = publish(rig);
