@@ -19,7 +19,8 @@
 //! | im  | `1a` | conv, user | who asked to join, or was asked |
 //! | im  | `1b` | conv, seq | a message that mentions all |
 //! | im  | `1c` | conv, due time, seq | a message to be burnt |
-//! | im  | `1d` | conv, user | whose messages are being erased |
+//! | im  | `1d` | conv, seq of the message, seq of the edit | an edit of a message |
+//! | im  | `1e` | conv, user | whose messages are being erased |
 //! | im  | `20` | tenant, room | a room's settings |
 //! | im  | `30` | user | account and profile |
 //! | im  | `31` | user, conv as the user sees it | conversation in the user's list |
@@ -72,13 +73,10 @@ pub mod conv_kind {
     pub const AT_ALL: u8 = 0x1b;
     /// A message to be burnt.
     pub const BURN: u8 = 0x1c;
-<<<<<<< HEAD
-    /// Whose messages are being erased.
-    pub const ERASE: u8 = 0x1d;
-=======
     /// An edit of a message.
     pub const EDIT: u8 = 0x1d;
->>>>>>> main
+    /// Whose messages are being erased.
+    pub const ERASE: u8 = 0x1e;
 }
 
 /// Kinds of rows of a user.

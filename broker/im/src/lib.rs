@@ -20,7 +20,6 @@ pub mod group;
 pub mod id;
 pub mod keys;
 pub mod overload;
-mod postponed;
 pub mod presence;
 pub mod push;
 pub mod refusal;

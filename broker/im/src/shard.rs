@@ -9,6 +9,8 @@
 //! Deliberately not here: the rules, which live with their nouns (`conversation`, `user`,
 //! `group`, …) as methods of `Work`.
 
+mod postponed;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -22,7 +24,6 @@ use crate::conversation::receipts::Receipts;
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
-use crate::postponed::Postponed;
 use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
@@ -32,6 +33,7 @@ use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
+use postponed::Postponed;
 
 /// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
@@ -363,7 +365,7 @@ impl ImShard {
 }
 
 /// Who waits for the answer that applying a command gives; calls that read are answered later.
-pub(crate) fn asker_of(command: &Command) -> Option<Asker> {
+fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),

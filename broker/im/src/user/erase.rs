@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hoopoe_store::kv::Family;
 use serde::{Deserialize, Serialize};
 
@@ -122,8 +121,7 @@ impl Work<'_> {
                 }
             }
             EntryKind::Edit | EntryKind::React => {
-                let mut empty = entry.clone();
-                (empty.payload, empty.properties) = (Bytes::new(), Bytes::new());
+                let empty = entry.emptied();
                 self.put_entry(&empty);
                 let mut head = self.head(conv)?;
                 head.bytes = head.bytes.saturating_sub(entry.size() - empty.size());
