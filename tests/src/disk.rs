@@ -152,7 +152,7 @@ impl Drop for Neighbour {
 pub fn say_not_possible(what: &str, why: &str) {
     let _ = writeln!(
         std::io::stderr(),
-        "NOT TESTED on this machine: {what}: it allows no such mount ({why})"
+        "NOT TESTED on this machine: {what}: not possible here ({why})"
     );
 }
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
 };
 
 use crate::DEADLINE;
+use crate::certificate::Certificates;
 use crate::client::Link;
 
 /// How a client speaks TLS.
@@ -39,6 +41,25 @@ impl Options {
         self.identity = Some((certificate, key));
         self
     }
+}
+
+/// The server's side of a TLS connection, with the server's certificate; the handshake happens with
+/// the first bytes.
+pub fn accept(
+    stream: TcpStream,
+    certificates: &Certificates,
+) -> StreamOwned<ServerConnection, TcpStream> {
+    let chain = CertificateDer::from_pem_file(&certificates.server).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(&certificates.server_key).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let configuration = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has these versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key)
+        .expect("certificate and key belong together");
+    let session = ServerConnection::new(Arc::new(configuration)).expect("a session");
+    StreamOwned::new(session, stream)
 }
 
 /// A TLS connection.

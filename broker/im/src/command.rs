@@ -381,6 +381,13 @@ pub enum Forward {
         /// That user has asked, or agreed, to be friends; `None`: unchanged.
         friends: Option<bool>,
     },
+    /// A user is erased: leaves, and what the user said goes.
+    Erase {
+        /// The conversation.
+        conv: ConvKey,
+        /// Who.
+        user: Arc<str>,
+    },
     /// A step of the roster that concerns the other user.
     Roster(crate::roster::RosterStep),
     /// A step of presence.
@@ -394,7 +401,9 @@ impl Forward {
             Forward::Listed(Listed { tenant, user, .. })
             | Forward::Mentioned { tenant, user, .. }
             | Forward::OwnSend { tenant, user, .. } => user_slot(tenant, user),
-            Forward::Cursors { conv, .. } | Forward::Pair { conv, .. } => conv.slot(),
+            Forward::Cursors { conv, .. }
+            | Forward::Pair { conv, .. }
+            | Forward::Erase { conv, .. } => conv.slot(),
             Forward::Roster(step) => user_slot(&step.tenant, &step.to),
             Forward::Watch(step) => step.slot(),
         }

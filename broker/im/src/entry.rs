@@ -75,6 +75,8 @@ pub const VOID_RECALLED: u8 = 1;
 pub const VOID_BURNT: u8 = 2;
 /// The message expiry interval is over.
 pub const VOID_EXPIRED: u8 = 3;
+/// Its sender was erased.
+pub const VOID_ERASED: u8 = 4;
 
 /// The word for the reason of a void entry; empty for a reason that is not known.
 pub fn void_word(reason: u8) -> &'static str {
@@ -82,6 +84,7 @@ pub fn void_word(reason: u8) -> &'static str {
         VOID_RECALLED => "recall",
         VOID_BURNT => "burn",
         VOID_EXPIRED => "expiry",
+        VOID_ERASED => "erased",
         _ => "",
     }
 }
@@ -464,7 +467,9 @@ mod tests {
         }
         assert_eq!(EntryKind::from_code(7), None);
         let reasons = [(NOT_VOID, ""), (VOID_RECALLED, "recall"), (VOID_BURNT, "burn")];
-        for (reason, word) in reasons.into_iter().chain([(VOID_EXPIRED, "expiry"), (9, "")]) {
+        for (reason, word) in
+            reasons.into_iter().chain([(VOID_EXPIRED, "expiry"), (VOID_ERASED, "erased"), (9, "")])
+        {
             assert_eq!(void_word(reason), word);
         }
     }

@@ -19,8 +19,10 @@
 //! | im  | `1a` | conv, user | who asked to join, or was asked |
 //! | im  | `1b` | conv, seq | a message that mentions all |
 //! | im  | `1c` | conv, due time, seq | a message to be burnt |
-//! | im  | `1d` | conv, sender, client message id | a send that waits for its home site |
-//! | im  | `1e` | conv | members at other sites |
+//! | im  | `1d` | conv, seq of the message, seq of the edit | an edit of a message |
+//! | im  | `1e` | conv, user | whose messages are being erased |
+//! | im  | `1f` | conv, sender, client message id | a send that waits for its home site |
+//! | im  | `21` | conv | members at other sites |
 //! | im  | `20` | tenant, room | a room's settings |
 //! | im  | `30` | user | account and profile |
 //! | im  | `31` | user, conv as the user sees it | conversation in the user's list |
@@ -80,10 +82,12 @@ pub mod conv_kind {
     pub const BURN: u8 = 0x1c;
     /// An edit of a message.
     pub const EDIT: u8 = 0x1d;
+    /// Whose messages are being erased.
+    pub const ERASE: u8 = 0x1e;
     /// A send that waits for its home site.
-    pub const HELD: u8 = 0x1e;
+    pub const HELD: u8 = 0x1f;
     /// Members at other sites.
-    pub const SITES: u8 = 0x1f;
+    pub const SITES: u8 = 0x21;
 }
 
 /// Kinds of rows of a user.

@@ -219,10 +219,13 @@ impl Settings {
         found.range("im.hook.connections", im.hook.connections, 1, THREADS_MAX);
         for (key, url) in [("im.hook.url", &im.hook.url), ("im.push.url", &im.push.url)] {
             let Some(url) = url else { continue };
-            let rest = url.strip_prefix("http://");
+            let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             let named = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
             if !named || url.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-                found.add(key, format!("`{url}`: expected http://host:port/path"));
+                found.add(
+                    key,
+                    format!("`{url}`: expected http://host:port/path or https://host:port/path"),
+                );
             }
         }
         let push = &im.push;

@@ -3,6 +3,8 @@
 //! What the settings mean is the profile's matter: here they are named, and turned into
 //! [`hoopoe_im::ImSettings`].
 
+use std::path::PathBuf;
+
 use hoopoe_im::ImSettings;
 use hoopoe_im::overload::OverloadSettings;
 use hoopoe_im::room::{RoomSettings, SendRate};
@@ -92,8 +94,10 @@ pub enum OnFailure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HookSettings {
-    /// `http://host:port/path`; none: nobody is asked.
+    /// `http://host:port/path`, or `https`; none: nobody is asked.
     pub url: Option<String>,
+    /// PEM file with who may sign for an `https` one; none: the system's.
+    pub ca_file: Option<PathBuf>,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<Secret>,
     /// How long an answer may take.
@@ -108,6 +112,7 @@ impl Default for HookSettings {
     fn default() -> HookSettings {
         HookSettings {
             url: None,
+            ca_file: None,
             token: None,
             timeout_ms: 500,
             on_failure: OnFailure::Open,

@@ -1,5 +1,7 @@
 //! `[im.push]`: where users are told of messages that no device of theirs has received.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
@@ -8,8 +10,10 @@ use super::Secret;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PushSettings {
-    /// `http://host:port/path` of the gateway; none: nobody is pushed to.
+    /// `http://host:port/path` of the gateway, or `https`; none: nobody is pushed to.
     pub url: Option<String>,
+    /// PEM file with who may sign for an `https` one; none: the system's.
+    pub ca_file: Option<PathBuf>,
     /// The key of the signature in `X-Hoopoe-Signature`.
     pub secret: Option<Secret>,
     /// How long a device that is looked at has for its acknowledgement.
@@ -38,6 +42,7 @@ impl Default for PushSettings {
     fn default() -> PushSettings {
         PushSettings {
             url: None,
+            ca_file: None,
             secret: None,
             after_secs: 10,
             max_age_secs: 24 * 3600,

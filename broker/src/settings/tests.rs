@@ -480,7 +480,8 @@ const ALL_CHANGED: &str = "
         memory_max_bytes = 1
         shed_at_percent = [1, 2, 3, 4, 5, 6, 7, 8]
         [im.push]
-        url = 'http://127.0.0.1:1/'
+        url = 'https://127.0.0.1:1/'
+        ca_file = 'x'
         secret = 'x'
         after_secs = 1
         max_age_secs = 1
@@ -493,7 +494,8 @@ const ALL_CHANGED: &str = "
         retry_max_secs = 1
         attempts_max = 1
         [im.hook]
-        url = 'http://127.0.0.1:1/'
+        url = 'https://127.0.0.1:1/'
+        ca_file = 'x'
         token = 'x'
         timeout_ms = 1
         on_failure = 'closed'

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -167,6 +167,27 @@ pub fn install_crypto_provider() {
         // Losing a race against another caller leaves a default in place, which is all we want.
         let _ = ring::default_provider().install_default();
     }
+}
+
+/// What this process asks of servers it connects to: to be signed by an authority in a PEM file.
+///
+/// # Errors
+/// When the file cannot be read or has no certificate.
+pub fn client_config(authorities: &Path) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // A system's file may hold one that is too old to be understood; the others count.
+    let (added, _) = roots.add_parsable_certificates(certificates(authorities)?);
+    if added == 0 {
+        return Err(TlsError::NoCertificate { file: authorities.to_owned() });
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| TlsError::ClientAuthority {
+            file: authorities.to_owned(),
+            fault: cause.to_string(),
+        })?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {

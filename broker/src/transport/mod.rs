@@ -34,7 +34,7 @@ pub use bind::{
     USER_TIMEOUT, bind, resolve,
 };
 pub use certificates::{
-    Certificates, ClientCertificates, TlsError, TlsFiles, install_crypto_provider,
+    Certificates, ClientCertificates, TlsError, TlsFiles, client_config, install_crypto_provider,
 };
 pub use connect_rate::{ConnectRate, ConnectRates};
 pub use gate::{ConnectionPermit, GateCounts, GateLimits, ListenerGate, Refusal};

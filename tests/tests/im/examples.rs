@@ -5,6 +5,7 @@ use std::process::Command;
 
 use hoopoe_codec::{Packet, Receiver, Version, decode, frame_length};
 use hoopoe_tests::Broker;
+use hoopoe_tests::disk::say_not_possible;
 use hoopoe_tests::program::{self, Program};
 use hoopoe_tests::reaper::temporary_folder;
 
@@ -18,6 +19,10 @@ fn example(name: &str) -> PathBuf {
 fn call(name: &str, broker: &Broker, arguments: &[&str]) -> Command {
     let mut command = if name.ends_with(".py") {
         let mut command = Command::new(program::python());
+        command.arg(example(name));
+        command
+    } else if name.ends_with(".java") {
+        let mut command = Command::new("java");
         command.arg(example(name));
         command
     } else {
@@ -56,6 +61,26 @@ fn examples_talk_with_each_other() {
             ];
             assert_eq!(said, expected, "{receives} from {sends}");
         }
+    }
+}
+
+/// Java is not among what the tests install: where it is, its example runs.
+#[test]
+fn the_java_example_talks_with_the_others() {
+    if let Err(error) = Command::new("java").arg("-version").output() {
+        say_not_possible("the example in Java", &error.to_string());
+        return;
+    }
+    let broker = Broker::start();
+    for (sends, receives) in [("Chat.java", "chat.py"), ("chat.mjs", "Chat.java")] {
+        let mut receiver = Program::start(call(receives, &broker, &["bob", "alice"]));
+        receiver.wait_for("ready");
+        let sender = Program::start(call(sends, &broker, &["alice", "bob", "hello, Bob", "bye"]));
+        let said = sender.succeed().join(" ");
+        assert!(said.starts_with("ready sent #") && said.contains(" read #"), "{sends}: {said}");
+        let said = receiver.succeed().join("\n");
+        assert!(said.contains("alice: hello, Bob\n") && said.contains("alice: bye\n"), "{said}");
+        assert!(said.ends_with("ok: 0 unread"), "{receives}: {said}");
     }
 }
 

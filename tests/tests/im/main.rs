@@ -5,7 +5,6 @@ mod attacker;
 mod background;
 mod chat;
 mod entry;
-mod exactly;
 mod examples;
 mod groups;
 mod messages;

@@ -109,7 +109,11 @@ fn without_times(line: &str) -> String {
             digits.push(c);
             continue;
         }
-        kept.push_str(if digits.len() == 13 { "{time}" } else { &digits });
+        kept.push_str(match digits.len() {
+            13 => "{time}",
+            16 => "{n}",
+            _ => &digits,
+        });
         digits.clear();
         kept.push(c);
     }
@@ -331,7 +335,7 @@ const TITLE: &str = "# A walk through the profile
 
 Two clients as their libraries are (rumqttc, its 3.1.1 and its 5.0 client), and what went over the
 wire: `>` is a PUBLISH of the client, `<` one of the broker. Times and ids that differ from run to
-run are shown as `{time}` and `{id}`. This page is written and checked by a test
+run are shown as `{time}`, `{id}` and `{n}`. This page is written and checked by a test
 (`the_walk_is_as_the_page_says`), and gone again with the broker killed between the steps
 (`the_walk_is_the_same_with_the_broker_killed_between_steps`). What the topics mean is in
 [im.md](im.md).

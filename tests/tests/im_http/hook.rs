@@ -1,10 +1,14 @@
 //! The content hook: asked before a message is stored; open or closed while it does not answer.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use hoopoe_tests::certificate::Certificates;
+use hoopoe_tests::reaper::temporary_folder;
+use hoopoe_tests::tls::accept;
 use hoopoe_tests::wire::code;
 use hoopoe_tests::{Connect, Publish};
 use serde_json::{Value, json};
@@ -14,15 +18,23 @@ use crate::{admin, device, options};
 /// A service that refuses payloads with `rude` in them, and tells what it was asked. It lives as
 /// long as the test's process.
 fn judge() -> (String, Receiver<Value>) {
+    let (address, questions) = judge_over(|stream| stream);
+    (format!("http://{address}/judge"), questions)
+}
+
+/// The same over what `layer` makes of a connection.
+fn judge_over<S: Read + Write>(
+    layer: impl Fn(TcpStream) -> S + Clone + Send + 'static,
+) -> (SocketAddr, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/judge", listener.local_addr().expect("an address"));
+    let address = listener.local_addr().expect("an address");
     let (asked, questions) = channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { return };
-            let asked = asked.clone();
+            let (asked, layer) = (asked.clone(), layer.clone());
             thread::spawn(move || {
-                let mut reader = BufReader::new(stream);
+                let mut reader = BufReader::new(layer(stream));
                 while let Some(question) = read_question(&mut reader) {
                     let rude = question["payload"].as_str().is_some_and(|p| p.contains("rude"));
                     let verdict = json!({ "allow": !rude, "message": "mind your words" });
@@ -37,10 +49,10 @@ fn judge() -> (String, Receiver<Value>) {
             });
         }
     });
-    (url, questions)
+    (address, questions)
 }
 
-fn read_question(reader: &mut BufReader<std::net::TcpStream>) -> Option<Value> {
+fn read_question(reader: &mut BufReader<impl Read>) -> Option<Value> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -99,6 +111,37 @@ fn refused_content_is_never_stored() {
     let message = json!({ "from": "shop", "to": "u/bob", "cid": "1", "payload": "rude price" });
     admin(&broker).call("messages", message);
     bob.expect_message("im/me/in/u/shop", "rude price");
+}
+
+#[test]
+fn a_judge_over_tls_is_asked_when_its_authority_is_trusted() {
+    let folder = temporary_folder("judge");
+    let certificates = Arc::new(Certificates::generate(&folder));
+    let shown = certificates.clone();
+    let (address, questions) = judge_over(move |stream| accept(stream, &shown));
+    let other = temporary_folder("other");
+    let stranger = Certificates::generate(&other);
+    for (authority, allowed) in
+        [(&certificates.authority, code::SUCCESS), (&stranger.authority, code::QUOTA_EXCEEDED)]
+    {
+        let text = format!(
+            "[im.hook]\nurl = \"https://localhost:{}/judge\"\nca_file = {authority:?}\n\
+             timeout_ms = 20000\non_failure = \"closed\"\n",
+            address.port()
+        );
+        let broker = options().configuration(&text).start();
+        let mut alice = device(&broker, Connect::v5("phone-1").login("alice", ""));
+        for cid in ["c1", "c2"] {
+            let send = Publish::new(&format!("im/u/bob/msg/{cid}"), "over TLS").qos(1);
+            assert_eq!(alice.try_publish(send), allowed, "{cid}");
+        }
+    }
+    assert_eq!(questions.recv().unwrap()["payload"], "over TLS");
+    assert_eq!(questions.recv().unwrap()["cid"], "c2");
+    assert!(questions.try_recv().is_err(), "whoever cannot be trusted is told nothing");
+    let text = "[im.hook]\nurl = \"https://localhost:1/\"\nca_file = \"/nowhere/ca.pem\"\n";
+    let (status, said) = options().configuration(text).run_to_end();
+    assert!(!status.success() && said.contains("/nowhere/ca.pem"), "{said}");
 }
 
 #[test]

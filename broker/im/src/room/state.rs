@@ -15,6 +15,9 @@ use super::{RoomMessage, RoomRow, RoomSettings, Ticket};
 use crate::refusal::Refusal;
 use crate::topic::Lane;
 
+/// Numbers of one millisecond: no room says more.
+const N_PER_MS: u64 = 1_000;
+
 /// Counters wait for so long at least, so that a crowd that comes at once is one message.
 const STAT_GATHER_MS: u64 = 500;
 
@@ -113,7 +116,9 @@ impl Room {
             ring: Ring::default(),
             viewers: BTreeMap::new(),
             likes: Likes::default(),
-            n: 0,
+            // Numbers rise also over a restart, and over a room that was forgotten meanwhile: who
+            // compares them takes nothing new for old. Below 2^53, for readers of JSON.
+            n: now_ms * N_PER_MS,
             messages: 0,
             told: Counts::default(),
             told_ms: 0,

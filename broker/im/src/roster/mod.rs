@@ -354,6 +354,26 @@ impl Work<'_> {
         self.step(me, other, row, kind);
     }
 
+    /// A user is erased: friends, and whoever was asked, lose the user. What stays of each row are
+    /// the numbers of steps, which tell old from new.
+    pub(crate) fn leave_rosters(&mut self, user: &User) -> Result<(), Fault> {
+        let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::ROSTER);
+        for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
+            let other = keys::name_behind(&key, &prefix).to_owned();
+            let mut row = self.roster_row(user, &other)?;
+            if row.relation != Relation::None {
+                self.roster_end(user, &other, &mut row);
+            }
+            row.blocked = false;
+            row.tags.clear();
+            row.note.clear();
+            self.put_roster(user, &other, &row);
+            let mirror = self.mirror(user, &other, &row);
+            self.forward(mirror);
+        }
+        Ok(())
+    }
+
     fn known(&mut self, caller: &Caller, other: &str) -> Result<RosterRow, Fault> {
         check_id("user", other)?;
         let row = self.roster_row(&caller.user, other)?;

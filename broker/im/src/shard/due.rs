@@ -46,6 +46,15 @@ pub(crate) fn load(
             }
             Ok(())
         })?;
+        scan(kv, slot, conv_kind::ERASE, |name, _, _| {
+            let text = std::str::from_utf8(name).unwrap_or_default();
+            if let Some((conv, user)) = text.split_once('\0')
+                && let Some(conv) = ConvKey::parse(conv)
+            {
+                due.insert((0, Due::Erase(conv, user.into())));
+            }
+            Ok(())
+        })?;
     }
     Ok((due, unlit))
 }

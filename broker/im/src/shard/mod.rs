@@ -53,6 +53,8 @@ pub enum Due {
     Burn(ConvKey, u64),
     /// A temporary group ends.
     GroupEnd(ConvKey),
+    /// What a user said in a conversation is being erased.
+    Erase(ConvKey, Arc<str>),
 }
 
 /// The IM step of one shard.
@@ -442,7 +444,7 @@ impl ImShard {
 }
 
 /// Who waits for the answer that applying a command gives; calls that read are answered later.
-pub(crate) fn asker_of(command: &Command) -> Option<Asker> {
+fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
         Command::Operate(operate) => Some(operate.asker),
@@ -584,20 +586,23 @@ impl Work<'_> {
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(&conv, &user, blocks, friends)
             }
+            Forward::Erase { conv, user } => self.erase_begins(&conv, &user),
             Forward::Roster(step) => self.roster_step(&step),
             Forward::Watch(step) => self.watch_step(&step),
         }
     }
 
     fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        let (Due::Burn(conv, _) | Due::GroupEnd(conv)) = &due;
-        if self.foreign_home(conv).is_some() {
+        if let Due::Burn(conv, _) | Due::GroupEnd(conv) = &due
+            && self.foreign_home(conv).is_some()
+        {
             // Its home does it.
             return Ok(());
         }
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::GroupEnd(conv) => self.group_ended(&conv),
+            Due::Erase(conv, user) => self.erase_on(&conv, &user),
         }
     }
 

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::{ImShard, Memory, asker_of};
 use crate::command::Command;
 use crate::effect::{Answer, Effect, Pending};
 use crate::refusal::{Refusal, Word};
-use crate::shard::{ImShard, Memory};
 
 /// News of devices that are kept; beyond it the oldest are lost, and presence with them.
 const MOST_NEWS: usize = 1 << 18;
@@ -108,7 +108,7 @@ impl ImShard {
                 }
             }
             command => {
-                if let Some(asker) = crate::shard::asker_of(&command) {
+                if let Some(asker) = asker_of(&command) {
                     let answer = Answer::Refused(Refusal::not_writable());
                     pending.push(Effect::Answer { asker, answer });
                 }

@@ -53,7 +53,9 @@ impl Work<'_> {
             Forward::Listed(Listed { tenant, user, .. })
             | Forward::Mentioned { tenant, user, .. }
             | Forward::OwnSend { tenant, user, .. } => sites.home_of_user(tenant, user),
-            Forward::Cursors { conv, .. } | Forward::Pair { conv, .. } => sites.home_of(conv),
+            Forward::Cursors { conv, .. }
+            | Forward::Pair { conv, .. }
+            | Forward::Erase { conv, .. } => sites.home_of(conv),
             Forward::Roster(step) => sites.home_of_user(&step.tenant, &step.to),
             Forward::Watch(step) => {
                 sites.home_of_user(&step.tenant, step.users.first().map_or("", |user| user))
@@ -77,6 +79,8 @@ impl Work<'_> {
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(conv, user, *blocks, *friends)?;
             }
+            // Of what the user said, each of the two sites erases what it holds.
+            Forward::Erase { conv, user } => self.erase_here(conv, user)?,
             _ => {}
         }
         let line = (forward.slot().get(), home);

@@ -169,9 +169,14 @@ impl Work<'_> {
     }
 
     /// Removes every row that the user's shard keeps of the user: profile, conversation list,
-    /// devices, cursors, roster, mentions, presence.
+    /// devices, cursors, roster, mentions, presence. The conversations, and those who are friends,
+    /// are told: what the user said goes in the background.
     fn erase(&mut self, user: &User) -> Result<(), Fault> {
+        self.erase_elsewhere(user)?;
         for kind in user_kind::FIRST..=user_kind::LAST {
+            if kind == user_kind::ROSTER {
+                continue;
+            }
             let own = keys::user(&user.tenant, &user.id, kind);
             if self.txn.has(Family::Im, &own)? {
                 self.txn.delete(Family::Im, &own);

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod device;
+mod erase;
 mod export;
 pub mod lazy;
 pub mod list;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS};
 use hoopoe_core::Location;
-use hoopoe_im::entry::Entry;
+use hoopoe_im::entry::{Entry, EntryKind};
 use hoopoe_store::Command;
 use hoopoe_store::command::{ExchangeChange, InFlight, Phase, Source};
 
@@ -245,12 +245,15 @@ impl Worker {
         };
         let Session { im: Some(im), stored: Some(stored), version, .. } = session else { return };
         for step in stored.steps.iter_mut() {
-            if let Step::Publish(outgoing, _) = step
-                && let Some(entry) = &outgoing.entry
-                && entry.seq == event.reference
-                && entry.conv == event.conv
-            {
-                let voided = Arc::new(entry.voided(reason));
+            let Step::Publish(outgoing, _) = step else { continue };
+            let Some(entry) = outgoing.entry.as_ref().filter(|entry| entry.conv == event.conv)
+            else {
+                continue;
+            };
+            let edit = entry.kind == EntryKind::Edit && entry.reference == event.reference;
+            if edit || entry.seq == event.reference {
+                let voided = if edit { entry.emptied() } else { entry.voided(reason) };
+                let voided = Arc::new(voided);
                 let form = hoopoe_im::envelope::delivery(&voided, &im.user.id, *version);
                 stored.steps_bytes -= outgoing.publication.bytes().len();
                 outgoing.publication = Arc::new(form);

@@ -3,7 +3,13 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
 
 use serde::Deserialize;
 
@@ -29,18 +35,75 @@ struct Judged {
     message: Option<String>,
 }
 
+/// Whom a service over TLS is to be signed by, when no file is named: where systems keep them.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A connection to the service.
+enum Link {
+    Plain(TcpStream),
+    Secure(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Link {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Link::Plain(socket) => socket,
+            Link::Secure(stream) => stream.get_ref(),
+        }
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Link::Plain(socket) => socket.read(into),
+            Link::Secure(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Link::Plain(socket) => socket.write(bytes),
+            Link::Secure(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Link::Plain(socket) => socket.flush(),
+            Link::Secure(stream) => stream.flush(),
+        }
+    }
+}
+
 /// The service.
 pub(in crate::im) struct Service {
     host: String,
     head: String,
     timeout: Duration,
-    open: Option<BufReader<TcpStream>>,
+    /// Its name and whom it has to be signed by; `None`: it is asked in the clear.
+    secure: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    open: Option<BufReader<Link>>,
 }
 
 impl Service {
-    /// At an `http://host[:port][/path]`, which the settings have checked.
-    pub(in crate::im) fn new(url: &str, token: Option<String>, timeout: Duration) -> Service {
-        let rest = url.strip_prefix("http://").unwrap_or(url);
+    /// At an `http[s]://host[:port][/path]`, which the settings have checked. With `https` it is
+    /// to be signed by an authority in the PEM file `authorities`, by default the system's.
+    ///
+    /// # Errors
+    /// When that file cannot be read.
+    pub(in crate::im) fn new(
+        url: &str,
+        authorities: Option<&Path>,
+        token: Option<String>,
+        timeout: Duration,
+    ) -> anyhow::Result<Service> {
+        let (rest, port) = match url.strip_prefix("https://") {
+            Some(rest) => (rest, 443),
+            None => (url.strip_prefix("http://").unwrap_or(url), 80),
+        };
         let (host, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -51,8 +114,20 @@ impl Service {
             head.push_str(&format!("authorization: Bearer {token}\r\n"));
         }
         let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-        let host = if has_port { host.to_owned() } else { format!("{host}:80") };
-        Service { host, head, timeout, open: None }
+        let name =
+            if has_port { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
+        let secure = if port == 443 {
+            let authorities = authorities.unwrap_or(Path::new(SYSTEM_AUTHORITIES));
+            let trusted = crate::transport::client_config(authorities)
+                .with_context(|| format!("who may sign for {url}"))?;
+            let name = name.trim_matches(['[', ']']).to_owned();
+            let name = ServerName::try_from(name).context("the name in an https address")?;
+            Some((name, Arc::new(trusted)))
+        } else {
+            None
+        };
+        let host = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+        Ok(Service { host, head, timeout, secure, open: None })
     }
 
     /// Asks, once more over a new connection if the one that was kept has gone.
@@ -84,13 +159,13 @@ impl Service {
         self.exchange(connection, head, body, until)
     }
 
-    fn connect(&self, until: Instant) -> io::Result<BufReader<TcpStream>> {
+    fn connect(&self, until: Instant) -> io::Result<BufReader<Link>> {
         let mut last = io::Error::other("the name has no address");
         for address in self.host.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, left(until)?) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    return Ok(BufReader::new(stream));
+                    return Ok(BufReader::new(self.secured(stream)?));
                 }
                 Err(error) => last = error,
             }
@@ -98,17 +173,28 @@ impl Service {
         Err(last)
     }
 
+    /// TLS where it is wanted; the handshake happens with the first request, in its time.
+    fn secured(&self, socket: TcpStream) -> io::Result<Link> {
+        let Some((name, trusted)) = &self.secure else { return Ok(Link::Plain(socket)) };
+        let session =
+            ClientConnection::new(trusted.clone(), name.clone()).map_err(io::Error::other)?;
+        Ok(Link::Secure(Box::new(StreamOwned::new(session, socket))))
+    }
+
     fn exchange(
         &mut self,
-        mut connection: BufReader<TcpStream>,
+        mut connection: BufReader<Link>,
         more: &str,
         body: &str,
         until: Instant,
     ) -> io::Result<(u16, Vec<u8>)> {
         let head = &self.head;
         let request = format!("{head}{more}content-length: {}\r\n\r\n{body}", body.len());
-        connection.get_ref().set_write_timeout(Some(left(until)?))?;
+        let socket = connection.get_ref().socket();
+        socket.set_write_timeout(Some(left(until)?))?;
+        socket.set_read_timeout(Some(left(until)?))?;
         connection.get_mut().write_all(request.as_bytes())?;
+        connection.get_mut().flush()?;
         let (status, answer, keeps) = read_answer(&mut connection, until)?;
         if keeps {
             self.open = Some(connection);
@@ -135,7 +221,7 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 
 /// A reader whose every read keeps to the time that is left.
 struct Timed<'a> {
-    inner: &'a mut BufReader<TcpStream>,
+    inner: &'a mut BufReader<Link>,
     until: Instant,
 }
 
@@ -143,7 +229,7 @@ impl Timed<'_> {
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         loop {
-            self.inner.get_ref().set_read_timeout(Some(left(self.until)?))?;
+            self.inner.get_ref().socket().set_read_timeout(Some(left(self.until)?))?;
             let buffer = self.inner.fill_buf()?;
             if buffer.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -169,7 +255,7 @@ impl Timed<'_> {
         let mut missing = count;
         let mut piece = [0; 4096];
         while missing > 0 {
-            self.inner.get_ref().set_read_timeout(Some(left(self.until)?))?;
+            self.inner.get_ref().socket().set_read_timeout(Some(left(self.until)?))?;
             let room = missing.min(piece.len());
             let read = self.inner.read(&mut piece[..room])?;
             if read == 0 {
@@ -184,7 +270,7 @@ impl Timed<'_> {
 
 /// Status and body of an answer, and whether the connection can be used again.
 fn read_answer(
-    connection: &mut BufReader<TcpStream>,
+    connection: &mut BufReader<Link>,
     until: Instant,
 ) -> io::Result<(u16, Vec<u8>, bool)> {
     let mut timed = Timed { inner: connection, until };
@@ -276,6 +362,10 @@ mod tests {
         head + &String::from_utf8(body).unwrap()
     }
 
+    fn plain(url: &str, timeout: Duration) -> Service {
+        Service::new(url, None, None, timeout).unwrap()
+    }
+
     const YES: &str = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"allow\":true}";
     const NO: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
         10\r\n{\"allow\":false, \r\n10\r\n\"message\":\"rude\"\r\n1\r\n}\r\n0\r\n\r\n";
@@ -285,7 +375,7 @@ mod tests {
     fn the_service_is_asked_over_a_connection_that_is_kept() {
         let (url, served) = service(vec![vec![YES, NO], vec![YES]]);
         let patience = Duration::from_secs(20);
-        let mut service = Service::new(&url, Some("secret".into()), patience);
+        let mut service = Service::new(&url, None, Some("secret".into()), patience).unwrap();
         assert_eq!(service.ask("{\"n\":1}").unwrap(), Verdict::Allowed);
         assert_eq!(service.ask("{\"n\":2}").unwrap(), Verdict::Refused("rude".into()));
         // The connection has gone: a new one is made.
@@ -300,12 +390,12 @@ mod tests {
     fn another_answer_is_none() {
         for answer in [BROKEN, "HTTP/1.1 200 OK\r\n\r\n", "hello\r\n"] {
             let (url, served) = service(vec![vec![answer]]);
-            let mut service = Service::new(&url, None, Duration::from_secs(20));
+            let mut service = plain(&url, Duration::from_secs(20));
             assert!(service.ask("{}").is_err(), "{answer}");
             served.join().unwrap();
         }
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut service = Service::new(&format!("http://{closed}"), None, Duration::from_secs(20));
+        let mut service = plain(&format!("http://{closed}"), Duration::from_secs(20));
         assert!(service.ask("{}").is_err());
     }
 
@@ -314,7 +404,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         // Accepted by the system, and never answered.
-        let mut service = Service::new(&url, None, Duration::from_millis(1));
+        let mut service = plain(&url, Duration::from_millis(1));
         assert!(service.ask("{}").is_err());
     }
 }

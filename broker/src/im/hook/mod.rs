@@ -43,17 +43,18 @@ impl Hook {
     /// Starts the threads; `None` when nobody is to be asked. They end with the node.
     ///
     /// # Errors
-    /// When the operating system gives no thread.
+    /// When the operating system gives no thread, or `ca_file` cannot be read.
     pub fn start(env: &Arc<Env>, settings: &HookSettings) -> anyhow::Result<Option<Hook>> {
         let Some(url) = &settings.url else { return Ok(None) };
         let timeout = Duration::from_millis(u64::from(settings.timeout_ms));
         let token = settings.token.as_ref().map(|token| token.reveal().to_owned());
+        let authorities = settings.ca_file.as_deref();
         let mut lanes = Vec::new();
         for number in 0..settings.connections {
             let (sender, receiver) = sync_channel(WAITING_MAX);
             let lane = Lane {
                 env: Arc::downgrade(env),
-                service: Service::new(url, token.clone(), timeout),
+                service: Service::new(url, authorities, token.clone(), timeout)?,
                 passes: settings.on_failure == OnFailure::Open,
                 paused_until: None,
             };

@@ -66,10 +66,10 @@ impl Lane {
         inbox: Arc<Inbox>,
         settings: &PushSettings,
         counts: Arc<PushCounts>,
-    ) -> Lane {
+    ) -> anyhow::Result<Lane> {
         let timeout = Duration::from_millis(u64::from(settings.timeout_ms));
         let url = settings.url.as_deref().unwrap_or_default();
-        Lane {
+        Ok(Lane {
             number,
             env,
             kv,
@@ -79,7 +79,7 @@ impl Lane {
                 most_ms: u64::from(settings.retry_max_secs) * 1000,
                 attempts: settings.attempts_max,
             }),
-            service: Service::new(url, None, timeout),
+            service: Service::new(url, settings.ca_file.as_deref(), None, timeout)?,
             shape: Shape::new(settings),
             counts,
             after_ms: u64::from(settings.after_secs) * 1000,
@@ -88,7 +88,7 @@ impl Lane {
             recover: Vec::new(),
             groups: HashMap::new(),
             is_down: false,
-        }
+        })
     }
 
     /// Until the node is gone.

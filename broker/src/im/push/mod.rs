@@ -150,7 +150,7 @@ impl PushHook {
         for (number, inbox) in self.lanes.iter().enumerate() {
             let env: Weak<Env> = Arc::downgrade(env);
             let counts = self.counts.clone();
-            let lane = Lane::new(number, env, kv.clone(), inbox.clone(), settings, counts);
+            let lane = Lane::new(number, env, kv.clone(), inbox.clone(), settings, counts)?;
             std::thread::Builder::new()
                 .name(format!("push-{number}"))
                 .spawn(move || lane.run())

@@ -28,7 +28,7 @@ fn letters(rooms: &Rooms, worker: usize) -> Vec<u64> {
     rooms.workers[worker].take(&mut letters);
     let number = |mail: &Mail| match mail {
         Mail::Room(letter) => match &letter.news {
-            RoomNews::Message { message, .. } => Some(message.n),
+            RoomNews::Message { message, .. } => Some(message.n - NOW * 1_000),
             _ => None,
         },
         _ => None,

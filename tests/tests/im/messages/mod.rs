@@ -1,5 +1,7 @@
 //! Messages between two users: the envelope in both versions, repetition, order, crashes.
 
+mod exactly;
+
 use hoopoe_tests::wire::packet_type;
 use hoopoe_tests::{Broker, Connect, Property, Publish, Version, unique_id};
 use serde_json::json;

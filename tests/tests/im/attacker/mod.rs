@@ -2,6 +2,8 @@
 //! what is not his, to break what he is given. Every attempt is refused with a code of its packet,
 //! and everybody else goes on undisturbed.
 
+mod members;
+
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::wire::packet_type;
 use hoopoe_tests::{
