@@ -16,11 +16,7 @@ fn client(proxy: &Proxy) -> (AsyncClient, EventLoop) {
 
 /// Publishes with QoS 2 and sees it through; false when the connection ends before that.
 async fn publish(client: &mut (AsyncClient, EventLoop), text: &str) -> bool {
-    client
-        .0
-        .publish("spike", QoS::ExactlyOnce, false, text.to_owned())
-        .await
-        .expect("a request queue");
+    client.0.publish("spike", QoS::ExactlyOnce, false, text.to_owned()).await.expect("it is taken");
     loop {
         match client.1.poll().await {
             Ok(Event::Incoming(Incoming::PubComp(_))) => return true,
@@ -38,8 +34,8 @@ fn delivered(cut_at: &'static [usize], before: &[&str], after: &[&str]) -> Vec<S
     proxy.plan(at(Way::In, packet_type::PUBREC, cut_at, Fate::CutBefore));
     let mut subscriber = broker.client(Version::V5);
     subscriber.subscribe("#", 2);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
     runtime.block_on(async {
         let mut first = client(&proxy);
         let (last, others) = before.split_last().expect("a message");

@@ -79,7 +79,7 @@ impl Work<'_> {
             return Ok(());
         };
         let mut group = self.group(conv)?;
-        let event = self.member_event(conv, MemberOp::Leave, &[user.clone()], user)?;
+        let event = self.member_event(conv, MemberOp::Leave, std::slice::from_ref(user), user)?;
         group.members = group.members.saturating_sub(1);
         group.admins.retain(|admin| **admin != **user);
         // No news to the user's list: there is none any more.
