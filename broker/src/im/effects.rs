@@ -97,17 +97,7 @@ impl ImEffects {
             }
             Effect::Signal(signal) => self.signal(&signal),
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
-            Effect::Listed { user, conv, row } => {
-                let row = Box::new(row);
-                let mut listening = Vec::new();
-                if conv.kind() != ConvKind::User {
-                    listening = self.listen(&user, &conv_topic(&conv), row.is_current());
-                    if let Some(push) = self.env.im.push() {
-                        push.listed(&conv);
-                    }
-                }
-                jobs.push(ReadJob::Im(ImRead::Listed { user, conv, row, listening }));
-            }
+            Effect::Listed { user, conv, row } => jobs.push(self.listed(user, conv, row)),
             Effect::Skip { user, conv, through } => {
                 for (worker, receivers) in self.inbox(&user) {
                     let conv = conv.clone();
@@ -197,6 +187,19 @@ impl ImEffects {
         if let Some(push) = self.env.im.push() {
             push.entry(entry);
         }
+    }
+
+    /// A conversation in a user's list has changed: the devices listen to it, or no longer.
+    fn listed(&self, user: User, conv: ConvKey, row: hoopoe_im::rows::UserConv) -> ReadJob {
+        let row = Box::new(row);
+        let mut listening = Vec::new();
+        if conv.kind() != ConvKind::User {
+            listening = self.listen(&user, &conv_topic(&conv), row.is_current());
+            if let Some(push) = self.env.im.push() {
+                push.listed(&conv);
+            }
+        }
+        ReadJob::Im(ImRead::Listed { user, conv, row, listening })
     }
 
     fn inbox(&self, user: &User) -> SmallVec<[OfWorker; 2]> {
