@@ -117,8 +117,8 @@ impl Overrides {
     pub(crate) fn apply(&self, shape: &mut Shape) {
         overlay!(self, shape;
             mqtt, qos, size, persistent, window, duration_secs, warmup_secs, drain_secs, pending,
-            pairs, groups, members, absent, page, memberships, speakers, clients, subscriptions, messages,
-            news, viewers, churn, away_secs, publishers, resume, kills,
+            pairs, groups, members, absent, page, memberships, speakers, clients, subscriptions,
+            messages, news, viewers, churn, away_secs, publishers, resume, kills,
             tick_ms;
             rate, ramp);
     }

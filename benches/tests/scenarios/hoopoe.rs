@@ -1,4 +1,5 @@
-//! Against Hoopoe, which alone speaks the IM profile besides: the program beside this one, or `HOOPOE_BIN`.
+//! Against Hoopoe, which alone speaks the IM profile besides: the program beside this one, or
+//! `HOOPOE_BIN`.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
