@@ -105,6 +105,9 @@ enum Sent {
     Done,
 }
 
+/// What sites say to each other: the one tree of the broker's own that links carry.
+const SITES: &str = "$hoopoe/site/";
+
 /// A link while both its connections stand.
 pub struct Link {
     rules: Rules,
@@ -475,7 +478,9 @@ impl Link {
             passed = PropertyBlock::new().with(VIA, ids);
             properties.user_properties = passed.user_properties();
         }
-        if !self.rules.inward(topic, &mut self.topic) || self.topic.starts_with('$') {
+        let passes = self.rules.inward(topic, &mut self.topic);
+        let is_internal = self.topic.starts_with('$') && !self.topic.starts_with(SITES);
+        if !passes || is_internal {
             self.counts.without_rule += 1;
             return false;
         }
