@@ -52,13 +52,17 @@ pub struct ImEffects {
     shard: u16,
     env: Arc<Env>,
     mail: Vec<Vec<Mail>>,
+    /// What acknowledges, and ends connections. It goes out when every worker has the rest: who
+    /// hears that a message was recalled finds no worker that does not know of it (ruling 24).
+    then: Vec<Vec<Mail>>,
 }
 
 impl ImEffects {
     /// For the shard of that number.
     pub fn new(shard: usize, env: Arc<Env>) -> ImEffects {
-        let mail = env.fabric.workers.iter().map(|_| Vec::new()).collect();
-        ImEffects { shard: shard as u16, env, mail }
+        let empty = || env.fabric.workers.iter().map(|_| Vec::new()).collect();
+        let (mail, then) = (empty(), empty());
+        ImEffects { shard: shard as u16, env, mail, then }
     }
 
     /// Carries out what a commit released.
@@ -71,8 +75,10 @@ impl ImEffects {
             };
             self.carry_out(effect, big, &mut jobs);
         }
-        for (mailbox, letters) in self.env.fabric.workers.iter().zip(&mut self.mail) {
-            mailbox.put_all(letters);
+        for letters in [&mut self.mail, &mut self.then] {
+            for (mailbox, letters) in self.env.fabric.workers.iter().zip(letters) {
+                mailbox.put_all(letters);
+            }
         }
         self.env.fabric.readers.put_all(&mut jobs);
     }
@@ -171,7 +177,7 @@ impl ImEffects {
             Effect::Kick { user, client, reason, notice } => {
                 for (worker, receivers) in self.inbox(&user) {
                     let (client, notice) = (client.clone(), notice.clone());
-                    self.mail[worker].push(Mail::Im(ImMail::Kick {
+                    self.then[worker].push(Mail::Im(ImMail::Kick {
                         receivers,
                         client,
                         reason,
@@ -191,7 +197,7 @@ impl ImEffects {
             Asker::Nobody => {}
             Asker::Connection(reply) => {
                 let mail = Mail::Im(ImMail::Answer { reply, answer });
-                self.mail[reply.location.worker()].push(mail);
+                self.then[reply.location.worker()].push(mail);
             }
             Asker::Http(number) => self.env.im.answer_http(number, Reply::Answer(answer)),
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_store::kv::Family;
 
 use super::NewEntry;
@@ -72,7 +74,13 @@ impl Work<'_> {
         }
         // In the batch of the message: what a crash within the next second takes from the sender's
         // own list is found here (ruling 22).
-        self.cursors_moved(&send.conv, &send.from.id, entry.seq, entry.seq)?;
+        #[cfg(feature = "planted")]
+        let told = !planted::has(planted::Bug::ForgetOwnRead);
+        #[cfg(not(feature = "planted"))]
+        let told = true;
+        if told {
+            self.cursors_moved(&send.conv, &send.from.id, entry.seq, entry.seq)?;
+        }
         self.tell(Forward::OwnSend {
             tenant: send.from.tenant.clone(),
             user: send.from.id.clone(),
@@ -86,6 +94,10 @@ impl Work<'_> {
     /// What an earlier send with the same client message id led to.
     fn repeated(&mut self, send: &Send) -> Result<Option<Sent>, Fault> {
         let Some(cid) = &send.cid else { return Ok(None) };
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ForgetCid) {
+            return Ok(None);
+        }
         let key = keys::sent(&send.conv, &send.from.id, cid);
         let Some(row) = self.txn.get(Family::Im, &key)? else { return Ok(None) };
         let sent = Sent::decode(&key, &row)?;

@@ -183,11 +183,9 @@ impl Device {
         match self.by_conv.get(&start.conv).copied() {
             Some(at) => {
                 let stream = &mut self.streams[at as usize];
+                // Where the user is with other devices is not where this one is: it goes on at
+                // its own cursor, and what it may not see is passed when it is to be read.
                 stream.intervals = start.intervals;
-                if start.cursor > stream.acked && start.cursor >= stream.next {
-                    stream.next = start.cursor + 1;
-                    stream.acked = start.cursor;
-                }
                 self.raise(at, start.head);
                 None
             }
@@ -284,6 +282,18 @@ impl Device {
         stream.next = stream.next.max(through + 1);
         stream.queued = false;
         self.queue_if_behind(at);
+    }
+
+    /// The conversation that is being read.
+    pub fn reading(&self) -> Option<&ConvKey> {
+        self.reading.and_then(|at| self.conversation(at))
+    }
+
+    /// What was read is out of date: it is to be read once more.
+    pub fn read_again(&mut self) {
+        if let Some(at) = self.reading.take() {
+            self.behind.push_front(at);
+        }
     }
 
     /// An entry is acknowledged, in the order of sending per stream. `received`: the client has

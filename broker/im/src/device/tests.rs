@@ -85,3 +85,14 @@ fn streams_take_turns() {
     let expected = [(conv(), 1, 5), (other.clone(), 1, 5), (conv(), 6, 10), (other, 6, 10)];
     assert_eq!(order, expected);
 }
+
+/// Another device of the user has all of it, and the list says so: this one goes on where it is.
+#[test]
+fn news_of_the_list_move_no_device_that_is_behind() {
+    let mut device = Device::new();
+    device.load(vec![start(1, 5)], 200);
+    let intervals = vec![Interval { from: 1, until: Some(5) }];
+    device.listed(Start { conv: conv(), cursor: 5, head: 5, intervals }, 200);
+    let read = device.next_read(100).map(|read| (read.from, read.to));
+    assert_eq!(read, Some((2, 5)));
+}

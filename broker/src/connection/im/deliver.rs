@@ -204,6 +204,11 @@ impl Worker {
         };
         let client = session.key.client.clone();
         let Some(im) = &mut session.im else { return };
+        if std::mem::take(&mut im.outdated) {
+            im.step.read_again();
+            self.im_read_on(location);
+            return;
+        }
         im.step.read(through);
         // What retention has taken is named.
         let first = entries.first().map_or(through + 1, |entry| entry.seq);
@@ -282,13 +287,19 @@ impl ImDevice {
         *entry.device == *client && entry.from == self.user.id
     }
 
-    /// A recall or a burning reaches what has been read and not sent (ruling 24). Gives the reason.
+    /// A recall or a burning reaches what has been read and not sent, or is being read (ruling 24).
+    /// Gives the reason.
     fn forget_body(&mut self, event: &Entry) -> Option<u8> {
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ReplayRecalled) {
+            return None;
+        }
         let reason = match event.kind {
             EntryKind::Recall => VOID_RECALLED,
             EntryKind::Burn => VOID_BURNT,
             _ => return None,
         };
+        self.outdated |= self.step.reading() == Some(&event.conv);
         for (_, waiting) in &mut self.page {
             if waiting.conv != event.conv {
                 continue;
