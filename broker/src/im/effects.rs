@@ -285,8 +285,11 @@ impl ImEffects {
                 Asker::Nobody => {}
                 Asker::Connection(reply) => {
                     let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
-                    let mail = Mail::TakenOver { location: reply.location, reason };
-                    self.mail[reply.location.worker()].push(mail);
+                    let worker = reply.location.worker();
+                    self.mail[worker].push(Mail::TakenOver { location: reply.location, reason });
+                    // A connection that is leaving hands its session back when nothing is owed.
+                    let code = hoopoe_codec::ReasonCode::UnspecifiedError;
+                    self.then[worker].push(Mail::Committed { reply, code });
                 }
                 // Dropping the sender tells the waiting request.
                 Asker::Http(number) => self.env.im.forget_http(number),

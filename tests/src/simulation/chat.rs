@@ -19,9 +19,6 @@ use crate::{Properties, Version};
 
 /// When every run begins, in ms since the epoch.
 const START_MS: u64 = 1_700_000_000_000;
-/// Whether writes fail. With an IM command's outcome unknown, a connection that is leaving waits for
-/// its answer for ever: newcomers to its session get no CONNACK, and its worker does not end.
-const FAILING_WRITES: bool = false;
 /// Steps between two comparisons.
 const STEPS: usize = 260;
 /// How often a run comes to rest.
@@ -79,10 +76,7 @@ impl std::ops::AddAssign for Tally {
 pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let mut random = Random::of_part(seed, 79);
     let shape = Shape { im: true, ..script::shape(&mut random) };
-    let mut temper = script::temper(&mut random);
-    if !FAILING_WRITES {
-        temper.disk = 0;
-    }
+    let temper = script::temper(&mut random);
     let users = random.between(3, 4);
     let cast = Arc::new(Cast::of_seed(seed, users));
     let mut world = World::new(random, shape, temper, cast, listener);
@@ -193,6 +187,12 @@ impl World {
     /// Everything comes to rest; all are asked what they can see.
     fn compare(&mut self) -> Result<(), String> {
         self.settle()?;
+        if self.judge.disk_failed {
+            // What was written with an error nobody has announced: devices hear of it when
+            // something follows, or when they come again.
+            (0..self.devices.len()).for_each(|device| self.cut(device, true));
+            self.settle()?;
+        }
         let since = self.judge.order();
         let first = self.judge.deeds();
         let mut questions = talk::lists(&self.judge.cast.clone());
