@@ -62,22 +62,23 @@ test: test-packages rocksdb ## Run the whole test suite; ARGS='…' goes to `car
 # this feature alone, and `hoopoe` does not build with it.
 planted := --features hoopoe-tests/planted --test planted
 
-sim: rocksdb ## Simulate a broker in one thread; RUNS=100000, or SEED=… to show one run again
+sim: rocksdb ## Simulate a broker in one thread; RUNS=100000, or SEED=… CAST=plain|chat to show one run again
 	$(call say,Building the simulation)
 	cargo test --workspace --locked --no-run --test simulation
 	$(call say,Simulating)
-	@$(if $(SEED),HOOPOE_SIM_SEED=$(SEED)) \
+	@$(if $(SEED),HOOPOE_SIM_SEED=$(SEED)) $(if $(CAST),HOOPOE_SIM_CAST=$(CAST)) \
 	$(if $(RUNS),HOOPOE_SIM_RUNS=$(RUNS),$(if $(SEED),,HOOPOE_SIM_RUNS=20000)) \
 	cargo test --workspace --locked --test simulation -- --nocapture nothing_ </dev/null
 
 KILLS ?= 300
 SEED ?=
+CAST ?=
 
 crash: test-packages rocksdb ## Kill the broker KILLS=300 times under load and audit what clients saw; SEED=… replays
 	$(call say,Building the broker and the crash test)
 	cargo build --workspace --locked --bins --tests
 	$(call say,Killing the broker)
-	@"$(CARGO_TARGET_DIR)/debug/crash" --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@"$(CARGO_TARGET_DIR)/debug/crash" --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(CAST),--cast $(CAST)) $(ARGS)
 
 # The tests of overload and abuse, which `make test` runs in small.
 abuse: export HOOPOE_ABUSE_SCALE ?= 10

@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod cast;
+pub mod chat;
 pub mod history;
 pub mod links;
 pub mod message;

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod certificate;
+pub mod chat;
 pub mod client;
 pub mod connect;
 pub mod crash;

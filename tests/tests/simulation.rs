@@ -1,9 +1,11 @@
 //! Seeded runs of a whole broker in one thread. `make sim RUNS=…` makes more of them, `make sim
-//! SEED=…` shows one again, step by step.
+//! SEED=… CAST=plain` or `CAST=chat` shows one again, step by step.
 
+use std::fmt::Debug;
+use std::ops::AddAssign;
 use std::time::Instant;
 
-use hoopoe_tests::simulation::{Failure, Listener, Tally, run};
+use hoopoe_tests::simulation::{Failure, Listener, Tally, chat, run};
 
 /// Runs of an ordinary test.
 const RUNS: u64 = 200;
@@ -17,15 +19,21 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
-#[test]
-fn nothing_that_must_hold_is_broken() {
+/// Makes the runs that are asked for; their sum, when there are enough of them to be judged.
+fn all<T: Default + AddAssign + Debug>(
+    cast: &str,
+    run: fn(u64, Option<Listener>) -> Result<T, Failure>,
+) -> Option<T> {
+    if std::env::var("HOOPOE_SIM_CAST").is_ok_and(|of| of != cast) {
+        return None;
+    }
     let (first, runs) = match (number("HOOPOE_SIM_SEED"), number("HOOPOE_SIM_RUNS")) {
         (Some(seed), runs) => (seed, runs.unwrap_or(1)),
         (None, runs) => (1, runs.unwrap_or(RUNS)),
     };
     let listener: Option<Listener> = (runs == 1).then_some(|line| println!("{line}"));
     let started = Instant::now();
-    let mut all = Tally::default();
+    let mut all = T::default();
     let mut failures: Vec<Failure> = Vec::new();
     for seed in first..first + runs {
         match run(seed, listener) {
@@ -33,25 +41,38 @@ fn nothing_that_must_hold_is_broken() {
             Err(failure) => failures.push(failure),
         }
     }
-    println!("{runs} runs from seed {first} in {:.1?}: {all:?}", started.elapsed());
+    println!("{cast}: {runs} runs from seed {first} in {:.1?}: {all:?}", started.elapsed());
     for failure in failures.iter().take(TOLD) {
-        println!("{failure}; `make sim SEED={}` shows it", failure.seed);
+        println!("{failure}; `make sim CAST={cast} SEED={}` shows it", failure.seed);
     }
     assert!(failures.is_empty(), "{} of {runs} runs failed", failures.len());
-    if runs >= RUNS {
-        // A simulation in which nothing goes wrong proves nothing.
-        let seen = [
-            all.repeats,
-            all.resumed,
-            all.take_overs,
-            all.crashes,
-            all.restarts,
-            all.disk_faults,
-            all.entries,
-        ];
-        assert!(seen.iter().all(|count| *count > 0), "{all:?}");
-        assert!(all.acknowledged * 2 > all.publications && all.deliveries > 0, "{all:?}");
-    }
+    (runs >= RUNS).then_some(all)
+}
+
+#[test]
+fn nothing_that_must_hold_is_broken() {
+    let Some(all) = all::<Tally>("plain", run) else { return };
+    // A simulation in which nothing goes wrong proves nothing.
+    let seen = [
+        all.repeats,
+        all.resumed,
+        all.take_overs,
+        all.crashes,
+        all.restarts,
+        all.disk_faults,
+        all.entries,
+    ];
+    assert!(seen.iter().all(|count| *count > 0), "{all:?}");
+    assert!(all.acknowledged * 2 > all.publications && all.deliveries > 0, "{all:?}");
+}
+
+#[test]
+fn nothing_that_chat_users_are_promised_is_broken() {
+    let Some(all) = all::<chat::Tally>("chat", chat::run) else { return };
+    let seen =
+        [all.refused, all.delivered, all.take_overs, all.crashes, all.restarts, all.disk_faults];
+    assert!(seen.iter().all(|count| *count > 0), "{all:?}");
+    assert!(all.answered > 2 * all.refused && all.delivered > all.answered, "{all:?}");
 }
 
 /// Invariant 9, of the whole broker: same inputs, times and seed, same bytes in the same order.
@@ -59,5 +80,6 @@ fn nothing_that_must_hold_is_broken() {
 fn a_seed_gives_the_same_run_to_the_last_byte() {
     for seed in 1..=REPEATED {
         assert_eq!(run(seed, None), run(seed, None));
+        assert_eq!(chat::run(seed, None), chat::run(seed, None));
     }
 }

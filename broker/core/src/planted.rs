@@ -22,11 +22,21 @@ pub enum Bug {
     TwoDrivers,
     /// A live entry goes out although earlier ones were not sent.
     Overtake,
+    /// A conversation gives a number twice.
+    GiveSeqTwice,
+    /// A message with a client message id that was there before is stored once more.
+    ForgetCid,
+    /// A recall does not reach what was read for a device and not sent yet.
+    ReplayRecalled,
+    /// A removed member goes on pulling.
+    ShowBeyondRemoval,
+    /// A crash takes back that one's own messages are read.
+    ForgetOwnRead,
 }
 
 impl Bug {
-    /// All of them.
-    pub const ALL: [Bug; 7] = [
+    /// Those of any broker.
+    pub const PLAIN: [Bug; 7] = [
         Bug::AcknowledgeBeforeCommit,
         Bug::ForgetDup,
         Bug::ReuseSeq,
@@ -34,6 +44,15 @@ impl Bug {
         Bug::ForgetMarkers,
         Bug::TwoDrivers,
         Bug::Overtake,
+    ];
+
+    /// Those of the IM profile.
+    pub const CHAT: [Bug; 5] = [
+        Bug::GiveSeqTwice,
+        Bug::ForgetCid,
+        Bug::ReplayRecalled,
+        Bug::ShowBeyondRemoval,
+        Bug::ForgetOwnRead,
     ];
 }
 

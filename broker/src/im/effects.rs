@@ -63,13 +63,17 @@ pub struct ImEffects {
     shard: u16,
     env: Arc<Env>,
     mail: Vec<Vec<Mail>>,
+    /// What acknowledges, and ends connections. It goes out when every worker has the rest: who
+    /// hears that a message was recalled finds no worker that does not know of it (ruling 24).
+    then: Vec<Vec<Mail>>,
 }
 
 impl ImEffects {
     /// For the shard of that number.
     pub fn new(shard: usize, env: Arc<Env>) -> ImEffects {
-        let mail = env.fabric.workers.iter().map(|_| Vec::new()).collect();
-        ImEffects { shard: shard as u16, env, mail }
+        let empty = || env.fabric.workers.iter().map(|_| Vec::new()).collect();
+        let (mail, then) = (empty(), empty());
+        ImEffects { shard: shard as u16, env, mail, then }
     }
 
     /// Carries out what a commit released.
@@ -82,8 +86,10 @@ impl ImEffects {
             };
             self.carry_out(effect, big, &mut jobs);
         }
-        for (mailbox, letters) in self.env.fabric.workers.iter().zip(&mut self.mail) {
-            mailbox.put_all(letters);
+        for letters in [&mut self.mail, &mut self.then] {
+            for (mailbox, letters) in self.env.fabric.workers.iter().zip(letters) {
+                mailbox.put_all(letters);
+            }
         }
         self.env.fabric.readers.put_all(&mut jobs);
     }
@@ -161,7 +167,7 @@ impl ImEffects {
             Effect::Kick { user, client, reason, notice } => {
                 for (worker, receivers) in self.inbox(&user) {
                     let (client, notice) = (client.clone(), notice.clone());
-                    self.mail[worker].push(Mail::Im(ImMail::Kick {
+                    self.then[worker].push(Mail::Im(ImMail::Kick {
                         receivers,
                         client,
                         reason,
@@ -211,7 +217,7 @@ impl ImEffects {
             Asker::Nobody => {}
             Asker::Connection(reply) => {
                 let mail = Mail::Im(ImMail::Answer { reply, answer });
-                self.mail[reply.location.worker()].push(mail);
+                self.then[reply.location.worker()].push(mail);
             }
             Asker::Http(number) => self.env.im.answer_http(number, Reply::Answer(answer)),
         }
@@ -299,8 +305,11 @@ impl ImEffects {
                 Asker::Nobody => {}
                 Asker::Connection(reply) => {
                     let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
-                    let mail = Mail::TakenOver { location: reply.location, reason };
-                    self.mail[reply.location.worker()].push(mail);
+                    let worker = reply.location.worker();
+                    self.mail[worker].push(Mail::TakenOver { location: reply.location, reason });
+                    // A connection that is leaving hands its session back when nothing is owed.
+                    let code = hoopoe_codec::ReasonCode::UnspecifiedError;
+                    self.then[worker].push(Mail::Committed { reply, code });
                 }
                 // Dropping the sender tells the waiting request.
                 Asker::Http(number) => self.env.im.forget_http(number),

@@ -32,6 +32,8 @@ pub struct Shape {
     pub queue_messages: u64,
     /// Messages in flight to a 3.1.1 client.
     pub window_v311: u16,
+    /// Its clients are users who chat.
+    pub im: bool,
 }
 
 /// What is on the disk.
@@ -75,6 +77,8 @@ pub struct Broker {
     workers: Vec<Option<Worker>>,
     shards: Vec<Shard>,
     reader: Reader,
+    /// What the reader has read and not handed over yet: much can happen in between.
+    read: Vec<Vec<Mail>>,
     listener: Arc<Listener>,
     gate: Arc<ListenerGate>,
     started_ms: u64,
@@ -90,6 +94,7 @@ impl Broker {
         settings.broker.workers = shape.workers;
         settings.broker.shards = shape.shards;
         settings.queue.max_messages = shape.queue_messages;
+        (settings.im.sends_per_sec, settings.im.send_burst) = (100_000, 100_000);
         let (node, parts) =
             Node::prepare(&settings, access(), store, now_ms).expect("the node is prepared");
         let shards: Vec<Shard> = parts.shards.into_iter().map(Shard::new).collect();
@@ -106,7 +111,8 @@ impl Broker {
         let limits = GateLimits { connections_max: 1000, connect_rate: None };
         let gate = ListenerGate::new(&limits, Instant::now());
         let listener = Arc::new(listener(shape));
-        Broker { node, workers, shards, reader, listener, gate, started_ms: now_ms }
+        let read = Vec::new();
+        Broker { node, workers, shards, reader, read, listener, gate, started_ms: now_ms }
     }
 
     /// Lets a connection in; gives the worker that has it.
@@ -169,15 +175,30 @@ impl Broker {
         self.shards[shard].step(now_ms);
     }
 
-    /// Whether there is something to read.
+    /// Whether there is something to read, or to hand over.
     pub fn reader_is_due(&self) -> bool {
-        !self.node.env.fabric.readers.is_empty()
+        !self.read.is_empty() || !self.node.env.fabric.readers.is_empty()
     }
 
-    /// One job of a reader.
+    /// One job of a reader, or the handing over of what the last one has found.
     pub fn step_reader(&mut self, now_ms: u64) {
-        if let Some(job) = self.node.env.fabric.readers.take(Duration::ZERO) {
+        let workers = &self.node.env.fabric.workers;
+        if !self.read.is_empty() {
+            for (mailbox, mut letters) in workers.iter().zip(self.read.drain(..)) {
+                mailbox.put_all(&mut letters);
+            }
+        } else if let Some(job) = self.node.env.fabric.readers.take(Duration::ZERO) {
+            let take = |mailbox: &Arc<hoopoe::fabric::Mailbox<Mail>>| {
+                let mut letters = Vec::new();
+                mailbox.take(&mut letters);
+                letters
+            };
+            let before: Vec<Vec<Mail>> = workers.iter().map(take).collect();
             carry_out(&self.node.env, &self.reader, job, now_ms);
+            self.read = workers.iter().map(take).collect();
+            for (mailbox, mut letters) in workers.iter().zip(before) {
+                mailbox.put_all(&mut letters);
+            }
         }
     }
 
@@ -247,7 +268,7 @@ fn listener(shape: &Shape) -> Listener {
         burst_secs: 1,
     };
     Listener {
-        im: false,
+        im: shape.im,
         url: "tcp://simulated:1883".to_owned(),
         transport: Arc::new(ListenerTransport::new(Carrier::Tcp)),
         door: ArcSwap::from_pointee(Door { anonymous: true, development: true }),

@@ -23,6 +23,7 @@ pub fn shape(random: &mut Random) -> Shape {
         shards: random.between(1, 4) as u16,
         queue_messages: if random.chance(10) { 15 } else { 100_000 },
         window_v311: random.between(1, 8) as u16,
+        im: false,
     }
 }
 

@@ -600,7 +600,7 @@ thread_local! {
     static GUARDED: RefCell<bool> = const { RefCell::new(false) };
 }
 
-fn take_panic() -> Option<String> {
+pub(super) fn take_panic() -> Option<String> {
     PANIC.with_borrow_mut(Option::take)
 }
 

@@ -1,6 +1,7 @@
 //! The broker is killed again and again, and loses its power, while many clients use it; what they
 //! saw is audited. `make crash` does the same for longer. HOOPOE_CRASH_SEED takes another seed.
 
+mod chat;
 mod power;
 
 use hoopoe_tests::crash::{Outcome, Settings, run};

@@ -110,7 +110,7 @@ fn numbers_rise_over_crashes_and_restarts() {
         let publish = await_topic(&mut ann, "im/r/show/msg/");
         let of_seq = publish.properties.user_properties().into_iter();
         let n = of_seq.filter(|(name, _)| *name == "im-seq").map(|(_, n)| n.parse::<u64>());
-        let n = n.last().expect("a number").expect("a number");
+        let n = n.next_back().expect("a number").expect("a number");
         assert!(n > last && n < 1 << 53, "{n} behind {last}");
         last = n;
         if crash { broker.kill_and_restart() } else { broker.restart() }

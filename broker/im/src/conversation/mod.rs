@@ -14,6 +14,8 @@ pub(crate) mod unlit;
 
 use std::sync::Arc;
 
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_store::kv::Family;
 use hoopoe_store::{Damaged, StoreError};
 
@@ -97,6 +99,10 @@ impl Work<'_> {
     fn append_entry(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
         let mut head = self.head(conv)?;
         head.last += 1;
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::GiveSeqTwice) && head.last.is_multiple_of(9) {
+            head.last -= 1;
+        }
         head.count += u64::from(new.kind == EntryKind::Message);
         head.ts_ms = head.ts_ms.max(self.now_ms);
         head.id = self.memory.ids.next(self.now_ms);

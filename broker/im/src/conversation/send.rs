@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_store::kv::Family;
 
 use super::NewEntry;
@@ -79,6 +81,10 @@ impl Work<'_> {
             self.txn.put_json(&key, &wait);
             self.memory.unlit.add(&send.conv);
         }
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ForgetOwnRead) {
+            return Ok(Answer::Sent { sent, repeated: false });
+        }
         self.own_send(send, &entry, before)?;
         Ok(Answer::Sent { sent, repeated: false })
     }
@@ -112,6 +118,10 @@ impl Work<'_> {
     /// What an earlier send with the same client message id led to.
     fn repeated(&mut self, send: &Send) -> Result<Option<Sent>, Fault> {
         let Some(cid) = &send.cid else { return Ok(None) };
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ForgetCid) {
+            return Ok(None);
+        }
         let key = keys::sent(&send.conv, &send.from.id, cid);
         let Some(row) = self.txn.get(Family::Im, &key)? else { return Ok(None) };
         let sent = Sent::decode(&key, &row)?;

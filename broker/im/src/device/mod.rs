@@ -108,8 +108,8 @@ pub struct Device {
     early: Option<HashMap<ConvKey, u64>>,
     /// Streams with entries to read, in turn.
     behind: VecDeque<u32>,
-    /// How many streams are being read.
-    reading: usize,
+    /// Streams that are being read.
+    reading: Vec<u32>,
     /// Streams with acknowledgements to report.
     moved: Vec<u32>,
     /// What was passed beyond the budget and is not named yet.
@@ -205,11 +205,9 @@ impl Device {
         match self.stream_of(&start.conv) {
             Some(at) => {
                 let stream = &mut self.streams[at as usize];
+                // Where the user is with other devices is not where this one is: it goes on at
+                // its own cursor, and what it may not see is passed when it is to be read.
                 stream.intervals = start.intervals;
-                if start.cursor > stream.acked && start.cursor >= stream.next {
-                    stream.next = start.cursor + 1;
-                    stream.acked = start.cursor;
-                }
                 self.raise(at, start.head);
                 None
             }
@@ -274,7 +272,7 @@ impl Device {
     /// most so many entries.
     pub fn next_reads(&mut self, most: u64) -> Vec<Read> {
         let (mut reads, mut left) = (Vec::new(), most);
-        if self.reading > 0 {
+        if !self.reading.is_empty() {
             return reads;
         }
         while left > 0
@@ -283,7 +281,7 @@ impl Device {
             left -= read.to - read.from + 1;
             reads.push(read);
         }
-        self.reading = reads.len();
+        self.reading = reads.iter().map(|read| read.stream).collect();
         reads
     }
 
@@ -313,11 +311,23 @@ impl Device {
     /// Entries of a stream up to `through` have been read and are with the connection to be sent;
     /// the stream goes to the end of the queue.
     pub fn read(&mut self, stream: u32, through: u64) {
-        self.reading = self.reading.saturating_sub(1);
+        self.reading.retain(|at| *at != stream);
         if let Some(at) = self.streams.get_mut(stream as usize) {
             at.next = at.next.max(through + 1);
             at.queued = false;
             self.queue_if_behind(stream);
+        }
+    }
+
+    /// Whether a conversation is being read.
+    pub fn is_reading(&self, conv: &ConvKey) -> bool {
+        self.reading.iter().any(|at| self.conversation(*at) == Some(conv))
+    }
+
+    /// What was read is out of date: it is to be read once more.
+    pub fn read_again(&mut self) {
+        for at in std::mem::take(&mut self.reading).into_iter().rev() {
+            self.behind.push_front(at);
         }
     }
 
@@ -386,7 +396,7 @@ impl Device {
 
     /// Whether something waits to be read.
     pub fn is_behind(&self) -> bool {
-        !self.behind.is_empty() || self.reading > 0
+        !self.behind.is_empty() || !self.reading.is_empty()
     }
 
     fn raise(&mut self, at: u32, head: u64) {

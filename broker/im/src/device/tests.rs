@@ -117,3 +117,14 @@ fn a_quiet_conversation_goes_on_where_it_stood() {
     // A pair that is new to the user begins at its beginning.
     assert_eq!(device.live(&pair(9), 1, true, false), Live::Send { stream: 4 });
 }
+
+/// Another device of the user has all of it, and the list says so: this one goes on where it is.
+#[test]
+fn news_of_the_list_move_no_device_that_is_behind() {
+    let mut device = Device::new();
+    device.load(vec![start(1, 5)], 200);
+    let intervals = vec![Interval { from: 1, until: Some(5) }];
+    device.listed(Start { conv: conv(), cursor: 5, head: 5, intervals }, 200);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (2, 5));
+}

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 
 use foldhash::HashMap;
+#[cfg(feature = "planted")]
+use hoopoe_core::planted;
 use hoopoe_store::StoreError;
 use serde_json::{Value, json};
 
@@ -76,8 +78,13 @@ impl Query {
         let (mut starts, mut news) = (Vec::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
         for ((conv, row), head) in list.into_iter().zip(heads) {
-            let row = self.settled(user, &conv, row, &head)?;
+            let mut row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
+            // The list hears of a removal a little later than the group itself, which has let go
+            // of the devices that were there then; this one is new (ruling 25).
+            if let Some(intervals) = self.membership(&conv, &user.id)? {
+                row.intervals = intervals;
+            }
             unread_total += unread;
             let own = cursors.get(&conv.wire(&user.id)).copied();
             // A kept session starts a conversation that is new to it at the user's join.
@@ -263,7 +270,11 @@ impl Query {
         }
         for interval in intervals {
             let from = low.max(interval.from).max(min);
-            let to = high.min(interval.until.unwrap_or(u64::MAX)).min(head.last);
+            let until = interval.until.unwrap_or(u64::MAX);
+            #[cfg(feature = "planted")]
+            let until =
+                if planted::has(planted::Bug::ShowBeyondRemoval) { u64::MAX } else { until };
+            let to = high.min(until).min(head.last);
             let room = size - entries.len();
             let found = self.entries(&conv, from, to, room, PULL_BYTES, down)?;
             let last = found.last().map(|entry| entry.seq);

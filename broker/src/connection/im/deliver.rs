@@ -192,6 +192,12 @@ impl Worker {
 
     /// Entries that a device asked for.
     pub(super) fn im_pages(&mut self, location: Location, pages: Vec<Page>) {
+        let device = self.connection(location).and_then(Connection::session);
+        let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
+        if std::mem::take(&mut im.outdated) {
+            im.step.read_again();
+            return self.im_read_on(location);
+        }
         for page in pages {
             self.im_page(location, page);
         }
@@ -281,13 +287,19 @@ impl ImDevice {
         *entry.device == *client && entry.from == self.user.id
     }
 
-    /// A recall or a burning reaches what has been read and not sent (ruling 24). Gives the reason.
+    /// A recall or a burning reaches what has been read and not sent, or is being read (ruling 24).
+    /// Gives the reason.
     fn forget_body(&mut self, event: &Entry) -> Option<u8> {
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ReplayRecalled) {
+            return None;
+        }
         let reason = match event.kind {
             EntryKind::Recall => VOID_RECALLED,
             EntryKind::Burn => VOID_BURNT,
             _ => return None,
         };
+        self.outdated |= self.step.is_reading(&event.conv);
         for (_, waiting) in &mut self.page {
             if waiting.conv != event.conv {
                 continue;

@@ -9,6 +9,7 @@ mod deliver;
 mod exactly;
 mod presence;
 mod publish;
+mod recall;
 mod service;
 mod site;
 mod subscribe;
@@ -26,6 +27,7 @@ use hoopoe_im::user::pace::Pace;
 
 use exactly::Exchanges;
 pub use publish::ImOwed;
+pub(in crate::connection) use recall::forget_recalled;
 use service::Waiting;
 pub(in crate::connection) use site::site_link_hears;
 
@@ -41,6 +43,9 @@ pub struct ImDevice {
     step: Device,
     /// Entries that have been read and wait for room, by stream.
     page: VecDeque<(u32, Arc<Entry>)>,
+    /// A message was recalled or burnt in the conversation that is being read: the page that
+    /// comes may still have its body.
+    outdated: bool,
     /// Its own filters below `im/me/`.
     filters: Vec<InboxFilter>,
     /// Service calls that have not been answered, by the token of their acknowledgement.
@@ -74,6 +79,7 @@ impl ImDevice {
             user,
             step: Device::new(),
             page: VecDeque::new(),
+            outdated: false,
             filters: Vec::new(),
             calls: HashMap::default(),
             exchanges: Exchanges::default(),

@@ -1,0 +1,502 @@
+//! Runs made by hand, each with one thing wrong, or with something that looks wrong and is not.
+
+use std::sync::Arc;
+
+use super::cast::{Cast, Conv, DeviceRole};
+use super::entry::{Entry, Kind};
+use super::event::{Answer, Deed, Event, Line, Link, Sent, What};
+use super::judge::{Fault, Judge};
+use crate::Version;
+use crate::crash::message::{Attempt, Message};
+
+/// Devices: two of ann, one of bob, one of eve, who is in nothing.
+const PHONE: usize = 0;
+const DESK: usize = 1;
+const BOB: usize = 2;
+const EVE: usize = 3;
+/// Conversations.
+const PAIR: usize = 0;
+const TEAM: usize = 1;
+
+fn cast() -> Cast {
+    let device = |name: &str, user| DeviceRole {
+        name: name.to_owned(),
+        user,
+        version: Version::V5,
+        stored: true,
+        exactly_once: false,
+        receive_maximum: 9,
+        diligence: 100,
+    };
+    Cast {
+        users: ["ann", "bob", "eve"].map(str::to_owned).to_vec(),
+        devices: vec![
+            device("ios-0", 0),
+            device("web-0", 0),
+            device("ios-0", 1),
+            device("ios-0", 2),
+        ],
+        convs: vec![
+            Conv::Pair(0, 1),
+            Conv::Group { id: "team".to_owned(), owner: 0, members: vec![1], shows_all: false },
+        ],
+    }
+}
+
+struct Story {
+    judge: Judge,
+    logs: [Vec<Entry>; 2],
+    links: [Link; 4],
+    last_link: Link,
+}
+
+impl Story {
+    /// All are connected; the team has ann and bob.
+    fn begin() -> Story {
+        let judge = Judge::new(Arc::new(cast()), true);
+        let mut story = Story { judge, logs: Default::default(), links: [0; 4], last_link: 0 };
+        for device in [PHONE, DESK, BOB, EVE] {
+            story.comes(device, false);
+        }
+        story.change("join", &["ann", "bob"]);
+        for device in [PHONE, DESK, BOB] {
+            story.gets(device, TEAM, 1);
+        }
+        story
+    }
+
+    fn comes(&mut self, device: usize, present: bool) {
+        self.last_link += 1;
+        let link = self.last_link;
+        self.links[device] = link;
+        self.judge.note(Event::Connect { device, link });
+        self.judge.note(Event::Connected { device, link, present });
+        self.judge.note(Event::Hello { device, link });
+    }
+
+    fn asks(&mut self, device: usize, conv: usize, what: What) -> usize {
+        let deed = self.judge.register(Deed { device, conv, what, cid: true, qos: 1 });
+        self.judge.note(Event::Asked { deed, attempt: 1 });
+        deed
+    }
+
+    fn body(&self, deed: usize, attempt: u16) -> Vec<u8> {
+        let Deed { device, conv, .. } = self.judge.deed(deed);
+        let message = Message { publisher: device as u16, topic: conv as u16, seq: deed as u32 };
+        Attempt { message, number: attempt }.payload(0)
+    }
+
+    /// The broker stores an entry.
+    fn append(
+        &mut self,
+        conv: usize,
+        from: &str,
+        kind: Kind,
+        reference: u64,
+        payload: Vec<u8>,
+    ) -> u64 {
+        let seq = self.logs[conv].len() as u64 + 1;
+        let before = self.logs[conv].last().and_then(|entry| entry.count).unwrap_or(0);
+        self.logs[conv].push(Entry {
+            seq,
+            id: format!("{seq:013}"),
+            ts: 1_000 + seq,
+            from: from.to_owned(),
+            kind,
+            reference,
+            count: Some(before + u64::from(kind == Kind::Message)),
+            cid: None,
+            payload,
+        });
+        seq
+    }
+
+    fn change(&mut self, op: &str, users: &[&str]) -> u64 {
+        let change = serde_json::json!({ "op": op, "users": users, "by": "ann" });
+        self.append(TEAM, "ann", Kind::Member, 0, change.to_string().into_bytes())
+    }
+
+    fn answered(&mut self, deed: usize, seq: u64) {
+        let entry = &self.logs[self.judge.deed(deed).conv][seq as usize - 1];
+        let sent = Sent { seq, id: entry.id.clone(), ts: entry.ts };
+        self.judge.note(Event::Answered { deed, answer: Answer::Sent(sent) });
+    }
+
+    /// Sent, stored, acknowledged.
+    fn sends(&mut self, device: usize, conv: usize) -> u64 {
+        let deed = self.asks(device, conv, What::Send);
+        let seq = self.stores(deed);
+        self.answered(deed, seq);
+        seq
+    }
+
+    fn stores(&mut self, deed: usize) -> u64 {
+        let Deed { device, conv, what, .. } = self.judge.deed(deed);
+        let cast = self.judge.cast.clone();
+        let from = &cast.users[cast.devices[device].user];
+        let (kind, of) = match what {
+            What::Recall(of) => (Kind::Recall, of),
+            What::Edit(of) => (Kind::Edit, of),
+            _ => (Kind::Message, 0),
+        };
+        let body = if kind == Kind::Recall { Vec::new() } else { self.body(deed, 1) };
+        if of > 0 {
+            let entry = &mut self.logs[conv][of as usize - 1];
+            entry.payload.clone_from(&body);
+            entry.kind = if kind == Kind::Recall { Kind::Void } else { entry.kind };
+        }
+        self.append(conv, from, kind, of, body)
+    }
+
+    fn operates(&mut self, device: usize, conv: usize, what: What) -> u64 {
+        let deed = self.asks(device, conv, what);
+        let seq = self.stores(deed);
+        self.answered(deed, seq);
+        seq
+    }
+
+    fn is_sent(&mut self, device: usize, conv: usize, entry: Entry) {
+        let link = self.links[device];
+        self.judge.note(Event::Delivered { device, link, conv, entry });
+    }
+
+    /// Delivered as it stands now, and acknowledged.
+    fn gets(&mut self, device: usize, conv: usize, seq: u64) {
+        let entry = self.logs[conv][seq as usize - 1].clone();
+        self.is_sent(device, conv, entry);
+        self.judge.note(Event::Acknowledged { device, conv, seq });
+    }
+
+    /// Sent by ann's phone, and all the others have it.
+    fn talks(&mut self, conv: usize) -> u64 {
+        let seq = self.sends(PHONE, conv);
+        self.gets(DESK, conv, seq);
+        self.gets(BOB, conv, seq);
+        seq
+    }
+
+    /// Everybody tells the list and pulls; `twist` changes what a user is told.
+    fn rests_with(
+        &mut self,
+        twist: impl Fn(&mut Line),
+        leave_out: Option<(usize, u64)>,
+    ) -> Vec<Fault> {
+        let since = self.judge.order();
+        let cast = self.judge.cast.clone();
+        for (user, device) in [(0, PHONE), (1, BOB), (2, EVE)] {
+            let mut lines = Vec::new();
+            for conv in [PAIR, TEAM] {
+                let member = self.members(conv)[user].clone();
+                let log = self.logs[conv].clone();
+                if member.sees.is_empty() || log.is_empty() {
+                    continue;
+                }
+                let deed = self.asks(device, conv, What::Pull(1));
+                for entry in log.iter().filter(|entry| member.may_see(entry.seq)) {
+                    if leave_out != Some((user, entry.seq)) {
+                        self.judge.note(Event::Pulled { deed, entry: entry.clone() });
+                    }
+                }
+                let last = log.len() as u64;
+                self.judge.note(Event::PullEnded { deed, next: None, last });
+                let own =
+                    log.iter().filter(|e| e.kind != Kind::Recall && e.from == cast.users[user]);
+                let own = own.filter(|e| matches!(e.kind, Kind::Message | Kind::Void));
+                let read = own.map(|entry| entry.seq).max().unwrap_or(0);
+                let open = log.iter().filter(|e| e.seq > read && e.kind == Kind::Message).count();
+                let counts = |e: &&Entry| matches!(e.kind, Kind::Message | Kind::Void);
+                let count = log.iter().filter(counts).count() as u64;
+                let mut line = Line { conv, last, count, unread: open as u64, read, recv: read };
+                twist(&mut line);
+                lines.push(line);
+            }
+            let deed = self.asks(device, 0, What::Heads);
+            self.judge.note(Event::Listed { deed, lines });
+        }
+        self.judge.verdict(since)
+    }
+
+    fn members(&self, conv: usize) -> Vec<super::log::Member> {
+        let mut log = super::log::Log::default();
+        for entry in &self.logs[conv] {
+            let _ = log.seen(entry, None);
+        }
+        log.intervals(&self.judge.cast.convs[conv], &self.judge.cast.users)
+    }
+
+    fn rests(&mut self) -> Vec<Fault> {
+        self.rests_with(|_| {}, None)
+    }
+}
+
+#[track_caller]
+fn clean(mut story: Story) {
+    assert_eq!(story.rests(), []);
+}
+
+#[track_caller]
+fn says(faults: &[Fault], what: &str) {
+    assert!(faults.iter().any(|fault| fault.what.contains(what)), "{what:?} not in {faults:#?}");
+}
+
+#[test]
+fn an_ordinary_talk_is_clean() {
+    let mut story = Story::begin();
+    for conv in [PAIR, TEAM] {
+        let seq = story.talks(conv);
+        story.talks(conv);
+        for device in [DESK, BOB] {
+            let recall = (device == DESK).then(|| story.operates(PHONE, conv, What::Recall(seq)));
+            let _ = recall;
+        }
+        let head = story.logs[conv].len() as u64;
+        story.gets(DESK, conv, head);
+        story.gets(BOB, conv, head);
+    }
+    clean(story);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_under_its_number() {
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.sends(PHONE, PAIR);
+    story.logs[PAIR].pop();
+    says(&story.rests(), "nobody knows entry 2");
+
+    // The number was given away a second time.
+    let mut story = Story::begin();
+    story.sends(PHONE, PAIR);
+    story.logs[PAIR].clear();
+    let deed = story.asks(DESK, PAIR, What::Send);
+    story.stores(deed);
+    story.gets(BOB, PAIR, 1);
+    story.logs[PAIR][0].id = "other".to_owned();
+    story.comes(BOB, true);
+    story.gets(BOB, PAIR, 1);
+    says(&story.rests(), "id and time was");
+
+    let mut story = Story::begin();
+    let deed = story.asks(PHONE, PAIR, What::Send);
+    story.judge.note(Event::Answered { deed, answer: Answer::Done });
+    says(&story.rests(), "is not stored");
+}
+
+#[test]
+fn a_number_names_one_message_and_a_message_one_number() {
+    let mut story = Story::begin();
+    let (first, second) =
+        (story.asks(PHONE, PAIR, What::Send), story.asks(PHONE, PAIR, What::Send));
+    story.stores(first);
+    story.gets(BOB, PAIR, 1);
+    story.logs[PAIR][0].payload = story.body(second, 1);
+    story.gets(DESK, PAIR, 1);
+    says(&story.judge.faults, "number 1 was");
+
+    let mut story = Story::begin();
+    let deed = story.asks(PHONE, PAIR, What::Send);
+    let seq = story.stores(deed);
+    story.answered(deed, seq);
+    story.judge.note(Event::Asked { deed, attempt: 2 });
+    let body = story.body(deed, 2);
+    let again = story.append(PAIR, "ann", Kind::Message, 0, body);
+    story.answered(deed, again);
+    says(&story.judge.faults, "stored 2 times");
+}
+
+#[test]
+fn entries_come_in_order_and_none_is_skipped() {
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.sends(PHONE, PAIR);
+    story.sends(PHONE, PAIR);
+    story.gets(DESK, PAIR, 2);
+    story.gets(DESK, PAIR, 3);
+    story.gets(BOB, PAIR, 3);
+    says(&story.rests(), "gets 3 before 2");
+
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.talks(PAIR);
+    story.gets(BOB, PAIR, 1);
+    says(&story.judge.faults, "1 came after 2");
+
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.sends(PHONE, PAIR);
+    story.gets(DESK, PAIR, 2);
+    says(&story.rests(), "d2 has not got 2");
+}
+
+#[test]
+fn what_was_not_acknowledged_comes_again_and_what_was_may_not() {
+    // Acknowledged over the last connection: the session goes on behind it.
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.comes(BOB, true);
+    story.talks(PAIR);
+    clean(story);
+
+    // Not acknowledged: to be sent again before what follows.
+    let mut story = Story::begin();
+    story.sends(PHONE, PAIR);
+    story.gets(DESK, PAIR, 1);
+    let entry = story.logs[PAIR][0].clone();
+    story.is_sent(BOB, PAIR, entry);
+    story.comes(BOB, true);
+    story.talks(PAIR);
+    says(&story.rests(), "d2 gets 2 before 1");
+}
+
+#[test]
+fn a_new_session_begins_where_its_user_is() {
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.comes(DESK, false);
+    story.talks(PAIR);
+    clean(story);
+
+    // Bob has received nothing with any device.
+    let mut story = Story::begin();
+    story.sends(PHONE, PAIR);
+    story.gets(DESK, PAIR, 1);
+    story.comes(BOB, false);
+    story.talks(PAIR);
+    says(&story.rests(), "d2 gets 2 before 1");
+}
+
+#[test]
+fn gaps_name_what_is_left_out() {
+    let mut story = Story::begin();
+    story.sends(PHONE, PAIR);
+    story.sends(PHONE, PAIR);
+    for device in [DESK, BOB] {
+        story.judge.note(Event::Gap { device, conv: PAIR, from: 1, to: 1 });
+        story.gets(device, PAIR, 2);
+    }
+    clean(story);
+}
+
+#[test]
+fn a_device_never_gets_its_own_and_nobody_what_is_not_for_it() {
+    let mut story = Story::begin();
+    story.sends(PHONE, PAIR);
+    story.gets(PHONE, PAIR, 1);
+    says(&story.judge.faults, "its own entry");
+
+    let mut story = Story::begin();
+    let seq = story.talks(TEAM);
+    story.gets(EVE, TEAM, seq);
+    says(&story.rests(), "which is not for it");
+
+    // Bob is out from the kick on, which he still sees.
+    let mut story = Story::begin();
+    story.talks(TEAM);
+    let kick = story.change("kick", &["bob"]);
+    story.gets(PHONE, TEAM, kick);
+    story.gets(DESK, TEAM, kick);
+    story.gets(BOB, TEAM, kick);
+    let seq = story.sends(PHONE, TEAM);
+    story.gets(DESK, TEAM, seq);
+    story.gets(BOB, TEAM, seq);
+    says(&story.rests(), "which is not for it");
+}
+
+#[test]
+fn who_is_out_writes_nothing() {
+    let mut story = Story::begin();
+    let deed = story.asks(EVE, TEAM, What::Send);
+    let seq = story.stores(deed);
+    story.answered(deed, seq);
+    [PHONE, DESK, BOB].iter().for_each(|device| story.gets(*device, TEAM, seq));
+    says(&story.rests(), "eve is no member");
+
+    let mut story = Story::begin();
+    let block = story.asks(BOB, PAIR, What::Block);
+    story.judge.note(Event::Answered { deed: block, answer: Answer::Done });
+    story.talks(PAIR);
+    says(&story.rests(), "passed a block");
+
+    let mut story = Story::begin();
+    let deed = story.asks(PHONE, PAIR, What::Send);
+    story.judge.note(Event::Answered { deed, answer: Answer::Refused("135".to_owned()) });
+    says(&story.rests(), "refused without a reason");
+}
+
+#[test]
+fn a_recalled_body_never_comes_later() {
+    // Written before the recall was acknowledged, for all that can be known: allowed.
+    let mut story = Story::begin();
+    let seq = story.sends(PHONE, PAIR);
+    let body = story.logs[PAIR][0].clone();
+    story.gets(DESK, PAIR, seq);
+    let recall = story.operates(PHONE, PAIR, What::Recall(seq));
+    story.is_sent(BOB, PAIR, body.clone());
+    story.judge.note(Event::Acknowledged { device: BOB, conv: PAIR, seq });
+    story.gets(BOB, PAIR, recall);
+    story.gets(DESK, PAIR, recall);
+    clean(story);
+
+    // Bob's connection began after that, or has answered a ping sent after that.
+    for ping in [false, true] {
+        let mut story = Story::begin();
+        let seq = story.sends(PHONE, PAIR);
+        let body = story.logs[PAIR][0].clone();
+        story.operates(PHONE, PAIR, What::Recall(seq));
+        if ping {
+            story.judge.note(Event::Ping { device: BOB });
+            story.judge.note(Event::Pong { device: BOB });
+        } else {
+            story.comes(BOB, true);
+        }
+        story.is_sent(BOB, PAIR, body);
+        says(&story.judge.faults, "which was recalled before");
+    }
+
+    // The event of an edit carries a body, too.
+    let mut story = Story::begin();
+    let seq = story.talks(PAIR);
+    let edit = story.operates(PHONE, PAIR, What::Edit(seq));
+    let entry = story.logs[PAIR][edit as usize - 1].clone();
+    story.operates(PHONE, PAIR, What::Recall(seq));
+    story.comes(BOB, true);
+    story.is_sent(BOB, PAIR, entry);
+    says(&story.judge.faults, "which was recalled before");
+
+    // Still in the log.
+    let mut story = Story::begin();
+    let seq = story.talks(PAIR);
+    let body = story.logs[PAIR][0].clone();
+    let recall = story.operates(PHONE, PAIR, What::Recall(seq));
+    story.gets(DESK, PAIR, recall);
+    story.gets(BOB, PAIR, recall);
+    story.logs[PAIR][0] = body;
+    says(&story.rests(), "which was recalled before");
+}
+
+#[test]
+fn lists_and_pulls_say_what_the_log_says() {
+    let table: [(fn(&mut Line), &str); 5] = [
+        (|line| line.unread += 1, "unread"),
+        (|line| line.read = 0, "has read up to"),
+        (|line| line.count += 1, "is 2 with 2"),
+        (|line| line.last += 1, "is 2 with 2"),
+        (|line| line.recv += 100, "has received up to"),
+    ];
+    for (twist, what) in table {
+        let mut story = Story::begin();
+        story.talks(PAIR);
+        story.talks(PAIR);
+        says(&story.rests_with(twist, None), what);
+    }
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.talks(PAIR);
+    says(&story.rests_with(|_| {}, Some((1, 1))), "bob pulls Some(2) where Some(1)");
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.talks(PAIR);
+    story.logs[PAIR][1].count = Some(7);
+    story.comes(EVE, true);
+    says(&story.rests(), "count was 2, is 7");
+}
