@@ -63,10 +63,11 @@ impl Cast {
         let users = users.clamp(2, NAMES.len());
         let mut devices = Vec::new();
         for user in 0..users {
-            for number in 0..random.between(1, 3) {
+            let classes = CLASSES.iter().take(random.between(1, 3));
+            for (number, class) in classes.enumerate() {
                 let version = if random.chance(50) { Version::V5 } else { Version::V311 };
                 devices.push(DeviceRole {
-                    name: format!("{}-{number}", CLASSES[number]),
+                    name: format!("{class}-{number}"),
                     user,
                     version,
                     stored: random.chance(70),

@@ -476,7 +476,8 @@ fn a_recalled_body_never_comes_later() {
 
 #[test]
 fn lists_and_pulls_say_what_the_log_says() {
-    let table: [(fn(&mut Line), &str); 5] = [
+    type Twist = fn(&mut Line);
+    let table: [(Twist, &str); 5] = [
         (|line| line.unread += 1, "unread"),
         (|line| line.read = 0, "has read up to"),
         (|line| line.count += 1, "is 2 with 2"),

@@ -143,11 +143,9 @@ impl<'a> Verdict<'a> {
                 (What::Send, Answer::Refused(code)) => {
                     self.refused(number, known, *at, code, places);
                 }
-                (What::Send, Answer::Sent(_)) => {
-                    if self.was_blocked(number, known.asked[0], *at) {
-                        let seq = places.first().copied().unwrap_or(0);
-                        self.fault(seq, format!("deed {number} passed a block"));
-                    }
+                (What::Send, Answer::Sent(_)) if self.was_blocked(number, known.asked[0], *at) => {
+                    let seq = places.first().copied().unwrap_or(0);
+                    self.fault(seq, format!("deed {number} passed a block"));
                 }
                 (What::Recall(of), Answer::Sent(sent)) => {
                     let fact = self.fact(sent.seq);

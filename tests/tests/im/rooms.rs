@@ -109,7 +109,7 @@ fn numbers_rise_over_crashes_and_restarts() {
         say(&mut ann, "show", "hello");
         let publish = await_topic(&mut ann, "im/r/show/msg/");
         let of_seq = publish.properties.user_properties().into_iter();
-        let n = of_seq.filter(|(name, _)| *name == "im-seq").map(|(_, n)| n.parse::<u64>());
+        let mut n = of_seq.filter(|(name, _)| *name == "im-seq").map(|(_, n)| n.parse::<u64>());
         let n = n.next_back().expect("a number").expect("a number");
         assert!(n > last && n < 1 << 53, "{n} behind {last}");
         last = n;
