@@ -24,25 +24,26 @@ fn users_of_two_sites_write_to_each_other() {
         // Delivered, and read: both are told across.
         b.publish(Publish::new(&format!("im/me/cur/u/{alice}/read/2"), "").qos(1));
         await_topic(&mut a, &format!("im/me/sys/receipt/u/{bob}/read/2/{bob}"));
-        a.publish(Publish::new(&format!("im/me/cur/u/{bob}/read/1"), "").qos(1));
-        await_topic(&mut b, &format!("im/me/sys/receipt/u/{alice}/read/2/{alice}"));
+        assert_eq!(send(&mut b, &format!("im/u/{alice}/msg/c3"), "well"), Sent::Seq(3));
+        a.publish(Publish::new(&format!("im/me/cur/u/{bob}/read/3"), "").qos(1));
+        await_topic(&mut b, &format!("im/me/sys/receipt/u/{alice}/read/3/{alice}"));
         // Typing.
         b.publish(Publish::new(&format!("im/u/{alice}/sig/typing"), "").qos(1));
         await_topic(&mut a, &format!("im/me/sig/u/{bob}/{bob}/typing"));
         // Taken back by its sender, who lives elsewhere.
-        assert_eq!(send(&mut b, &format!("im/me/op/recall/u/{alice}/1"), ""), Sent::Seq(3));
+        assert_eq!(send(&mut b, &format!("im/me/op/recall/u/{alice}/1"), ""), Sent::Seq(4));
         let wanted =
             [(1, "void".to_owned(), String::new()), (2, String::new(), "and you".to_owned())];
         eventually("both have the same", || {
             let (here, there) =
                 (world.log(&alice, &format!("u/{bob}")), world.log(&bob, &format!("u/{alice}")));
-            here.len() == 3 && here == there
+            here.len() == 4 && here == there
         });
         let log = world.log(&bob, &format!("u/{alice}"));
         let kind = |kind: &str| if kind == "message" { String::new() } else { kind.to_owned() };
         let log: Vec<_> = log.into_iter().map(|(seq, k, text)| (seq, kind(&k), text)).collect();
         assert_eq!(log[..2], wanted);
-        assert_eq!(log[2].1, "recall");
+        assert_eq!(log[3].1, "recall");
         // The same message again is the same message, wherever it went.
         assert_eq!(send(&mut b, &format!("im/u/{alice}/msg/c1"), "hello"), Sent::Seq(1));
     }
