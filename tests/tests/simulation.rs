@@ -20,6 +20,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Makes the runs that are asked for; their sum, when there are enough of them to be judged.
+#[expect(clippy::print_stdout, reason = "what runs have found is read at a terminal")]
 fn all<T: Default + AddAssign + Debug>(
     cast: &str,
     run: fn(u64, Option<Listener>) -> Result<T, Failure>,
