@@ -110,11 +110,7 @@ impl ImEffects {
                     self.mail[worker].push(Mail::Im(ImMail::Skip { receivers, conv, through }));
                 }
             }
-            Effect::Site { site, frame } => {
-                if let Some(sites) = self.env.im.sites() {
-                    sites.say(&site, &frame);
-                }
-            }
+            Effect::Site { site, frame } => self.env.im.say_to_site(&site, &frame),
             Effect::Forward { outbox, forward } => {
                 if let Forward::Listed(listed) = &*forward
                     && listed.intervals.last().is_some_and(|interval| interval.until.is_some())

@@ -210,6 +210,13 @@ impl ImNode {
         }
     }
 
+    /// Says something to another site, if there are any.
+    pub fn say_to_site(&self, site: &str, frame: &bytes::Bytes) {
+        if let Some(sites) = self.sites() {
+            sites.say(site, frame);
+        }
+    }
+
     /// The other sites, when there are any.
     pub fn sites(&self) -> Option<&SiteNode> {
         self.sites.as_ref()

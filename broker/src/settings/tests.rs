@@ -563,6 +563,14 @@ const ALL_CHANGED: &str = "
         client_ca = 'a'
         require_client_cert = true
         subject_as_user = true
+        [im.site]
+        id = 'x'
+        default_home = 'x'
+        when_down = 'refuse'
+        answer_timeout_ms = 1
+        held_max = 1
+        home = [{ site = 'y' }]
+        link = [{ site = 'y' }]
         [[bridge]]
         name = 'x'
         ";
@@ -584,10 +592,12 @@ fn every_key_is_taken_up_on_reload_or_named_as_needing_a_restart() {
     let mut named: BTreeSet<String> = names.map(|name| name.replace(whose, "")).collect();
     assert!(!named.contains("listener.url"));
     named.insert("listener.url".to_owned());
-    // Links are named as a whole.
+    // Lists are named as a whole.
     let mut expected = all_keys();
-    expected.retain(|key| !key.starts_with("bridge."));
-    expected.insert("bridge".to_owned());
+    for list in ["bridge", "im.site.home", "im.site.link"] {
+        expected.retain(|key| !key.starts_with(&format!("{list}.")));
+        expected.insert(list.to_owned());
+    }
     assert_eq!(named, expected);
 
     // What goes on is what changed, but for what needs a restart.

@@ -75,7 +75,8 @@ pub(super) async fn create_token(
     carry_out(&api, &who, peer, caller, (op, None), recorded).await.map(Json)
 }
 
-/// Carries a call out. `named`: its name and body, for another site. `recorded`: what is recorded of it if an operator makes it.
+/// Carries a call out. `named`: its name and body, for another site. `recorded`: what is recorded
+/// of it if an operator makes it.
 async fn carry_out(
     api: &Api,
     who: &Who,
