@@ -3,6 +3,7 @@
 use hoopoe_tests::crash::Settings;
 use hoopoe_tests::crash::chat::run;
 
+#[allow(clippy::print_stdout, reason = "shown when a test fails")]
 fn crash(settings: &Settings) {
     let mut settings = settings.clone();
     if let Ok(seed) = std::env::var("HOOPOE_CRASH_SEED") {
