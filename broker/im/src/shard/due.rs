@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use hoopoe_core::SLOTS;
 use hoopoe_store::StoreError;
@@ -12,7 +13,35 @@ use crate::conversation::unlit::Unlit;
 use crate::group::GroupRow;
 use crate::id::ConvKey;
 use crate::keys::{self, conv_kind};
-use crate::shard::Due;
+use crate::refusal::Fault;
+use crate::shard::Work;
+
+/// Something that is due at a time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Due {
+    /// A message burns.
+    Burn(ConvKey, u64),
+    /// A temporary group ends.
+    GroupEnd(ConvKey),
+    /// What a user said in a conversation is being erased.
+    Erase(ConvKey, Arc<str>),
+}
+
+impl Work<'_> {
+    pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
+        if let Due::Burn(conv, _) | Due::GroupEnd(conv) = &due
+            && self.foreign_home(conv).is_some()
+        {
+            // Its home does it.
+            return Ok(());
+        }
+        match due {
+            Due::Burn(conv, seq) => self.burn(&conv, seq),
+            Due::GroupEnd(conv) => self.group_ended(&conv),
+            Due::Erase(conv, user) => self.erase_on(&conv, &user),
+        }
+    }
+}
 
 /// Everything of a shard's slots that is due at some time, and where messages wait to be read
 /// before they burn.

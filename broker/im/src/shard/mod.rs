@@ -41,21 +41,11 @@ use crate::txn::{Rows, Txn};
 use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
 
+pub use self::due::Due;
 use self::postponed::Postponed;
 
 /// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
-
-/// Something that is due at a time.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Due {
-    /// A message burns.
-    Burn(ConvKey, u64),
-    /// A temporary group ends.
-    GroupEnd(ConvKey),
-    /// What a user said in a conversation is being erased.
-    Erase(ConvKey, Arc<str>),
-}
 
 /// The IM step of one shard.
 #[derive(Debug)]
@@ -589,20 +579,6 @@ impl Work<'_> {
             Forward::Erase { conv, user } => self.erase_begins(&conv, &user),
             Forward::Roster(step) => self.roster_step(&step),
             Forward::Watch(step) => self.watch_step(&step),
-        }
-    }
-
-    fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::GroupEnd(conv) = &due
-            && self.foreign_home(conv).is_some()
-        {
-            // Its home does it.
-            return Ok(());
-        }
-        match due {
-            Due::Burn(conv, seq) => self.burn(&conv, seq),
-            Due::GroupEnd(conv) => self.group_ended(&conv),
-            Due::Erase(conv, user) => self.erase_on(&conv, &user),
         }
     }
 

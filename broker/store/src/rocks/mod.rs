@@ -8,13 +8,13 @@
 //! Not here: what is looked at before the opening (`inspect.rs`), and repair (`salvage.rs`).
 
 mod inspect;
+mod judge;
 mod log_file;
 mod mend;
 mod salvage;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::{Bound, ControlFlow};
@@ -24,8 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::compaction_filter::{CompactionFilter, Decision};
-use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
     CompactOptions, DBCompressionType, DBWithThreadMode, FlushOptions, LogLevel, Options,
@@ -35,6 +33,8 @@ use rocksdb::{
 use crate::error::{StoreError, WriteError};
 use crate::kv::{Batch, Change, Family, Found, Kv, RowJudge, Span, Visit, VisitEach};
 use crate::settings::StoreSettings;
+
+use self::judge::JudgeFactory;
 
 pub use inspect::{StoredFormat, stored_format};
 pub use salvage::{Lost, Salvage, repair};
@@ -621,37 +621,3 @@ const REMOVALS_WINDOW: usize = 4_096;
 const REMOVALS_TRIGGER: usize = 2_048;
 /// So is one of which this part is removals.
 const REMOVALS_RATIO: f64 = 0.5;
-
-/// Makes a filter for every merge of files.
-struct JudgeFactory {
-    judge: Arc<dyn RowJudge>,
-    family: Family,
-}
-
-impl CompactionFilterFactory for JudgeFactory {
-    type Filter = JudgeFilter;
-
-    fn create(&mut self, _: CompactionFilterContext) -> JudgeFilter {
-        JudgeFilter { judge: self.judge.clone(), family: self.family }
-    }
-
-    fn name(&self) -> &CStr {
-        c"hoopoe.floors"
-    }
-}
-
-/// Lets dead rows vanish while files are merged.
-struct JudgeFilter {
-    judge: Arc<dyn RowJudge>,
-    family: Family,
-}
-
-impl CompactionFilter for JudgeFilter {
-    fn filter(&mut self, _level: u32, key: &[u8], value: &[u8]) -> Decision {
-        if self.judge.is_dead(self.family, key, value) { Decision::Remove } else { Decision::Keep }
-    }
-
-    fn name(&self) -> &CStr {
-        c"hoopoe.floors"
-    }
-}
