@@ -16,7 +16,6 @@ use hoopoe_core::Location;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
-use super::im::forget_recalled;
 use super::message::Frames;
 use super::output::{Flush, Output, Pool};
 use super::plan::Plans;
@@ -205,7 +204,7 @@ impl Worker {
         }
         let mut letters = std::mem::take(&mut self.letters);
         if self.mailbox.take(&mut letters) {
-            forget_recalled(&mut letters);
+            self.im_forget_recalled(&mut letters);
             for letter in letters.drain(..) {
                 self.open_letter(letter);
             }

@@ -59,12 +59,6 @@ impl Worker {
     }
 
     fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, big: bool, forms: &mut Forms) {
-        let device = self.connection(location).and_then(Connection::session);
-        if let Some(im) = device.and_then(|session| session.im.as_mut())
-            && let Some(reason) = im.forget_body(entry)
-        {
-            self.im_void_steps(location, entry, reason);
-        }
         if self.im_hold(location, entry) {
             return;
         }
@@ -85,6 +79,16 @@ impl Worker {
                     self.im_read_on(location);
                 }
             }
+        }
+    }
+
+    /// If the entry recalls or burns a message: no body of it that waits here is sent.
+    pub(super) fn im_forget_body(&mut self, location: Location, entry: &Entry) {
+        let device = self.connection(location).and_then(Connection::session);
+        if let Some(im) = device.and_then(|session| session.im.as_mut())
+            && let Some(reason) = im.forget_body(entry)
+        {
+            self.im_void_steps(location, entry, reason);
         }
     }
 

@@ -27,7 +27,6 @@ use hoopoe_im::user::pace::Pace;
 
 use exactly::Exchanges;
 pub use publish::ImOwed;
-pub(in crate::connection) use recall::forget_recalled;
 use service::Waiting;
 pub(in crate::connection) use site::site_link_hears;
 
