@@ -2,6 +2,7 @@
 //! with either broker killed. What was acknowledged arrives; QoS 2 once; in order.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use hoopoe_tests::wire::packet_type;
 use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, eventually, unique_id};
@@ -46,6 +47,16 @@ struct Pair {
 }
 
 impl Pair {
+    /// What the far broker has sent at QoS 2 came once. Not so with mosquitto 2.0.11, whose log
+    /// shows it: cut off again before its PUBREL was written, it goes back to PUBLISH for an
+    /// exchange that the link had released, and no receiver can tell that from a new message.
+    fn expect_what_came_in(&self, near: &Ledger, topic: &str, numbers: RangeInclusive<u64>) {
+        match self.far {
+            Far::Mosquitto(_) => near.expect_all(topic, numbers),
+            Far::Hoopoe(_) => near.expect_each_once(topic, numbers),
+        }
+    }
+
     fn new(far: Far, version: Version, line: &str) -> Pair {
         let proxy = Proxy::to(far.address());
         let link = Link::to("l", proxy.address).version(version).line(line);
@@ -107,7 +118,7 @@ fn a_cut_at_any_step_of_qos_2_doubles_and_loses_nothing() {
         }
         pair.proxy.heal();
         let [near, far] = pair.ledgers(&["x"], number);
-        near.expect_each_once("in/x", 1..=number);
+        pair.expect_what_came_in(&near, "in/x", 1..=number);
         far.expect_each_once("out/x", 1..=number);
     });
 }
@@ -139,7 +150,7 @@ fn random_cuts_double_and_lose_nothing() {
         assert!(pair.proxy.cuts() > 0);
         pair.proxy.heal();
         let [near, far] = pair.ledgers(&["one", "two"], 450);
-        near.expect_each_once("in/two", 1..=450);
+        pair.expect_what_came_in(&near, "in/two", 1..=450);
         far.expect_each_once("out/two", 1..=450);
         near.expect_all("in/one", 1..=450);
         far.expect_all("out/one", 1..=450);
@@ -213,7 +224,7 @@ fn killing_either_broker_doubles_and_loses_nothing() {
             }
         }
         let [near, far] = pair.ledgers(&["x"], number);
-        near.expect_each_once("in/x", 1..=number);
+        pair.expect_what_came_in(&near, "in/x", 1..=number);
         far.expect_each_once("out/x", 1..=number);
     }
 }
