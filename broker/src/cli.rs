@@ -183,7 +183,7 @@ impl SettingsArgs {
 /// A node of links alone.
 #[derive(Args, Debug)]
 pub struct BridgeArgs {
-    /// Settings file with two or more [[bridge]]
+    /// Settings file with two or more `[[bridge]]` tables
     #[arg(long, value_name = "FILE", env = "HOOPOE_CONFIG")]
     pub config: PathBuf,
     /// Folder to store in [default: ./data]

@@ -1,6 +1,6 @@
 //! What sites say to each other, and how it is spelled.
 //!
-//! A [`Frame`] is one publication of a link. Numbered frames carry a [`Body`], which is also what
+//! A [`Frame`] is one publication of a link. Numbered frames carry a `Body`, which is also what
 //! the rows of a line hold. Deliberately not here: who may say what.
 
 use std::sync::Arc;
