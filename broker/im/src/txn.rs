@@ -283,11 +283,7 @@ impl Txn<'_> {
         let changed = self.uncommitted(family, prefix, start);
         let mut changed = changed.into_iter().peekable();
         let mut ended = false;
-        let span = Span { from: Bound::Included(start), to: Bound::Unbounded, reverse: false };
-        self.rows.kv.scan(family, span, &mut |key, value| {
-            if !key.starts_with(prefix) {
-                return ControlFlow::Break(());
-            }
+        self.rows.kv.scan_below(family, prefix, Bound::Included(start), &mut |key, value| {
             while let Some((at, new)) = changed.next_if(|(at, _)| **at < *key) {
                 if let Some(new) = new
                     && visit(&at, &new).is_break()

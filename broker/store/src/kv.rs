@@ -177,6 +177,14 @@ impl<'a> Span<'a> {
     }
 }
 
+/// The first key behind all that begin with `prefix`; nothing stands behind one of 0xFF alone.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
 /// Called for each row of a scan; `Break` ends it.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -212,6 +220,21 @@ pub trait Kv: Send + Sync {
     /// Visits the rows of a stretch in key order.
     fn scan(&self, family: Family, span: Span<'_>, visit: &mut Visit<'_>)
     -> Result<(), StoreError>;
+
+    /// Visits rows whose keys begin with `prefix`, in key order, from a key on. The store is told where
+    /// they end: without that it looks on for the next row there is, over the graves of all removed ones
+    /// in between.
+    fn scan_below(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        from: Bound<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let end = end_of(prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.scan(family, Span { from, to, reverse: false }, visit)
+    }
 
     /// Visits the rows of several stretches in key order, one stretch after the other. `visit` is
     /// told which it is, and breaks out of one stretch only.
@@ -263,6 +286,14 @@ pub type SharedKv = Arc<dyn Kv>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_one_begins() {
+        assert_eq!(end_of(b"im/a"), Some(b"im/b".to_vec()));
+        assert_eq!(end_of(&[1, 0xFF, 0xFF]), Some(vec![2]));
+        assert_eq!(end_of(&[0xFF]), None);
+        assert_eq!(end_of(&[]), None);
+    }
 
     #[test]
     fn a_batch_gives_its_changes_back_in_order() {

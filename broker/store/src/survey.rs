@@ -103,22 +103,26 @@ impl Reader {
     fn subscriptions_of(&self, id: SessionId) -> Result<Vec<(Arc<str>, u8)>, StoreError> {
         let prefix = keys::session(id, session_kind::SUBSCRIPTION);
         let (mut found, mut fault): (_, Option<Damaged>) = (Vec::new(), None);
-        let span = Span { from: Bound::Included(&prefix), to: Bound::Unbounded, reverse: false };
-        self.kv().scan(Family::Session, span, &mut |key, value| {
-            let Some(filter) = key.strip_prefix(&prefix[..]) else {
-                return ControlFlow::Break(());
-            };
-            match (std::str::from_utf8(filter), rows::read_subscription(value)) {
-                (Ok(filter), Ok((options, _))) => {
-                    found.push((filter.into(), options.qos as u8));
-                    ControlFlow::Continue(())
+        self.kv().scan_below(
+            Family::Session,
+            &prefix,
+            Bound::Included(&prefix),
+            &mut |key, value| {
+                let Some(filter) = key.strip_prefix(&prefix[..]) else {
+                    return ControlFlow::Break(());
+                };
+                match (std::str::from_utf8(filter), rows::read_subscription(value)) {
+                    (Ok(filter), Ok((options, _))) => {
+                        found.push((filter.into(), options.qos as u8));
+                        ControlFlow::Continue(())
+                    }
+                    _ => {
+                        fault = Some(rows::at(Family::Session, key)("subscription"));
+                        ControlFlow::Break(())
+                    }
                 }
-                _ => {
-                    fault = Some(rows::at(Family::Session, key)("subscription"));
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
+            },
+        )?;
         fault.map_or(Ok(found), |fault| Err(fault.into()))
     }
 

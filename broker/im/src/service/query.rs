@@ -154,17 +154,15 @@ impl Query {
             None => Bound::Included(&start[..]),
         };
         let mut result = Ok(());
-        let span = Span { from, to: Bound::Unbounded, reverse: false };
-        self.kv.scan(Family::Im, span, &mut |key, row| {
-            if !key.starts_with(prefix) {
-                return ControlFlow::Break(());
-            }
-            match each(keys::name_behind(key, prefix), key, row) {
-                Ok(flow) => flow,
-                Err(error) => {
-                    result = Err(error);
-                    ControlFlow::Break(())
-                }
+        self.kv.scan_below(Family::Im, prefix, from, &mut |key, row| match each(
+            keys::name_behind(key, prefix),
+            key,
+            row,
+        ) {
+            Ok(flow) => flow,
+            Err(error) => {
+                result = Err(error);
+                ControlFlow::Break(())
             }
         })?;
         result

@@ -103,6 +103,39 @@ proptest! {
 }
 
 #[test]
+fn rows_below_a_prefix_are_found_without_walking_over_graves_behind_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    for delete in [false, true] {
+        let mut batch = Batch::default();
+        batch.put(Family::Im, b"a/1", b"kept");
+        for number in 0..1_000u32 {
+            let key = [b"b/", &number.to_be_bytes()[..]].concat();
+            match delete {
+                true => batch.delete(Family::Im, &key),
+                false => batch.put(Family::Im, &key, b"gone soon"),
+            }
+        }
+        kv.write(&batch, false).expect("writes");
+    }
+    let mut found = Vec::new();
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::EnableCount);
+    let mut work = rocksdb::perf::PerfContext::default();
+    work.reset();
+    for prefix in [&b"a/"[..], b"a0"] {
+        kv.scan_below(Family::Im, prefix, Bound::Included(prefix), &mut |key, _| {
+            found.push(key.to_vec());
+            ControlFlow::Continue(())
+        })
+        .expect("scans");
+    }
+    let graves = work.metric(rocksdb::perf::PerfMetric::InternalDeleteSkippedCount);
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::Disable);
+    assert_eq!(found, [b"a/1".to_vec()]);
+    assert_eq!(graves, 0, "removed rows behind the prefix were read");
+}
+
+#[test]
 fn a_folder_in_use_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let _first = Store::open(&settings(&folder)).expect("opens");
