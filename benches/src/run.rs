@@ -19,6 +19,8 @@ use crate::shape::Shape;
 
 /// The slowest latency that is told apart.
 const MAX_LATENCY_NS: u64 = 600_000_000_000;
+/// The slowest latency that is told apart while a run goes on.
+const MAX_SHOWN_NS: u64 = 60_000_000_000;
 /// Samples kept of one run; later ones are dropped.
 const MAX_SAMPLES: usize = 20_000;
 
@@ -26,6 +28,13 @@ const MAX_SAMPLES: usize = 20_000;
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1000, MAX_LATENCY_NS, 3)
         .expect("1 µs to 10 minutes at three digits is within what histograms can hold")
+}
+
+/// A histogram for what is shown while it runs: emptied several times a second, which costs as much as
+/// it has places, so it has two digits and ends at a minute.
+pub(crate) fn shown_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1000, MAX_SHOWN_NS, 2)
+        .expect("1 µs to a minute at two digits is within what histograms can hold")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -187,7 +196,7 @@ impl Run {
             gate: Mutex::default(),
             gate_opened: Condvar::new(),
             phase: Mutex::new("starting"),
-            interval: Mutex::new(histogram()),
+            interval: Mutex::new(shown_histogram()),
             watch: Mutex::new(watch),
             before: Mutex::default(),
             begin: Mutex::default(),

@@ -68,7 +68,7 @@ impl Net {
                 let unwrapped = layers.read(bytes);
                 let c = &mut self.clients[client as usize];
                 c.layers = Some(layers);
-                self.mark_dirty(client); // handshakes answer
+                self.writing(client); // handshakes answer
                 match unwrapped {
                     Ok(plain) => self.on_mqtt_bytes(driver, client, &plain),
                     Err(what) => Err(Down::Handshake(what)),
@@ -155,22 +155,21 @@ impl Net {
             reason: ReasonCode::MalformedPacket,
             what: "PUBLISH from the broker: cut short",
         }))?;
-        let c = &mut self.clients[client as usize];
         let mut first_time = true;
         match cut.qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
-                c.out.extend_from_slice(&[0x40, 2, (cut.id >> 8) as u8, cut.id as u8]);
-                self.mark_dirty(client);
+                let out = &mut self.writing(client).out;
+                out.extend_from_slice(&[0x40, 2, (cut.id >> 8) as u8, cut.id as u8]);
             }
             QoS::ExactlyOnce => {
+                let c = self.writing(client);
                 // Between PUBLISH and PUBREL the identifier stands for one message [MQTT-4.3.3-10].
                 first_time = !c.held.contains(&cut.id);
                 if first_time {
                     c.held.push(cut.id);
                 }
                 c.out.extend_from_slice(&[0x50, 2, (cut.id >> 8) as u8, cut.id as u8]);
-                self.mark_dirty(client);
             }
         }
         self.totals.delivered += 1;
@@ -213,20 +212,18 @@ impl Net {
         if code.is_error() {
             return self.on_settle(driver, client, frame);
         }
-        let out = &mut self.clients[client as usize].out;
+        let out = &mut self.writing(client).out;
         out.extend_from_slice(&[0x62, 2, (id >> 8) as u8, id as u8]);
-        self.mark_dirty(client);
         Ok(())
     }
 
     fn on_pubrel(&mut self, client: u32, frame: &[u8]) -> Result<(), Down> {
         let (id, _) = cut_ack(frame).ok_or(SHORT_ACK)?;
-        let c = &mut self.clients[client as usize];
+        let c = self.writing(client);
         if let Some(at) = c.held.iter().position(|held| *held == id) {
             c.held.swap_remove(at);
         }
         c.out.extend_from_slice(&[0x70, 2, (id >> 8) as u8, id as u8]);
-        self.mark_dirty(client);
         Ok(())
     }
 

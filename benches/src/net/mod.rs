@@ -43,6 +43,9 @@ const EVENTS_PER_TURN: usize = 1024;
 const MAX_UNWRITTEN: usize = 1 << 20;
 /// The largest packet accepted from a broker.
 const MAX_PACKET: u32 = 64 << 20;
+/// Empty buffers kept to be written into again, and the largest of them.
+const MAX_SPARE: usize = EVENTS_PER_TURN;
+const MAX_SPARE_LEN: usize = 64 * 1024;
 /// Marks the timer in epoll's data, where clients have their index.
 const TIMER_KEY: u64 = u64::MAX;
 
@@ -116,6 +119,9 @@ pub(crate) struct Net {
     target: Arc<Target>,
     clients: Vec<Client>,
     dirty: Vec<u32>,
+    /// Buffers to write into, the one used last on top: few, and in the processor's cache, where one
+    /// of its own for each of thousands of clients would not be.
+    spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
     totals: Totals,
     pinged_ns: u64,
@@ -141,6 +147,7 @@ impl Net {
             target,
             clients: Vec::new(),
             dirty: Vec::new(),
+            spare: Vec::new(),
             scratch: vec![0; SCRATCH_LEN],
             totals: Totals::default(),
             pinged_ns: crate::clock::now_ns(),
@@ -192,11 +199,11 @@ impl Net {
         self.flush(driver);
         let wait = self.arm(wait, until_ns)?;
         let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_PER_TURN];
-        let timeout = Timespec {
+        let timeout = wait.map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
-        };
-        let events = match epoll::wait(&self.epoll, &mut space, Some(&timeout)) {
+        });
+        let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
             Ok((events, _)) => events,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(e) => return Err(e.into()),
@@ -210,12 +217,13 @@ impl Net {
         Ok(())
     }
 
-    /// Arms the timer for due times nearer than epoll's milliseconds can say.
-    fn arm(&mut self, wait: Duration, until_ns: Option<u64>) -> io::Result<Duration> {
-        let Some(until) = until_ns else { return Ok(wait) };
+    /// Arms the timer for due times nearer than epoll's milliseconds can say. The timer then ends the
+    /// wait: a timeout beside it would be one more timer of the kernel's, set and unset in each turn.
+    fn arm(&mut self, wait: Duration, until_ns: Option<u64>) -> io::Result<Option<Duration>> {
+        let Some(until) = until_ns else { return Ok(Some(wait)) };
         let left = Duration::from_nanos(until.saturating_sub(crate::clock::now_ns()));
         if left >= wait || left.is_zero() {
-            return Ok(left.min(wait));
+            return Ok(Some(left.min(wait)));
         }
         if self.timer_at_ns != until {
             self.timer_at_ns = until;
@@ -228,7 +236,7 @@ impl Net {
             };
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &at)?;
         }
-        Ok(wait)
+        Ok(None)
     }
 
     fn on_event<D: Driver>(&mut self, driver: &mut D, client: u32, flags: EventFlags) {
@@ -239,7 +247,7 @@ impl Net {
             self.finish_connect(driver, client, flags);
         } else if flags.contains(EventFlags::OUT) && self.clients[client as usize].blocked {
             self.clients[client as usize].blocked = false;
-            self.mark_dirty(client);
+            self.writing(client);
         }
         let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let readable = ended || flags.contains(EventFlags::IN);
@@ -248,13 +256,28 @@ impl Net {
         }
     }
 
-    /// Remembers that a client has bytes to write at the turn's end.
+    /// The client, which is about to write: listed for the turn's end, with a buffer to write into.
     #[inline]
-    fn mark_dirty(&mut self, client: u32) {
+    fn writing(&mut self, client: u32) -> &mut Client {
         let c = &mut self.clients[client as usize];
         if !c.dirty {
             c.dirty = true;
             self.dirty.push(client);
+        }
+        if c.out.capacity() == 0 {
+            c.out = self.spare.pop().unwrap_or_default();
+        }
+        c
+    }
+
+    /// Takes back the buffer of a client that has written everything.
+    #[inline]
+    fn take_back(spare: &mut Vec<Vec<u8>>, c: &mut Client) {
+        if c.out.is_empty() && c.out.capacity() > 0 {
+            let buffer = std::mem::take(&mut c.out);
+            if spare.len() < MAX_SPARE && buffer.capacity() <= MAX_SPARE_LEN {
+                spare.push(buffer);
+            }
         }
     }
 }

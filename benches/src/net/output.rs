@@ -100,7 +100,7 @@ impl Net {
         match stream.take_error() {
             Ok(None) if flags.contains(EventFlags::OUT) => {
                 c.state = State::Greeting;
-                self.mark_dirty(client);
+                self.writing(client);
             }
             Ok(None) => {}
             Ok(Some(e)) | Err(e) => self.fail(driver, client, Down::Connect(e)),
@@ -126,7 +126,7 @@ impl Net {
         sealer: &Sealer,
         stamp: &Stamp,
     ) {
-        let c = &mut self.clients[client as usize];
+        let c = self.writing(client);
         let start = c.out.len();
         c.out.extend_from_slice(&template.head);
         if let Some(at) = template.id_at {
@@ -136,12 +136,11 @@ impl Net {
         }
         sealer.write(stamp, template.payload_len, &mut c.out);
         self.totals.published += 1;
-        self.mark_dirty(client);
     }
 
     /// Publishes a template without payload (used to clear a retained message).
     pub(crate) fn publish_empty(&mut self, client: u32, template: &Template, token: Token) {
-        let c = &mut self.clients[client as usize];
+        let c = self.writing(client);
         let start = c.out.len();
         c.out.extend_from_slice(&template.head);
         if let Some(at) = template.id_at {
@@ -150,23 +149,21 @@ impl Net {
             c.inflight.push_back(Unsettled { id, token });
         }
         self.totals.published += 1;
-        self.mark_dirty(client);
     }
 
     /// Publishes at QoS 0 what is no message: a call, a cursor.
     pub(crate) fn publish_text(&mut self, client: u32, topic: &str, payload: &[u8]) {
         let version = self.target.version;
         let template = Template::new(version, topic, QoS::AtMostOnce, false, payload.len());
-        let c = &mut self.clients[client as usize];
+        let c = self.writing(client);
         c.out.extend_from_slice(&template.head);
         c.out.extend_from_slice(payload);
-        self.mark_dirty(client);
     }
 
     /// Sends one SUBSCRIBE.
     pub(crate) fn subscribe(&mut self, client: u32, filters: &[(String, QoS)]) {
         let version = self.target.version;
-        let c = &mut self.clients[client as usize];
+        let c = self.writing(client);
         let Some(id) = PacketId::new(c.next_id()) else { return };
         let subscribe = Subscribe {
             id,
@@ -186,7 +183,6 @@ impl Net {
                 .collect(),
         };
         subscribe.encode(version, &mut c.out);
-        self.mark_dirty(client);
     }
 
     /// Sends PINGREQ to the next few clients, so that everybody has had one after half the keep-alive.
@@ -202,8 +198,7 @@ impl Net {
         for _ in 0..count.min(self.clients.len()) {
             self.ping_next = (self.ping_next + 1) % self.clients.len();
             if self.clients[self.ping_next].state == State::Up {
-                self.clients[self.ping_next].out.extend_from_slice(&[0xC0, 0]);
-                self.mark_dirty(self.ping_next as u32);
+                self.writing(self.ping_next as u32).out.extend_from_slice(&[0xC0, 0]);
             }
         }
     }
@@ -254,7 +249,10 @@ impl Net {
                 continue;
             }
             match Self::write_out(c) {
-                Ok(written) => self.totals.bytes_out += written as u64,
+                Ok(written) => {
+                    self.totals.bytes_out += written as u64;
+                    Self::take_back(&mut self.spare, c);
+                }
                 Err(e) => self.fail(driver, client, Down::Broken(e)),
             }
         }

@@ -20,7 +20,7 @@ use hoopoe_codec::ReasonCode;
 use crate::clock::now_ns;
 use crate::ledger::{Checks, Ledger, Verdict};
 use crate::net::{Down, Driver, Incoming, Net, State, Token};
-use crate::run::histogram;
+use crate::run::{histogram, shown_histogram};
 use crate::stamp::{Foreign, Sealer, Stamp};
 
 pub(crate) use channel::{Channel, Flight};
@@ -128,7 +128,7 @@ impl Talk {
             sorts: world.sorts,
             feeds: world.feeds,
             ledger: world.ledger,
-            interval: histogram(),
+            interval: shown_histogram(),
             received: 0,
             owed_deliveries: 0,
             abandoned: 0,
