@@ -275,7 +275,7 @@ fn what_keeps_a_broker_from_starting_is_named() {
     write("users", "alice\n");
     write("unknown.toml", "[mqtt]\n\nmax_pakcet_bytes = 1\n");
     write("type.toml", "[queue]\nmax_messages = 'many'\n");
-    write("range.toml", "[broker]\nshards = 0\n");
+    write("range.toml", "[broker]\nshards = 257\n");
     let tls = "[[listener]]\nurl = 'tls://127.0.0.1:0'\ntls = { cert = 'cert.pem', key = ";
     write("no_key.toml", &format!("{tls}'none.key' }}\n"));
     write("other_key.toml", &format!("{tls}'other.key' }}\n"));
@@ -290,7 +290,7 @@ fn what_keeps_a_broker_from_starting_is_named() {
         ("--config none.toml", &["hoopoe: none.toml: cannot read the settings: No such file"]),
         ("--config unknown.toml", &["hoopoe: unknown.toml:3:1: mqtt.max_pakcet_bytes: unknown"]),
         ("--config type.toml", &["hoopoe: type.toml:2:16: queue.max_messages: invalid type"]),
-        ("--config range.toml", &["hoopoe: range.toml:2:1: broker.shards: 0 is out of range"]),
+        ("--config range.toml", &["hoopoe: range.toml:2:1: broker.shards: 257 is out of range"]),
         ("--config no_key.toml", &["hoopoe: listener tls://127.0.0.1:0: ", "none.key"]),
         ("--config other_key.toml", &["hoopoe: listener tls://127.0.0.1:0: ", "other.key"]),
         ("--config users.toml", &["hoopoe: ", "users:1: expected user:hash"]),
@@ -328,6 +328,15 @@ fn a_data_folder_keeps_its_number_of_shards() {
     assert_eq!(broker.ended().0.code(), Some(0));
     let error = refused(&folder, &format!("{} --shards 3", SERVE.join(" ")));
     assert!(error.contains("written with 2 shards, not 3"), "{error}");
+    // Asked for none, it has those it has, whatever a new folder would get here.
+    let mut command = hoopoe(&folder);
+    command.args(SERVE).env("HOOPOE_BROKER__SHARDS", "0");
+    let mut broker = Running::start(command);
+    broker.address();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.ended().0.code(), Some(0));
+    let error = refused(&folder, &format!("{} --shards 1", SERVE.join(" ")));
+    assert!(error.contains("written with 2 shards, not 1"), "{error}");
 }
 
 #[test]

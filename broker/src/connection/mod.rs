@@ -37,6 +37,7 @@ use dashmap::DashMap;
 use hoopoe_codec::{QoS, Version};
 use hoopoe_core::{Location, SessionId};
 use hoopoe_store::command::StoredWill;
+use hoopoe_store::floors::Floors;
 
 use crate::access::{Access, Identity, PasswordTicket};
 use crate::bridges::{BridgeSeat, Bridges};
@@ -114,6 +115,8 @@ pub struct Env {
     /// With the `refuse` policy: a stored queue of so many messages takes no more (ruling 13);
     /// 0 with drop-oldest.
     pub refuse_at_messages: u64,
+    /// What the shards count of what is stored.
+    pub floors: Arc<Floors>,
     /// Publications with RETAIN, while some client is sent retained messages.
     pub retained: RetainedOrder,
     /// What all threads share of the IM profile.

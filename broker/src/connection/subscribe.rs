@@ -391,6 +391,8 @@ impl Worker {
     fn begin_page(&mut self, location: Location) -> Option<RetainedPage> {
         let shards = self.turn.to_shards.len();
         let retained_under_way = self.env.retained.under_way.load(Ordering::Acquire) > 0;
+        // Asked in this order: what is not under way any more has been counted.
+        let nothing_stored = self.env.floors.counts().retained == 0;
         let connection = self.connection(location)?;
         let max_bytes = connection.limits.write_buffer_bytes / 2;
         if connection.output_len() > max_bytes {
@@ -416,6 +418,9 @@ impl Worker {
             let messages = self.env.system.matching(&filter);
             let messages = messages.into_iter().map(|publication| (0, publication)).collect();
             return Some(RetainedPage { messages, next: None });
+        }
+        if nothing_stored && !retained_under_way {
+            return Some(RetainedPage::default());
         }
         let limit = PAGE_MESSAGES;
         self.turn.to_readers.push(ReadJob::Retained { location, filter, after, limit, max_bytes });

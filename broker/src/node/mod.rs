@@ -148,7 +148,7 @@ impl Node {
         now_ms: u64,
     ) -> anyhow::Result<(Node, Parts)> {
         let workers = worker_count(settings);
-        let shards = usize::from(settings.broker.shards);
+        let shards = usize::from(store.shards());
         let telemetry = Arc::new(Telemetry::new(workers, shards));
         let mut polls = Vec::with_capacity(workers);
         let mut mailboxes = Vec::with_capacity(workers);
@@ -169,7 +169,7 @@ impl Node {
         };
         let rooms = Rooms::new(settings.im.room_settings(), fabric.workers.clone());
         let profile = settings.im.profile();
-        let im = ImNode::new(profile, rooms, settings.broker.shards, &fabric.workers);
+        let im = ImNode::new(profile, rooms, store.shards(), &fabric.workers);
         let env = Arc::new(Env {
             fabric,
             access,
@@ -181,6 +181,7 @@ impl Node {
                 QueuePolicy::DropOldest => 0,
             },
             retained: RetainedOrder::default(),
+            floors: store.floors(),
             im,
             bridges: OnceLock::new(),
             broker_id: settings.broker.id.as_deref().unwrap_or_default().into(),
@@ -372,7 +373,7 @@ fn open_shards(
     })
     .context("rooms cannot be read")?;
     let (mut parts, mut outbox) = (Vec::new(), Vec::new());
-    for number in 0..usize::from(settings.broker.shards) {
+    for number in 0..usize::from(store.shards()) {
         let (view, restored) =
             ShardView::open(store, number as u16, limits, now_ms).with_context(|| {
                 let folder = settings.broker.data_dir.display();
@@ -415,8 +416,15 @@ fn store_settings(settings: &Settings) -> StoreSettings {
             Durability::Memory => hoopoe_store::Durability::Memory,
         },
         shards: settings.broker.shards,
+        shards_if_new: shards_if_new(),
         ..StoreSettings::default()
     }
+}
+
+/// Shards of a new data folder: each commits for itself, so that with fewer cores than shards the
+/// batches are smaller and nothing is done at the same time. More than four have not been faster.
+fn shards_if_new() -> u16 {
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4) as u16
 }
 
 fn worker_count(settings: &Settings) -> usize {

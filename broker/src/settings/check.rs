@@ -113,7 +113,7 @@ impl Settings {
             found.add("broker.data_dir", "expected a path in UTF-8");
         }
         found.range("broker.workers", broker.workers, 0, THREADS_MAX);
-        found.range("broker.shards", broker.shards, 1, THREADS_MAX);
+        found.range("broker.shards", broker.shards, 0, THREADS_MAX);
         found.range("access.hash_threads", self.access.hash_threads, 1, THREADS_MAX);
         found.range("access.hash_queue", self.access.hash_queue, 1, 1_000_000);
         found.range("access.login_cache", self.access.login_cache, 0, 10_000_000);

@@ -47,7 +47,8 @@ pub struct BrokerSettings {
     pub durability: Durability,
     /// Threads that own connections; 0 is one per core.
     pub workers: u16,
-    /// Threads that write durable state; fixed for a data folder.
+    /// Threads that write durable state; fixed for a data folder. 0: as many as the folder has,
+    /// and in a new one, one per core, four at most.
     pub shards: u16,
     /// How long a clean shutdown waits for clients and for the last commits.
     pub shutdown_grace_secs: u16,
@@ -63,7 +64,7 @@ impl Default for BrokerSettings {
             data_dir: PathBuf::from("./data"),
             durability: Durability::Sync,
             workers: 0,
-            shards: 4,
+            shards: 0,
             shutdown_grace_secs: 10,
             restart_grace_secs: 30,
         }

@@ -310,7 +310,7 @@ fn every_contradiction_is_found() {
     let cases: Vec<(String, &str)> = [
         ("[broker]\nname = ''", "broker.name"),
         ("[broker]\ndata_dir = ''", "broker.data_dir"),
-        ("[broker]\nshards = 0", "broker.shards"),
+        ("[broker]\nshards = 257", "broker.shards"),
         ("[access]\nhash_threads = 0", "access.hash_threads"),
         ("[access]\nhash_queue = 0", "access.hash_queue"),
         ("[access]\nanonymous = false", "access.anonymous"),

@@ -5,6 +5,7 @@
 //! it has ended, and all its entries are void (ruling 9). Compactions ask it which rows may
 //! vanish, readers where a queue begins. So a queue is emptied without one deletion being written.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldhash::HashMap;
@@ -18,7 +19,9 @@ use crate::rows;
 /// The tables of all shards, and what the shards count.
 #[derive(Debug)]
 pub struct Floors {
-    shards: Box<[ShardFloors]>,
+    /// Empty until the number of shards is known: a store is opened with this table at hand and
+    /// tells the number only then. Until then nothing is void.
+    shards: OnceLock<Box<[ShardFloors]>>,
     /// Bytes of queue entries that died since the last reclaiming.
     dead_bytes: AtomicU64,
 }
@@ -59,24 +62,38 @@ pub struct Counts {
 impl Floors {
     /// Empty tables for `shards` shards.
     pub fn new(shards: u16) -> Floors {
-        Floors {
-            shards: (0..shards.max(1)).map(|_| ShardFloors::default()).collect(),
-            dead_bytes: AtomicU64::new(0),
-        }
+        let floors = Floors::unsized_yet();
+        floors.set_shards(shards);
+        floors
+    }
+
+    /// A table whose number of shards will be told later.
+    pub(crate) fn unsized_yet() -> Floors {
+        Floors { shards: OnceLock::new(), dead_bytes: AtomicU64::new(0) }
+    }
+
+    /// Tells the number of shards. The first word counts.
+    pub(crate) fn set_shards(&self, shards: u16) {
+        self.shards.get_or_init(|| (0..shards.max(1)).map(|_| ShardFloors::default()).collect());
+    }
+
+    fn shards(&self) -> &[ShardFloors] {
+        self.shards.get().map_or(&[], |shards| shards)
     }
 
     fn of(&self, session: SessionId) -> &ShardFloors {
-        &self.shards[session.slot().shard(self.shards.len())]
+        let shards = self.shards();
+        &shards[session.slot().shard(shards.len())]
     }
 
     pub(crate) fn totals(&self, shard: u16) -> &Totals {
-        &self.shards[usize::from(shard)].totals
+        &self.shards()[usize::from(shard)].totals
     }
 
     /// Sums over all shards.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
-        for ShardFloors { totals, .. } in &self.shards {
+        for ShardFloors { totals, .. } in self.shards() {
             sum.sessions += totals.sessions.load(Ordering::Relaxed);
             sum.groups += totals.groups.load(Ordering::Relaxed);
             sum.retained += totals.retained.load(Ordering::Relaxed);
@@ -88,7 +105,7 @@ impl Floors {
 
     /// Retained messages of all shards but one.
     pub(crate) fn retained_elsewhere(&self, shard: u16) -> u64 {
-        let others = self.shards.iter().enumerate().filter(|(at, _)| *at != usize::from(shard));
+        let others = self.shards().iter().enumerate().filter(|(at, _)| *at != usize::from(shard));
         others.map(|(_, shard)| shard.totals.retained.load(Ordering::Relaxed)).sum()
     }
 
@@ -99,7 +116,7 @@ impl Floors {
 
     /// Raises floors, after the commit that made them durable.
     pub(crate) fn raise(&self, shard: u16, floors: &[(SessionId, u64)]) {
-        let mut table = self.shards[usize::from(shard)].floors.write();
+        let mut table = self.shards()[usize::from(shard)].floors.write();
         for (session, floor) in floors {
             if let Some(known) = table.get_mut(session) {
                 *known = (*known).max(*floor);
@@ -115,14 +132,14 @@ impl Floors {
     /// Forgets what is known of a shard: nothing of it is dead until [`loaded`](Self::loaded).
     /// Gives back what was known.
     pub(crate) fn unload(&self, shard: u16) -> HashMap<SessionId, u64> {
-        let shard = &self.shards[usize::from(shard)];
+        let shard = &self.shards()[usize::from(shard)];
         shard.loaded.store(false, Ordering::Release);
         std::mem::take(&mut *shard.floors.write())
     }
 
     /// All queues of a shard are known.
     pub(crate) fn loaded(&self, shard: u16) {
-        self.shards[usize::from(shard)].loaded.store(true, Ordering::Release);
+        self.shards()[usize::from(shard)].loaded.store(true, Ordering::Release);
     }
 
     /// The seq up to which a queue is done with; `None` when it has ended. While its shard reads
@@ -152,6 +169,9 @@ impl Floors {
     }
 
     fn is_done(&self, session: SessionId, seq: u64) -> bool {
+        if self.shards().is_empty() {
+            return false;
+        }
         let shard = self.of(session);
         // The flag is read while the table is held: `unload` clears the table only after it has
         // taken the flag away.

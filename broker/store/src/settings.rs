@@ -21,8 +21,10 @@ pub struct StoreSettings {
     pub folder: PathBuf,
     /// When a write counts as done.
     pub durability: Durability,
-    /// Number of shards; fixed once the store holds data (ruling 1).
+    /// Number of shards; fixed once the store holds data (ruling 1). 0: as many as it has.
     pub shards: u16,
+    /// Number of shards of a store that is new, where `shards` is 0.
+    pub shards_if_new: u16,
     /// Memory for blocks read from disk, shared by all families.
     pub block_cache_bytes: usize,
     /// Memory for rows not yet in files, shared by all families.
@@ -39,6 +41,7 @@ impl Default for StoreSettings {
             folder: PathBuf::from("data"),
             durability: Durability::Sync,
             shards: 4,
+            shards_if_new: 4,
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
             background_jobs: 2,

@@ -37,7 +37,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens the store in its folder, or an empty one in memory.
     pub fn open(settings: &StoreSettings) -> Result<Store, StoreError> {
-        let floors = Arc::new(Floors::new(settings.shards));
+        let floors = Arc::new(Floors::unsized_yet());
         let kv: SharedKv = match settings.durability {
             Durability::Memory => Arc::new(MemoryKv::new(Some(floors.clone()))),
             #[cfg(feature = "rocksdb")]
@@ -52,7 +52,12 @@ impl Store {
                 });
             }
         };
-        Store::over(kv, floors, settings.durability, settings.shards)
+        let shards = match settings.shards {
+            0 => stored_shards(kv.as_ref())?.unwrap_or(settings.shards_if_new).max(1),
+            asked => asked,
+        };
+        floors.set_shards(shards);
+        Store::over(kv, floors, settings.durability, shards)
     }
 
     /// A store over rows that are there already. `floors` is what `kv` was given as judge.
@@ -134,6 +139,13 @@ impl Store {
     pub fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
         self.kv.checkpoint(folder)
     }
+}
+
+/// The number of shards that the rows were written with; `None` for a new store.
+fn stored_shards(kv: &dyn Kv) -> Result<Option<u16>, StoreError> {
+    let Some(row) = kv.get(Family::Meta, keys::FORMAT)? else { return Ok(None) };
+    let row = rows::read_format(&row).map_err(rows::at(Family::Meta, keys::FORMAT))?;
+    Ok(Some(row.shards))
 }
 
 fn check_format(kv: &dyn Kv, shards: u16) -> Result<(), StoreError> {

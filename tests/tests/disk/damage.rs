@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hoopoe_tests::broker::Options;
 use hoopoe_tests::stored::Stored;
 use hoopoe_tests::{Broker, program};
 
@@ -12,10 +13,12 @@ const MESSAGES: usize = 120;
 const SESSIONS: usize = 4;
 /// Bytes of a message: a good part of a block.
 const MESSAGE_BYTES: usize = 400;
+/// The number of shards is in a row of the store, which may be the one that is damaged.
+const SHARDS: &str = "4";
 
 /// A broker that was killed with part of its state in tables and part in the log.
 fn killed_broker() -> (Broker, Stored) {
-    let mut broker = Broker::start();
+    let mut broker = Options::new().argument("--shards").argument(SHARDS).start();
     let mut stored = Stored::fill(&broker, SESSIONS, 4);
     fill_on(&broker, &mut stored, MESSAGES / 2);
     broker.restart();
@@ -68,8 +71,7 @@ fn damage(path: &Path, place: f64) {
 
 fn repair(broker: &Broker) -> String {
     let mut command = program::hoopoe_command();
-    // The number of shards is in a row of the store, which may be the one that is damaged.
-    command.arg("repair").arg(broker.data()).args(["--shards", "4"]);
+    command.arg("repair").arg(broker.data()).args(["--shards", SHARDS]);
     let (status, said) = program::run_to_end(command);
     assert!(status.success(), "{said}");
     assert!(said.contains("db.damaged-1"), "what was there is kept: {said}");

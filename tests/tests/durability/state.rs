@@ -70,6 +70,30 @@ fn retained_messages_survive_kill_9() {
     late.expect_nothing_from(&mut broker.v5(), 1);
 }
 
+/// Where nothing is retained, nothing is read for a subscription: the first message retained and the
+/// last one removed must both be noticed by whoever subscribes after their acknowledgement.
+#[test]
+fn the_first_and_the_last_retained_message_are_noticed_at_once() {
+    let mut broker = Broker::start();
+    let topic = unique_topic("only");
+    for round in 0..20 {
+        let mut publisher = broker.v5();
+        broker.v5().subscribe(&topic, 1);
+        publisher.publish(Publish::new(&topic, "on").qos(1).retain());
+        if round % 10 == 0 {
+            broker.kill_and_restart();
+            publisher = broker.v5();
+        }
+        let mut late = broker.v5();
+        late.subscribe(&topic, 1);
+        assert!(late.expect_message(&topic, "on").retain);
+        publisher.publish(Publish::new(&topic, "").qos(1).retain());
+        let mut later = broker.v5();
+        later.subscribe(&topic, 1);
+        later.expect_nothing_from(&mut publisher, 1);
+    }
+}
+
 #[test]
 fn clean_sessions_do_not_survive() {
     for version in Version::BOTH {

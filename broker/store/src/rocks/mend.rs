@@ -62,7 +62,9 @@ fn mend_format(kv: &RocksKv, shards: Option<u16>, lost: &mut Vec<Lost>) -> Resul
     }
     let Some(shards) = shards else {
         return Err(StoreError::Read(
-            "the number of shards is lost: say it with --shards (4 unless it was set)".into(),
+            "the number of shards is lost: say it with --shards (unless it was set, one per core \
+             of the machine it was made on, 4 at most)"
+                .into(),
         ));
     };
     lost.push(Lost::new("family default", format!("the number of shards: {shards} as said")));

@@ -161,6 +161,13 @@ fn the_number_of_shards_and_the_format_are_kept() {
     let error = Store::open(&more).expect_err("differs");
     assert!(matches!(error, StoreError::ShardsDiffer { stored: 1, asked: 2 }), "{error}");
 
+    let as_it_is = StoreSettings { shards: 0, shards_if_new: 7, ..settings(&folder) };
+    assert_eq!(Store::open(&as_it_is).expect("opens").shards(), 1);
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let new = StoreSettings { folder: elsewhere.path().to_path_buf(), ..as_it_is };
+    assert_eq!(Store::open(&new).expect("opens").shards(), 7);
+    assert_eq!(Store::open(&new).expect("opens").shards(), 7);
+
     let kv = RocksKv::open(&settings(&folder), None).expect("opens");
     let mut batch = Batch::default();
     batch.put(Family::Meta, keys::FORMAT, &[99, 1]);
