@@ -73,6 +73,13 @@ pub enum Command {
         /// Not looked at.
         background: bool,
     },
+    /// The connection of a device that another of it has taken over had been silent.
+    WasSilent {
+        /// Whose.
+        user: User,
+        /// The device.
+        client: Arc<str>,
+    },
     /// What a user shows from now on.
     SetShow(Box<crate::presence::SetShow>),
     /// A user was told of messages through a push service.
@@ -132,7 +139,7 @@ impl Command {
             Command::MoveCursor(cursor) => Some(cursor.user.slot()),
             Command::Progress(progress) => Some(progress.user.slot()),
             Command::Connected(device) | Command::Disconnected(device) => Some(device.user.slot()),
-            Command::Attention { user, .. } => Some(user.slot()),
+            Command::Attention { user, .. } | Command::WasSilent { user, .. } => Some(user.slot()),
             Command::Pushed(pushed) => Some(pushed.user.slot()),
             Command::SetShow(set) => Some(set.user.slot()),
             Command::Call(call) | Command::Read(call) => Some(call.slot()),

@@ -24,6 +24,8 @@ const CONTENT_TYPE: u8 = 0x03;
 const RESPONSE_TOPIC: u8 = 0x08;
 const CORRELATION_DATA: u8 = 0x09;
 const USER_PROPERTY: u8 = 0x26;
+/// What is wrong with a list of mentions that is too long: a limit, not a fault of form.
+pub const MANY_MENTIONS: &str = "im-at: at most 50 users";
 
 /// An entry on its way into the inbox of `me`, on `im/me/in/{u,g,c}/{id}`.
 ///
@@ -281,7 +283,7 @@ pub fn check_client_properties(forwardable: &[u8]) -> Result<ClientProperties<'_
             b"im-at" if at.is_none() => {
                 Mentions::parse(value).map_err(|fault| match fault {
                     MentionFault::NotAnId => "im-at: user ids with commas between them, or all",
-                    MentionFault::TooMany => "im-at: at most 50 users",
+                    MentionFault::TooMany => MANY_MENTIONS,
                 })?;
                 at = Some(value);
             }

@@ -23,6 +23,7 @@
 //! | im  | `1e` | conv, user | whose messages are being erased |
 //! | im  | `1f` | conv, sender, client message id | a send that waits for its home site |
 //! | im  | `21` | conv | members at other sites |
+//! | im  | `22` | conv, seq | reactions of many, counted |
 //! | im  | `20` | tenant, room | a room's settings |
 //! | im  | `30` | user | account and profile |
 //! | im  | `31` | user, conv as the user sees it | conversation in the user's list |
@@ -88,6 +89,8 @@ pub mod conv_kind {
     pub const HELD: u8 = 0x1f;
     /// Members at other sites.
     pub const SITES: u8 = 0x21;
+    /// Reactions of many, counted.
+    pub const TALLY: u8 = 0x22;
 }
 
 /// Kinds of rows of a user.

@@ -184,7 +184,7 @@ impl Rig {
 
     pub(crate) fn admit(&mut self, user: &User) -> Result<(), hoopoe_codec::ReasonCode> {
         let shard = usize::from(user.slot().get()) % self.places.len();
-        self.places[shard].step.admit(self.now, user, &"ios-1".into())
+        self.places[shard].step.admit(self.now, user, &"ios-1".into(), 0)
     }
 
     /// One shard applies at most `most` commands in one batch. False when it had none.

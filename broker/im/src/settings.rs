@@ -1,5 +1,7 @@
 //! What an operator can set about the profile, with its defaults (ruling 37).
 
+use std::collections::BTreeMap;
+
 use crate::overload::OverloadSettings;
 
 /// Who may write to whom without being asked.
@@ -24,6 +26,15 @@ pub enum DevicePolicy {
     Single,
 }
 
+/// Devices of the users of one tenant, where they differ from the others'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceTerms {
+    /// Which of them may be connected together.
+    pub policy: DevicePolicy,
+    /// How many.
+    pub max: usize,
+}
+
 /// How much of a class of conversations is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
@@ -44,6 +55,8 @@ pub struct ImSettings {
     pub device_policy: DevicePolicy,
     /// Connected devices of a user.
     pub devices_max: usize,
+    /// Tenants with terms of their own for devices.
+    pub tenant_devices: BTreeMap<String, DeviceTerms>,
     /// Bytes of a payload.
     pub payload_max_bytes: usize,
     /// Sends per second of a user.
@@ -100,12 +113,21 @@ pub struct ImSettings {
     pub sites: Option<std::sync::Arc<crate::site::Sites>>,
 }
 
+impl ImSettings {
+    /// What counts for the devices of a tenant's users.
+    pub fn devices_of(&self, tenant: &str) -> DeviceTerms {
+        let usual = DeviceTerms { policy: self.device_policy, max: self.devices_max };
+        self.tenant_devices.get(tenant).copied().unwrap_or(usual)
+    }
+}
+
 impl Default for ImSettings {
     fn default() -> ImSettings {
         ImSettings {
             contact_policy: ContactPolicy::Open,
             device_policy: DevicePolicy::Free,
             devices_max: 10,
+            tenant_devices: BTreeMap::new(),
             payload_max_bytes: 64 * 1024,
             send_rate: 50,
             send_burst: 500,

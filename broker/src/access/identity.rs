@@ -41,13 +41,15 @@ pub struct Identity {
     pub(super) password_mark: u64,
     /// The hash of the token that was good.
     pub(super) token: Option<Box<TokenHash>>,
+    /// When the token was made, in ms since the epoch; 0 without one.
+    pub token_since_ms: u64,
 }
 
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
         let (tenant, user) = (DEFAULT_TENANT.into(), user.into());
-        Identity { tenant, user, method, password_mark: 0, token: None }
+        Identity { tenant, user, method, password_mark: 0, token: None, token_since_ms: 0 }
     }
 
     /// The user that a login names. With tenants, `acme/alice` is the user alice of the tenant

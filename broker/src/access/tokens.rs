@@ -117,7 +117,8 @@ mod tests {
     fn a_token_is_valid_until_it_expires_or_is_revoked() {
         let tokens = Tokens::default();
         let user = User { tenant: "t".into(), id: "alice".into() };
-        let owner = TokenOwner { user, id: "1".into(), device: None, expires_ms: 100 };
+        let owner =
+            TokenOwner { user, id: "1".into(), device: None, created_ms: 0, expires_ms: 100 };
         tokens.put([1; 32], owner);
         assert_eq!(&*tokens.owner(&[1; 32], 99).unwrap().user.id, "alice");
         assert!(tokens.owner(&[1; 32], 100).is_none());

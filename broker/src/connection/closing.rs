@@ -217,7 +217,12 @@ impl Worker {
     pub(super) fn taken_over(&mut self, location: Location, reason: ReasonCode) {
         let Some(connection) = self.connection(location) else { return };
         match connection.phase {
-            Phase::Active(_) => self.end_session(location, Cause::Fault(reason)),
+            Phase::Active(_) => {
+                if reason == ReasonCode::SessionTakenOver {
+                    self.im_note_silence(location);
+                }
+                self.end_session(location, Cause::Fault(reason));
+            }
             // Its answer is still on the way here and will be handed back on arrival.
             Phase::Opening(_) => self.socket_ended(location, None),
             _ => {}

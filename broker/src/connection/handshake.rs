@@ -156,6 +156,7 @@ impl Worker {
             reply: ReplyTo { location, token: 0 },
             key,
         };
+        let token_since_ms = identity.token_since_ms;
         newcomer.identity = Some(identity);
         newcomer.ticket = None;
         connection.phase = Phase::Opening(newcomer);
@@ -163,7 +164,7 @@ impl Worker {
         self.opening += 1;
         let open = Box::new(open);
         if is_user {
-            self.command(slot, ShardMail::Enter(open));
+            self.command(slot, ShardMail::Enter { open, token_since_ms });
         } else {
             self.command(slot, Command::Open(open));
         }

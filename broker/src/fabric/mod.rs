@@ -28,7 +28,12 @@ pub enum ShardMail {
     /// For the IM profile.
     Im(hoopoe_im::Command),
     /// A CONNECT of an IM user, who may be let in or not.
-    Enter(Box<Open>),
+    Enter {
+        /// What it asks for.
+        open: Box<Open>,
+        /// When the token was made that it came with; 0 without one.
+        token_since_ms: u64,
+    },
 }
 
 impl From<Command> for ShardMail {

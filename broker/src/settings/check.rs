@@ -212,6 +212,15 @@ impl Settings {
             let message = "percents from 1 on, none less than the one before".to_owned();
             found.add("im.overload.shed_at_percent", message);
         }
+        for (at, tenant) in im.tenant.iter().enumerate() {
+            let key = |name: &str| format!("im.tenant[{at}].{name}");
+            let again = im.tenant[..at].iter().any(|before| before.name == tenant.name);
+            if again || !hoopoe_im::id::is_id(&tenant.name) {
+                found.add(key("name"), "expected the name of a tenant, once");
+            }
+            let devices = tenant.devices_per_user.unwrap_or(im.devices_per_user);
+            found.range(&key("devices_per_user"), devices, 1, u32::MAX);
+        }
         for (key, message) in im.site.faults() {
             found.add(key, message);
         }

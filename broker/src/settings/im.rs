@@ -3,12 +3,13 @@
 //! What the settings mean is the profile's matter: here they are named, and turned into
 //! [`hoopoe_im::ImSettings`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hoopoe_im::ImSettings;
 use hoopoe_im::overload::OverloadSettings;
 use hoopoe_im::room::{RoomSettings, SendRate};
-use hoopoe_im::settings::{ContactPolicy, DevicePolicy, Retention};
+use hoopoe_im::settings::{ContactPolicy, DevicePolicy, DeviceTerms, Retention};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{PushSettings, Secret, SiteSection};
@@ -33,6 +34,30 @@ pub enum DeviceWord {
     OnePerClass,
     /// One.
     Single,
+}
+
+impl DeviceWord {
+    fn profile(self) -> DevicePolicy {
+        match self {
+            DeviceWord::Free => DevicePolicy::Free,
+            DeviceWord::OnePerClass => DevicePolicy::OnePerClass,
+            DeviceWord::Single => DevicePolicy::Single,
+        }
+    }
+}
+
+/// `[[im.tenant]]`: where the users of a tenant differ from those of others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantSection {
+    /// The tenant.
+    pub name: String,
+    /// Which devices of a user may be connected together; not set: as for everybody.
+    #[serde(default)]
+    pub device_policy: Option<DeviceWord>,
+    /// Connected devices of a user; not set: as for everybody.
+    #[serde(default)]
+    pub devices_per_user: Option<u32>,
 }
 
 /// How much of a conversation is kept; 0 is no limit.
@@ -263,6 +288,8 @@ pub struct ImSection {
     pub push: PushSettings,
     /// Several sites.
     pub site: SiteSection,
+    /// Tenants whose users differ from others.
+    pub tenant: Vec<TenantSection>,
 }
 
 impl Default for ImSection {
@@ -308,11 +335,21 @@ impl Default for ImSection {
             hook: HookSettings::default(),
             push: PushSettings::default(),
             site: SiteSection::default(),
+            tenant: Vec::new(),
         }
     }
 }
 
 impl ImSection {
+    fn tenant_devices(&self) -> BTreeMap<String, DeviceTerms> {
+        let terms = self.tenant.iter().map(|tenant| {
+            let policy = tenant.device_policy.unwrap_or(self.device_policy).profile();
+            let max = tenant.devices_per_user.unwrap_or(self.devices_per_user) as usize;
+            (tenant.name.clone(), DeviceTerms { policy, max })
+        });
+        terms.collect()
+    }
+
     /// What live rooms allow: their own settings, and the limits of every sender.
     pub fn room_settings(&self) -> RoomSettings {
         let rooms = &self.rooms;
@@ -340,12 +377,9 @@ impl ImSection {
                 ContactWord::Open => ContactPolicy::Open,
                 ContactWord::Roster => ContactPolicy::Roster,
             },
-            device_policy: match self.device_policy {
-                DeviceWord::Free => DevicePolicy::Free,
-                DeviceWord::OnePerClass => DevicePolicy::OnePerClass,
-                DeviceWord::Single => DevicePolicy::Single,
-            },
+            device_policy: self.device_policy.profile(),
             devices_max: self.devices_per_user as usize,
+            tenant_devices: self.tenant_devices(),
             payload_max_bytes: self.payload_max_bytes as usize,
             send_rate: self.sends_per_sec,
             send_burst: self.send_burst,
@@ -395,5 +429,29 @@ mod tests {
         assert_eq!(profile.device_policy, DevicePolicy::OnePerClass);
         assert_eq!(profile.recall_window_secs, 7);
         assert_eq!(profile.retention, Retention { age_secs: 0, entries: 9, bytes: 0 });
+    }
+
+    #[test]
+    fn a_tenant_says_only_what_differs() {
+        let text = "[im]\ndevice_policy = 'one-per-class'\n\
+            [[im.tenant]]\nname = 'acme'\ndevices_per_user = 3\n\
+            [[im.tenant]]\nname = 'evil'\ndevice_policy = 'single'\n";
+        let settings: crate::settings::Settings = toml::from_str(text).unwrap();
+        assert_eq!(settings.validate(), []);
+        let profile = settings.im.profile();
+        let terms = |policy, max| DeviceTerms { policy, max };
+        for (tenant, expected) in [
+            ("acme", terms(DevicePolicy::OnePerClass, 3)),
+            ("evil", terms(DevicePolicy::Single, 10)),
+            ("default", terms(DevicePolicy::OnePerClass, 10)),
+        ] {
+            assert_eq!(profile.devices_of(tenant), expected, "{tenant}");
+        }
+        let text = "[[im.tenant]]\nname = 'a b'\n[[im.tenant]]\nname = 'a'\n\
+            [[im.tenant]]\nname = 'a'\ndevices_per_user = 0\n";
+        let settings: crate::settings::Settings = toml::from_str(text).unwrap();
+        let keys: Vec<String> = settings.validate().into_iter().map(|fault| fault.key).collect();
+        let expected = ["im.tenant[0].name", "im.tenant[2].name", "im.tenant[2].devices_per_user"];
+        assert_eq!(keys, expected);
     }
 }

@@ -28,7 +28,7 @@ pub use check::Problem;
 pub use error::{LocatedProblem, SettingsError};
 pub use im::{
     ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, OverloadSection,
-    RetentionSettings, RoomsSection,
+    RetentionSettings, RoomsSection, TenantSection,
 };
 pub use listener::{
     ClientLimits, Door, Listener, ListenerLimits, ProxyProtocol, TlsSettings, is_local_origin,

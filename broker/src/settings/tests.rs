@@ -59,7 +59,7 @@ fn keys_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 
 /// Every key there is, in full: `mqtt.max_qos`, `listener.tls.cert`.
 fn all_keys() -> BTreeSet<String> {
-    let sections: [(&str, Vec<&str>); 22] = [
+    let sections: [(&str, Vec<&str>); 23] = [
         ("broker", keys_of::<BrokerSettings>()),
         ("http", keys_of::<HttpSettings>()),
         ("mqtt", keys_of::<MqttSettings>()),
@@ -74,6 +74,7 @@ fn all_keys() -> BTreeSet<String> {
         ("im.overload", keys_of::<OverloadSection>()),
         ("im.hook", keys_of::<HookSettings>()),
         ("im.push", keys_of::<PushSettings>()),
+        ("im.tenant", keys_of::<TenantSection>()),
         ("im.site", keys_of::<SiteSection>()),
         ("im.site.home", keys_of::<SiteHome>()),
         ("im.site.link", keys_of::<SiteLink>()),

@@ -137,10 +137,10 @@ impl Shard {
                     self.view.apply(now, command, &mut batch);
                 }
                 ShardMail::Im(command) => self.apply_im(now, command, &mut batch),
-                ShardMail::Enter(open) => {
+                ShardMail::Enter { open, token_since_ms } => {
                     let key = &open.key;
                     let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
-                    match self.im.admit(now, &user, &key.client) {
+                    match self.im.admit(now, &user, &key.client, token_since_ms) {
                         Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
                         Err(code) => self.view.turn_away(&open, code, &mut batch),
                     }

@@ -197,7 +197,8 @@ impl Story {
                         self.judge.note(Event::Pulled { deed, entry: entry.clone() });
                     }
                 }
-                let last = log.len() as u64;
+                let until = member.sees.last().and_then(|(_, until)| *until);
+                let last = until.unwrap_or(u64::MAX).min(log.len() as u64);
                 self.judge.note(Event::PullEnded { deed, next: None, last });
                 let own =
                     log.iter().filter(|e| e.kind != Kind::Recall && e.from == cast.users[user]);
@@ -205,7 +206,7 @@ impl Story {
                 let read = own.map(|entry| entry.seq).max().unwrap_or(0);
                 let open = log.iter().filter(|e| e.seq > read && e.kind == Kind::Message).count();
                 let counts = |e: &&Entry| matches!(e.kind, Kind::Message | Kind::Void);
-                let count = log.iter().filter(counts).count() as u64;
+                let count = log.iter().filter(|e| e.seq <= last && counts(e)).count() as u64;
                 let mut line = Line { conv, last, count, unread: open as u64, read, recv: read };
                 twist(&mut line);
                 lines.push(line);

@@ -283,16 +283,17 @@ impl<'a> Verdict<'a> {
             return;
         };
         let Line { last, count, unread, read, recv, .. } = line;
-        let messages = (1..=log.head()).filter(|seq| log.counts(*seq)).count() as u64;
-        if (last, count) != (log.head(), messages) {
-            let head = log.head();
+        // Whoever is out sees the list's line as it was then.
+        let until = self.members[user].sees.last().and_then(|(_, until)| *until);
+        let head = until.map_or(log.head(), |until| until.min(log.head()));
+        let messages = (1..=head).filter(|seq| log.counts(*seq)).count() as u64;
+        if (last, count) != (head, messages) {
             self.fault(head, format!("{name}: {last} with {count}, is {head} with {messages}"));
         }
         let (low, high) = self.reads(user);
         if read < low || read > high {
             self.fault(low, format!("{name} has read up to {low}..{high}, told {read}"));
         }
-        let until = self.members[user].sees.last().and_then(|(_, until)| *until);
         let open = log.unread(read, until.unwrap_or(log.head()));
         if unread != open {
             self.fault(read, format!("{name} has {open} unread behind {read}, told {unread}"));

@@ -65,7 +65,7 @@ impl Work<'_> {
         row.ok_or_else(|| missing().into())
     }
 
-    fn put_channel(&mut self, conv: &ConvKey, channel: &ChannelRow) {
+    pub(crate) fn put_channel(&mut self, conv: &ConvKey, channel: &ChannelRow) {
         self.txn.put_json(&keys::conv(conv, conv_kind::CHANNEL), channel);
         if self.settings.sites.is_some() {
             let spread = self.spread_row(conv, conv_kind::CHANNEL);

@@ -37,6 +37,11 @@ fn publishers_post_and_followers_read() {
         "followers": 3, "following": true, "last": 3,
     });
     assert_eq!(info, expected);
+    rig.read("carol", "c/news", 3);
+    let of = json!({ "conv": "c/news", "seq": 3 });
+    let counted = json!({ "recv": 1, "read": 1, "members": 3 });
+    assert_eq!(rig.call("bob", "receipt/count", of.clone()), Ok(counted), "a publisher");
+    assert_eq!(rig.refused("carol", "receipt/count", of), "not_allowed");
     assert_eq!(rig.call("carol", "channel/unfollow", channel()), Ok(json!({})));
     rig.send("alice", "c/news", "later").unwrap();
     assert_eq!(rig.pulled("carol", "c/news"), [3]);
@@ -72,10 +77,17 @@ fn a_channel_for_everyone_is_in_every_list_without_followers() {
     assert_eq!(rig.refused("alice", "channel/create", body.clone()), "not_allowed");
     rig.call_as(caller("root", true), "channel/create", body).unwrap();
     rig.send("root", "c/news", "hello all").unwrap();
+    rig.send("alice", "u/alice", "a note").unwrap();
     for who in ["alice", "bob"] {
         assert_eq!(rig.unread(who, "c/news"), (1, 0));
         assert_eq!(rig.pulled(who, "c/news"), [1]);
+        let list = rig.call(who, "conv/list", json!({ "limit": 1 })).unwrap();
+        assert_eq!(list["conversations"][0]["conv"], "c/news", "{who}");
+        assert_eq!(list["next"].as_str(), (who == "alice").then_some("c/news"), "{who}");
     }
+    let list = rig.call("alice", "conv/list", json!({ "next": "c/news" })).unwrap();
+    let listed = list["conversations"].as_array().unwrap();
+    assert_eq!((listed.len(), &listed[0]["conv"]), (1, &json!("u/alice")));
     rig.read("alice", "c/news", 1);
     assert_eq!(rig.unread("alice", "c/news"), (0, 0));
     assert_eq!(rig.unread("bob", "c/news"), (1, 0));

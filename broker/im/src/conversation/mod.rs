@@ -10,6 +10,7 @@ pub mod pair;
 pub mod receipts;
 pub mod send;
 pub(crate) mod tail;
+pub(crate) mod tally;
 pub(crate) mod unlit;
 
 use std::sync::Arc;
@@ -163,6 +164,7 @@ impl Work<'_> {
             vec![crate::rows::VERSION],
         );
         self.empty_edits(entry)?;
+        self.forget_tally(conv, entry.seq)?;
         if entry.at_all {
             self.txn.delete(Family::Im, &keys::conv_seq(conv, conv_kind::AT_ALL, entry.seq));
         }
@@ -174,7 +176,7 @@ impl Work<'_> {
     }
 
     /// The contents that edits gave a message go with its body: an edit's event carries one, too.
-    fn empty_edits(&mut self, entry: &Entry) -> Result<(), StoreError> {
+    pub(super) fn empty_edits(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let conv = &entry.conv;
         let prefix = keys::conv_seq(conv, conv_kind::EDIT, entry.seq);
         let mut head = self.head(conv)?;

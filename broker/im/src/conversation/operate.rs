@@ -38,8 +38,11 @@ impl Work<'_> {
         }
         if let Some(cid) = &operate.cid {
             let key = keys::sent(&operate.conv, &operate.from.id, cid);
-            if let Some(row) = self.txn.get(Family::Im, &key)? {
-                return Ok(Answer::Sent { sent: Sent::decode(&key, &row)?, repeated: true });
+            let row = self.txn.get(Family::Im, &key)?;
+            let sent = row.map(|row| Sent::decode(&key, &row)).transpose()?;
+            let window_ms = self.settings.dedup_secs * 1000;
+            if let Some(sent) = sent.filter(|sent| sent.ts_ms + window_ms > self.now_ms) {
+                return Ok(Answer::Sent { sent, repeated: true });
             }
         }
         if operate.payload.len() > self.settings.payload_max_bytes {
@@ -52,7 +55,8 @@ impl Work<'_> {
         self.may_take_part(&operate.conv, &operate.from.id)?;
         let missing = || Refusal::not_found(format!("no message {}", operate.seq));
         let entry = self.entry(&operate.conv, operate.seq)?.ok_or_else(missing)?;
-        if entry.kind == EntryKind::Void {
+        let is_over = entry.expires_at_ms.is_some_and(|at| at <= self.now_ms);
+        if entry.kind == EntryKind::Void || is_over {
             return Err(Refusal::conflict(format!("message {} is void", operate.seq)).into());
         }
         if entry.kind != EntryKind::Message {
@@ -61,6 +65,9 @@ impl Work<'_> {
         let kind = match operate.operation {
             Operation::Recall => self.recall(operate, &entry)?,
             Operation::Edit => self.edit(operate, &entry)?,
+            Operation::React if self.is_merged(&operate.conv)? => {
+                return self.tally(&operate.conv, operate.seq, &operate.from.id, &operate.payload);
+            }
             Operation::React => self.react(operate)?,
         };
         let event = self.append(
@@ -69,6 +76,8 @@ impl Work<'_> {
                 device: operate.device.clone(),
                 cid: operate.cid.clone(),
                 properties: operate.properties.clone(),
+                // What replaces a message goes with it.
+                expires_at_ms: entry.expires_at_ms.filter(|_| kind == EntryKind::Edit),
                 ..NewEntry::event(kind, operate.seq, &operate.from.id, operate.payload.clone())
             },
         )?;
@@ -95,9 +104,19 @@ impl Work<'_> {
                 self.group(conv)?;
                 self.is_member(conv, user)?
             }
-            ConvKind::Channel => self.is_member(conv, user)?,
+            ConvKind::Channel => self.is_member(conv, user)? || self.is_for_everyone(conv)?,
         };
         if belongs { Ok(()) } else { Err(Refusal::not_allowed("not a member").into()) }
+    }
+
+    /// What brings new content needs the right to write: the blocked, the muted and who posts in a
+    /// channel no more say nothing by way of what they once sent.
+    fn may_still_write(&mut self, conv: &ConvKey, user: &str) -> Result<(), Fault> {
+        match conv.kind() {
+            ConvKind::User => self.may_write_to(conv, user),
+            ConvKind::Group => self.may_write_to_group(conv, user, false, false),
+            ConvKind::Channel => self.may_post_to_channel(conv, user, false),
+        }
     }
 
     fn recall(&mut self, operate: &Operate, entry: &Entry) -> Result<EntryKind, Fault> {
@@ -124,6 +143,7 @@ impl Work<'_> {
         if entry.from != operate.from.id {
             return Err(Refusal::not_allowed("only the sender may edit this").into());
         }
+        self.may_still_write(&operate.conv, &operate.from.id)?;
         self.replace_content(entry, &operate.properties, &operate.payload)?;
         Ok(EntryKind::Edit)
     }
@@ -135,6 +155,8 @@ impl Work<'_> {
         properties: &Bytes,
         payload: &Bytes,
     ) -> Result<(), Fault> {
+        // "Edits keep only the newest content": also those that came before this one.
+        self.empty_edits(entry)?;
         let mut edited = entry.clone();
         edited.payload = payload.clone();
         edited.properties = properties.clone();
@@ -146,12 +168,22 @@ impl Work<'_> {
     }
 
     fn react(&mut self, operate: &Operate) -> Result<EntryKind, Fault> {
+        if operate.conv.kind() == ConvKind::User {
+            // Blocking acts on everything between two (ruling 25).
+            self.may_write_to(&operate.conv, &operate.from.id)?;
+        }
         let key = keys::reaction(&operate.conv, operate.seq, &operate.from.id);
         if operate.payload.is_empty() {
             self.txn.delete(Family::Im, &key);
             return Ok(EntryKind::React);
         }
-        let text = std::str::from_utf8(&operate.payload)
+        self.add_reaction(&key, &operate.payload)?;
+        Ok(EntryKind::React)
+    }
+
+    /// Adds to a user's reactions to a message; returns the word.
+    pub(super) fn add_reaction(&mut self, key: &[u8], payload: &Bytes) -> Result<String, Fault> {
+        let text = std::str::from_utf8(payload)
             .ok()
             .filter(|text| text.len() <= REACTION_MAX_BYTES)
             .ok_or_else(|| {
@@ -159,7 +191,7 @@ impl Work<'_> {
                     format!("a reaction is UTF-8 text of at most {REACTION_MAX_BYTES} bytes");
                 Refusal::bad_request(text)
             })?;
-        let mut reactions: Vec<String> = self.txn.json(&key)?.unwrap_or_default();
+        let mut reactions: Vec<String> = self.txn.json(key)?.unwrap_or_default();
         if reactions.iter().any(|reaction| reaction == text) {
             return Err(Refusal::new(crate::refusal::Word::Exists, "reacted so before").into());
         }
@@ -168,8 +200,8 @@ impl Work<'_> {
             return Err(Refusal::limit(format!("more than {most} reactions")).into());
         }
         reactions.push(text.to_owned());
-        self.txn.put_json(&key, &reactions);
-        Ok(EntryKind::React)
+        self.txn.put_json(key, &reactions);
+        Ok(text.to_owned())
     }
 
     /// The reader's cursor has passed messages that burn: their time runs from now on.

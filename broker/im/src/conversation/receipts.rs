@@ -166,6 +166,10 @@ impl Work<'_> {
         let from = (from + 1).max(to.saturating_sub(MOST_ENTRIES) + 1);
         let senders = self.senders(conv, reader, from, to)?;
         for sender in senders {
+            if conv.kind() == ConvKind::Group && !self.is_member(conv, &sender)? {
+                // Who is out hears nothing of what goes on.
+                continue;
+            }
             let wire = conv.wire(&sender);
             let topic = format!("im/me/sys/receipt/{wire}/{what}/{to}/{reader}");
             let user = self.user_of(conv, &sender);

@@ -241,7 +241,7 @@ impl Work<'_> {
                     .conv
                     .pair_users()
                     .is_some_and(|(low, high)| **user == *low || **user == *high),
-                _ => self.is_member(&send.conv, user)?,
+                _ => self.is_member(&send.conv, user)? || self.is_for_everyone(&send.conv)?,
             };
             if is_member && *user != send.from.id && !members.contains(user) {
                 members.push(user.clone());

@@ -1,24 +1,48 @@
 //! What must be so of single operations, beyond what the model's histories come by.
 
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::Asker;
 use crate::command::{Command, Operation};
-use crate::entry::EntryKind;
-use crate::rig::{Rig, caller, conv_of, recall};
+use crate::effect::Answer;
+use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
+use crate::refusal::{Refusal, Word};
+use crate::rig::{Outcome, Rig, caller, conv_of, message, read, recall};
 use crate::settings::ImSettings;
 
-fn edit(rig: &mut Rig, seq: u64, text: &'static str) {
+fn operate(
+    rig: &mut Rig,
+    operation: Operation,
+    (who, conv, seq): (&str, &str, u64),
+    text: &'static str,
+) -> Result<Answer, Refusal> {
     let asker = rig.post(|asker: Asker| {
-        let Command::Operate(mut operate) = recall(asker, "alice", "u/bob", seq) else {
+        let Command::Operate(mut operate) = recall(asker, who, conv, seq) else {
             unreachable!("a recall is an operation")
         };
-        operate.operation = Operation::Edit;
+        operate.operation = operation;
         operate.payload = text.into();
         Command::Operate(operate)
     });
     rig.settle();
-    rig.outcome(asker).expect("it is answered");
+    match rig.outcome(asker).expect("it is answered") {
+        Outcome::Answer(Answer::Refused(refusal)) => Err(refusal),
+        Outcome::Answer(answer) => Ok(answer),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn edit(rig: &mut Rig, seq: u64, text: &'static str) {
+    operate(rig, Operation::Edit, ("alice", "u/bob", seq), text).unwrap();
+}
+
+fn word(result: Result<Answer, Refusal>) -> Option<Word> {
+    result.err().map(|refusal| refusal.word)
+}
+
+fn told(entries: &[std::sync::Arc<Entry>]) -> Vec<(EntryKind, u64, Bytes)> {
+    entries.iter().map(|entry| (entry.kind, entry.reference, entry.payload.clone())).collect()
 }
 
 /// The profile's eighth idea: a recalled body is gone, whichever entry carries it.
@@ -31,21 +55,167 @@ fn a_recall_takes_the_contents_of_edits_along() {
     edit(&mut rig, 2, "stays, too");
     edit(&mut rig, 1, "third");
     let bytes = |rig: &Rig| rig.query().head(&conv_of("alice", "u/bob")).unwrap().bytes;
-    assert_eq!(bytes(&rig), 5 + 10 + 6 + 10 + 5);
+    // "Edits keep only the newest content": what the third one replaced is nowhere any more.
+    assert_eq!(bytes(&rig), 5 + 10 + 10 + 5);
+    let pulled = rig.pull("bob", "u/alice").unwrap();
+    assert_eq!((&*pulled[2].payload, &*pulled[4].payload), (&b""[..], &b"third"[..]));
     rig.recall("alice", "u/bob", 1).unwrap();
     let pulled = rig.pull("bob", "u/alice").unwrap();
-    let told: Vec<_> =
-        pulled.iter().map(|entry| (entry.kind, entry.reference, &entry.payload[..])).collect();
-    let expected: [(EntryKind, u64, &[u8]); 6] = [
-        (EntryKind::Void, 0, b""),
-        (EntryKind::Message, 0, b"stays, too"),
-        (EntryKind::Edit, 1, b""),
-        (EntryKind::Edit, 2, b"stays, too"),
-        (EntryKind::Edit, 1, b""),
-        (EntryKind::Recall, 1, b""),
+    let expected = [
+        (EntryKind::Void, 0, Bytes::new()),
+        (EntryKind::Message, 0, "stays, too".into()),
+        (EntryKind::Edit, 1, Bytes::new()),
+        (EntryKind::Edit, 2, "stays, too".into()),
+        (EntryKind::Edit, 1, Bytes::new()),
+        (EntryKind::Recall, 1, Bytes::new()),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(told(&pulled), expected);
     assert_eq!(bytes(&rig), 20, "the space is given back");
     let again = rig.call_as(caller("alice", false), "sync/pull", json!({ "conv": "u/bob" }));
     assert_eq!(again.unwrap().entries, pulled);
+}
+
+#[test]
+fn an_edit_goes_with_the_message_whose_time_is_over() {
+    let mut rig = Rig::new(ImSettings::default());
+    let over = rig.now + 60_000;
+    rig.post(|asker| {
+        let mut send = message(asker, "alice", "u/bob", "for a minute");
+        send.expires_at_ms = Some(over);
+        Command::Send(Box::new(send))
+    });
+    rig.settle();
+    edit(&mut rig, 1, "still for a minute");
+    rig.pass(60_000);
+    let pulled = rig.pull("bob", "u/alice").unwrap();
+    let expected = [(EntryKind::Void, 0, Bytes::new()), (EntryKind::Edit, 1, Bytes::new())];
+    assert_eq!(told(&pulled), expected);
+    assert_eq!((pulled[0].void_reason, pulled[1].expires_at_ms), (VOID_EXPIRED, None));
+    for operation in [Operation::Edit, Operation::React, Operation::Recall] {
+        let late = operate(&mut rig, operation, ("alice", "u/bob", 1), "late");
+        assert_eq!(word(late), Some(Word::Conflict), "{operation:?}");
+    }
+}
+
+#[test]
+fn who_may_not_write_says_nothing_by_editing_either() {
+    let mut rig = Rig::new(ImSettings::default());
+    rig.send("alice", "u/bob", "hello").unwrap();
+    rig.send("bob", "u/alice", "hello").unwrap();
+    rig.call("bob", "roster/block", json!({ "user": "alice" })).unwrap();
+    for operation in [Operation::Edit, Operation::React] {
+        let said = operate(&mut rig, operation, ("alice", "u/bob", 1), "!");
+        assert_eq!(word(said), Some(Word::NotAllowed), "{operation:?} of the blocked");
+    }
+    assert_eq!(word(operate(&mut rig, Operation::React, ("bob", "u/alice", 1), "!")), None);
+    assert_eq!(word(operate(&mut rig, Operation::Recall, ("alice", "u/bob", 1), "")), None);
+
+    rig.call("bob", "roster/unblock", json!({ "user": "alice" })).unwrap();
+    let team = json!({ "group": "team", "name": "x", "members": ["bob"] });
+    rig.call("alice", "group/create", team).unwrap();
+    let seq = rig.send("bob", "g/team", "hello").unwrap().seq;
+    let mute = json!({ "group": "team", "user": "bob" });
+    rig.call("alice", "group/mute", mute.clone()).unwrap();
+    let said = operate(&mut rig, Operation::Edit, ("bob", "g/team", seq), "hello again");
+    assert_eq!(word(said), Some(Word::NotAllowed), "an edit of the muted");
+    let said = operate(&mut rig, Operation::React, ("bob", "g/team", seq), "!");
+    assert_eq!(word(said), None, "any member reacts (ruling 32)");
+    rig.call("alice", "group/unmute", mute).unwrap();
+    let said = operate(&mut rig, Operation::Edit, ("bob", "g/team", seq), "hello again");
+    assert_eq!(word(said), None);
+
+    let news = json!({ "channel": "news", "name": "x", "publishers": ["bob"] });
+    rig.call("alice", "channel/create", news).unwrap();
+    rig.send("bob", "c/news", "hello").unwrap();
+    let change = json!({ "channel": "news", "remove": ["bob"] });
+    rig.call("alice", "channel/publishers", change).unwrap();
+    let said = operate(&mut rig, Operation::Edit, ("bob", "c/news", 1), "not any more");
+    assert_eq!(word(said), Some(Word::NotAllowed), "an edit of a former publisher");
+}
+
+/// A reader's cursor is told to the conversation without an outbox.
+#[test]
+fn a_conversation_that_cannot_be_written_hears_of_readers_later() {
+    let mut rig = Rig::new(ImSettings::default());
+    let team = json!({ "group": "team", "name": "x", "members": ["bob"] });
+    rig.call("alice", "group/create", team).unwrap();
+    let seq = rig.send("alice", "g/team", "hello").unwrap().seq;
+    let conv = conv_of("bob", "g/team");
+    let shard = rig.shard_of(conv.slot());
+    assert_ne!(shard, rig.shard_of(crate::rig::user("bob").slot()), "else it shows nothing");
+    rig.hinder(shard, true);
+    rig.read("bob", "g/team", seq);
+    rig.pass(5_000);
+    rig.hinder(shard, false);
+    rig.pass(5_000);
+    let of = json!({ "conv": "g/team", "seq": seq });
+    let list = rig.call("alice", "receipt/list", of);
+    assert_eq!(list, Ok(json!({ "recv": ["bob"], "read": ["bob"] })));
+}
+
+#[test]
+fn what_was_read_burns_also_when_the_news_of_it_was_lost_with_the_process() {
+    let mut rig = Rig::new(ImSettings::default());
+    rig.post(|asker| {
+        let mut send = message(asker, "alice", "u/bob", "for your eyes");
+        send.burn_secs = 10;
+        Command::Send(Box::new(send))
+    });
+    rig.settle();
+    let conv = conv_of("bob", "u/alice");
+    let reader = rig.shard_of(crate::rig::user("bob").slot());
+    assert_ne!(reader, rig.shard_of(conv.slot()), "else it shows nothing");
+    // The reader's shard commits, and the process ends before the conversation's hears of it.
+    rig.post(|asker| read(asker, "bob", "u/alice", 1));
+    rig.step(reader, 100);
+    rig.crash();
+    rig.pass(10_001);
+    let kinds: Vec<_> =
+        rig.pull("bob", "u/alice").unwrap().iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [EntryKind::Void, EntryKind::Burn]);
+}
+
+#[test]
+fn reactions_of_many_are_one_event_per_message_and_interval() {
+    let mut rig = Rig::new(ImSettings { small_group_members: 3, ..ImSettings::default() });
+    let team = json!({ "group": "team", "name": "x", "members": ["bob", "carol"] });
+    rig.call("alice", "group/create", team).unwrap();
+    let seq = rig.send("alice", "g/team", "hello").unwrap().seq;
+    let react =
+        |rig: &mut Rig, who, text| operate(rig, Operation::React, (who, "g/team", seq), text);
+    assert!(matches!(react(&mut rig, "bob", "+1"), Ok(Answer::Sent { .. })), "a small group");
+    let invite = json!({ "group": "team", "users": ["dora", "eve"] });
+    rig.call("alice", "group/invite", invite).unwrap();
+    let before = rig.query().head(&conv_of("bob", "g/team")).unwrap().last;
+    for (who, text) in [("carol", "+1"), ("dora", "!"), ("eve", "+1"), ("eve", "+1")] {
+        assert!(matches!(react(&mut rig, who, text), Ok(Answer::Done)), "{who}");
+    }
+    assert!(matches!(react(&mut rig, "dora", ""), Ok(Answer::Done)), "taken back");
+    let long = react(
+        &mut rig,
+        "dora",
+        "a word of more than sixty-four bytes is no reaction at all, is it",
+    );
+    assert_eq!(word(long), Some(Word::BadRequest));
+    assert_eq!(rig.query().head(&conv_of("bob", "g/team")).unwrap().last, before, "not yet");
+    // What is owed is owed over a crash.
+    rig.crash();
+    rig.pass(5_000);
+    assert!(matches!(react(&mut rig, "dora", "!"), Ok(Answer::Done)));
+    rig.pass(5_000);
+    let events = rig.pull("alice", "g/team").unwrap();
+    let merged: Vec<_> = events.iter().filter(|entry| entry.seq > before).collect();
+    let said: Vec<_> =
+        merged.iter().map(|entry| String::from_utf8_lossy(&entry.payload).into_owned()).collect();
+    assert_eq!(said, [r#"{"reactions":{"+1":3}}"#, r#"{"reactions":{"!":1,"+1":3}}"#]);
+    for entry in merged {
+        assert_eq!((entry.kind, entry.reference, &*entry.from), (EntryKind::React, seq, "-"));
+    }
+    assert_eq!(rig.unread("bob", "g/team").0, 1, "events do not count");
+    // Nobody reacts to what is gone.
+    react(&mut rig, "eve", "?").unwrap();
+    rig.recall("alice", "g/team", seq).unwrap();
+    let last = rig.query().head(&conv_of("bob", "g/team")).unwrap().last;
+    rig.pass(10_000);
+    assert_eq!(rig.query().head(&conv_of("bob", "g/team")).unwrap().last, last);
 }

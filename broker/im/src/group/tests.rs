@@ -326,8 +326,16 @@ fn a_big_group_keeps_only_what_concerns_roles_and_removals() {
     ok(&mut rig, "alice", "group/role", role);
     let expected = ["join alice,bob alice", "leave dave dave", "role carol alice"];
     assert_eq!(events(&mut rig), expected);
-    let count = json!({ "conv": "g/team", "seq": 2 });
-    assert_eq!(rig.refused("alice", "receipt/count", count), "unavailable");
+    // "Read receipts: count", out of the members' own lists.
+    let of = json!({ "conv": "g/team", "seq": 2 });
+    assert_eq!(rig.refused("alice", "receipt/list", of.clone()), "unavailable");
+    assert_eq!(rig.refused("bob", "receipt/count", of.clone()), "not_allowed", "neither sent it");
+    let count = |rig: &mut Rig, who| rig.call(who, "receipt/count", of.clone());
+    let counted = |recv, read| Ok(json!({ "recv": recv, "read": read, "members": 3 }));
+    assert_eq!(count(&mut rig, "alice"), counted(0, 0));
+    rig.read("bob", "g/team", 2);
+    rig.read("carol", "g/team", 1);
+    assert_eq!(count(&mut rig, "carol"), counted(1, 1), "an admin");
 }
 
 #[test]
@@ -379,4 +387,110 @@ fn receipts_tell_who_has_what() {
     assert_eq!(rig.refused("dave", "receipt/list", of), "not_found");
     let of = json!({ "conv": "g/team", "seq": 3 });
     assert_eq!(rig.refused("alice", "receipt/list", of), "not_found");
+}
+
+/// Ruling 25: whoever is out sees the group as it was then, also in the list.
+#[test]
+fn whoever_is_out_hears_nothing_of_what_goes_on() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol"]);
+    rig.send("bob", "g/team", "2").unwrap();
+    let line = |rig: &mut Rig| {
+        let heads = rig.call("bob", "sync/heads", json!({})).unwrap();
+        heads["conversations"][0].clone()
+    };
+    ok(&mut rig, "alice", "group/kick", json!({ "group": "team", "users": ["bob"] }));
+    rig.pass(2_000);
+    let then = line(&mut rig);
+    assert_eq!((&then["last"], &then["kind"]), (&json!(3), &json!("member")));
+    rig.pass(60_000);
+    for text in ["4", "5"] {
+        rig.send("alice", "g/team", text).unwrap();
+    }
+    rig.notices.clear();
+    rig.read("carol", "g/team", 5);
+    rig.pass(2_000);
+    assert_eq!(line(&mut rig), then);
+    let body = json!({ "conv": "g/team" });
+    let pulled = rig.call("bob", "sync/pull", body).unwrap();
+    assert_eq!((&pulled["last"], &pulled["count"]), (&json!(3), &json!(3)));
+    let user = crate::rig::user("bob");
+    rig.read("bob", "g/team", 3);
+    let login = rig.query().login(&user, "ios-1", false, false, |_| {}).unwrap();
+    assert_eq!(login.hello["conversations"], json!([]), "no news");
+    let notices = rig.notices.iter();
+    let receipts: Vec<_> = notices.filter(|(_, topic, _)| topic.contains("/receipt/")).collect();
+    assert!(!receipts.is_empty());
+    assert!(receipts.iter().all(|(user, ..)| &**user != "bob"), "{receipts:?}");
+}
+
+fn erase(rig: &mut Rig, who: &str) {
+    use crate::user::account::{AccountChange, AccountCommand};
+    rig.post(|asker| {
+        let change = AccountChange::Delete { erase: true };
+        let user = crate::rig::user(who);
+        crate::command::Command::Account(Box::new(AccountCommand { user, change, asker }))
+    });
+    rig.settle();
+    rig.pass(1_000);
+}
+
+#[test]
+fn what_an_erased_owner_had_goes_to_an_admin_or_a_member_or_ends() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol", "dave"]);
+    ok(
+        &mut rig,
+        "alice",
+        "group/role",
+        json!({ "group": "team", "user": "dave", "role": "admin" }),
+    );
+    let owner = |rig: &mut Rig, who: &str| {
+        let info = rig.call(who, "group/info", json!({ "group": "team" })).unwrap();
+        (info["owner"].as_str().unwrap().to_owned(), info["members"].as_u64().unwrap())
+    };
+    erase(&mut rig, "alice");
+    assert_eq!(owner(&mut rig, "dave"), ("dave".to_owned(), 3));
+    erase(&mut rig, "dave");
+    assert_eq!(owner(&mut rig, "bob"), ("bob".to_owned(), 2), "no admin: a member");
+    ok(&mut rig, "bob", "group/set", json!({ "group": "team", "name": "bob's" }));
+    // Who comes under the name later has nothing of it.
+    assert_eq!(rig.send("alice", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+    ok(&mut rig, "bob", "group/kick", json!({ "group": "team", "users": ["carol"] }));
+    erase(&mut rig, "bob");
+    assert_eq!(rig.refused("carol", "group/info", json!({ "group": "team" })), "not_found");
+    let told = events(&mut rig);
+    assert_eq!(
+        told[2..],
+        [
+            "transfer dave alice",
+            "leave alice alice",
+            "transfer bob dave",
+            "leave dave dave",
+            "set  bob",
+            "kick carol bob",
+            "leave bob bob",
+            "dissolve  bob",
+        ]
+    );
+}
+
+#[test]
+fn a_channel_of_an_erased_owner_goes_to_its_next_publisher() {
+    let mut rig = rig();
+    let body = json!({ "channel": "news", "name": "News", "publishers": ["bob"] });
+    rig.call("alice", "channel/create", body).unwrap();
+    ok(&mut rig, "carol", "channel/follow", json!({ "channel": "news" }));
+    erase(&mut rig, "carol");
+    let info = |rig: &mut Rig| {
+        let info = rig.call("dave", "channel/info", json!({ "channel": "news" })).unwrap();
+        (info["owner"].clone(), info["publishers"].clone(), info["followers"].clone())
+    };
+    assert_eq!(info(&mut rig), (json!("alice"), json!(["alice", "bob"]), json!(2)));
+    erase(&mut rig, "alice");
+    assert_eq!(info(&mut rig), (json!("bob"), json!(["bob"]), json!(1)));
+    ok(&mut rig, "bob", "channel/publishers", json!({ "channel": "news", "add": ["dave"] }));
+    erase(&mut rig, "bob");
+    erase(&mut rig, "dave");
+    assert_eq!(info(&mut rig), (json!(""), json!([]), json!(0)), "operators name publishers");
 }

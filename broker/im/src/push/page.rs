@@ -189,7 +189,7 @@ impl Query {
             return self.entries(conv, from, head.last, LOOK_ENTRIES, LOOK_BYTES, false);
         }
         let mut entries = Vec::new();
-        for seq in self.mentioned_at(user, conv, from)? {
+        for seq in self.mentioned_at(user, conv, from, head.last)? {
             entries.extend(self.entry(conv, seq)?.map(Arc::new));
         }
         Ok(entries)
@@ -207,7 +207,13 @@ impl Query {
         }
     }
 
-    fn mentioned_at(&self, user: &User, conv: &ConvKey, from: u64) -> Result<Vec<u64>, StoreError> {
+    fn mentioned_at(
+        &self,
+        user: &User,
+        conv: &ConvKey,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<u64>, StoreError> {
         let wire = conv.wire(&user.id);
         let low = keys::mention(&user.tenant, &user.id, &wire, from);
         let high = keys::mention(&user.tenant, &user.id, &wire, u64::MAX);
@@ -216,6 +222,11 @@ impl Query {
             seqs.push(keys::seq_of(key));
             seqs.len() < LOOK_ENTRIES
         })?;
+        // By name, or as one of all.
+        seqs.extend(self.seqs(conv, conv_kind::AT_ALL, from, to)?);
+        seqs.sort_unstable();
+        seqs.dedup();
+        seqs.truncate(LOOK_ENTRIES);
         Ok(seqs)
     }
 
@@ -275,6 +286,19 @@ impl Query {
     /// When rows cannot be read.
     pub fn members_to_push(&self, conv: &ConvKey) -> Result<Option<Vec<Arc<str>>>, StoreError> {
         if self.mentions_only(conv)? {
+            return Ok(None);
+        }
+        self.everybody_to_push(conv)
+    }
+
+    /// Who is pushed to for a message that mentions all: every member; none where all users are.
+    ///
+    /// # Errors
+    ///
+    /// When rows cannot be read.
+    pub fn everybody_to_push(&self, conv: &ConvKey) -> Result<Option<Vec<Arc<str>>>, StoreError> {
+        let everyone = keys::everyone(conv.tenant(), conv.id());
+        if conv.kind() == ConvKind::Channel && self.get(Family::Im, &everyone)?.is_some() {
             return Ok(None);
         }
         let prefix = keys::conv_prefix(conv, conv_kind::MEMBER);

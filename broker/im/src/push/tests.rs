@@ -257,6 +257,17 @@ fn groups_push_to_all_big_ones_and_channels_only_mentions_muted_ones_too() {
     let named_again = mention(&mut rig);
     assert_eq!(seqs(&page(&rig, "bob", "g/team", &AWAY)), [named, named_again]);
     assert!(page(&rig, "carol", "g/team", &AWAY).pushes.is_empty());
+    // All of them are named by `all`, however many they are.
+    rig.post(|asker| {
+        let send = message(asker, "alice", "g/team", "@all");
+        Command::Send(Box::new(crate::command::Send { at_all: true, ..send }))
+    });
+    rig.settle();
+    let last = rig.query().head(&team).unwrap().last;
+    assert_eq!(rig.query().everybody_to_push(&team).unwrap().unwrap().len(), 4);
+    assert_eq!(seqs(&page(&rig, "bob", "g/team", &AWAY)), [named, named_again, last]);
+    let found = page(&rig, "carol", "g/team", &AWAY);
+    assert!(seqs(&found) == [last] && found.pushes[0].mentioned);
 }
 
 #[test]

@@ -5,13 +5,10 @@ use crate::id::is_id;
 use crate::refusal::Refusal;
 use crate::service::Op;
 use crate::service::ops::{RoomCreate, RoomRole, RoomUser, RoomUsers};
+use crate::service::query::page_size;
 
 /// Longest name of a room, in bytes.
 const NAME_BYTES: usize = 256;
-/// Users named by a `members` answer that does not say how many.
-const DEFAULT_SAMPLE: u32 = 50;
-/// The most of them.
-const MOST_SAMPLE: u32 = 200;
 /// Users of one invitation.
 const MOST_INVITED: usize = 200;
 
@@ -103,8 +100,7 @@ pub fn room_call(op: &Op) -> Option<Result<(Option<String>, RoomCall), Refusal>>
         }
         Op::RoomUnban(of) => of_room(&of.room, someone(of).map(|user| RoomCall::Unban { user })),
         Op::RoomMembers(of) => {
-            let limit = of.limit.unwrap_or(DEFAULT_SAMPLE).min(MOST_SAMPLE) as usize;
-            of_room(&of.room, Ok(RoomCall::Members { limit }))
+            of_room(&of.room, page_size(of.limit).map(|limit| RoomCall::Members { limit }))
         }
         Op::RoomInvite(of) => of_room(&of.room, invitation(of)),
         Op::RoomRole(of) => of_room(&of.room, role(of)),

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use foldhash::HashMap;
+use hoopoe_store::StoreError;
 use serde_json::{Value, json};
 
 use super::Caller;
@@ -17,6 +18,9 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::roster::RosterRow;
 use crate::rows::{CursorCopy, Interval, Row, UserConv, may_see};
 use crate::user::services::conv_of;
+
+/// Members whose lists are looked at together.
+const COUNT_PAGE: usize = 1_000;
 
 /// Who has a message.
 struct Receivers {
@@ -212,7 +216,7 @@ impl Query {
                 {
                     return Err(Refusal::not_found(format!("no channel {}", conv.id())).into());
                 }
-                let text = "receipts of big groups and channels are not kept";
+                let text = "who has received what is not kept of big groups and channels";
                 return Err(Refusal::new(Word::Unavailable, text).into());
             }
         }
@@ -254,7 +258,81 @@ impl Query {
         Ok(json!({ "recv": recv, "read": read }))
     }
 
+    /// How many have received and read a message of a big group or a channel: there the members'
+    /// lists alone know. It costs a look at each of them, so it is for whoever sent the message and
+    /// for those who lead.
+    fn count_in_big(&self, caller: &Caller, conv: &ConvKey, seq: u64) -> Result<Value, Fault> {
+        let own = self.member(conv, &caller.user.id)?;
+        let sees = own.as_ref().is_some_and(|member| may_see(&member.intervals, seq));
+        let entry = match sees || caller.privileged {
+            true => self.entry(conv, seq)?,
+            false => None,
+        };
+        let missing = || Refusal::not_found(format!("seq: no message {seq}"));
+        let entry = entry.ok_or_else(missing)?;
+        let leads = own.is_some_and(|member| member.role >= Role::Admin);
+        if !caller.privileged && !leads && *entry.from != *caller.user.id {
+            let text = "only the sender and who leads count receipts here";
+            return Err(Refusal::not_allowed(text).into());
+        }
+        let prefix = keys::conv_prefix(conv, conv_kind::MEMBER);
+        let (mut members, mut recv, mut read, mut after) = (0, 0, 0, None::<String>);
+        loop {
+            let (mut lists, mut last) = (Vec::new(), None);
+            self.names(&prefix, after.as_deref(), |user, key, row| {
+                let row: MemberRow = crate::txn::read_json(key, row)?;
+                last = Some(user.to_owned());
+                members += u64::from(row.is_current());
+                if row.is_current() && *user != *entry.from && may_see(&row.intervals, seq) {
+                    let wire = conv.wire(user);
+                    lists.push(keys::user_name(conv.tenant(), user, user_kind::CONV, &wire));
+                }
+                let full = lists.len() >= COUNT_PAGE;
+                Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            for list in self.lists(&lists)? {
+                recv += u64::from(list.recv >= seq);
+                read += u64::from(list.read >= seq);
+            }
+            if lists.len() < COUNT_PAGE {
+                break;
+            }
+            after = last;
+        }
+        Ok(json!({ "recv": recv, "read": read, "members": members }))
+    }
+
+    /// The lines of several users' lists, those that there are.
+    fn lists(&self, keys: &[keys::Key]) -> Result<Vec<UserConv>, StoreError> {
+        let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let (mut lists, mut fault) = (Vec::with_capacity(keys.len()), None);
+        self.multi_get(&asked, &mut |at, row| match row
+            .map(|row| UserConv::decode(asked[at], row))
+            .transpose()
+        {
+            Ok(list) => lists.extend(list),
+            Err(error) => fault = Some(error),
+        })?;
+        fault.map_or(Ok(lists), Err)
+    }
+
+    /// Whether who has what is kept by the members alone.
+    fn counts_only(&self, conv: &ConvKey) -> Result<bool, Fault> {
+        match conv.kind() {
+            ConvKind::User => Ok(false),
+            ConvKind::Group => Ok(self.group(conv)?.big),
+            ConvKind::Channel => {
+                let row = self.json::<ChannelRow>(&keys::conv(conv, conv_kind::CHANNEL))?;
+                Ok(row.is_some_and(|channel| !channel.everyone))
+            }
+        }
+    }
+
     pub(super) fn receipt_count(&self, caller: &Caller, of: &Receipt) -> Result<Value, Fault> {
+        let conv = conv_of(caller, &of.conv)?;
+        if self.counts_only(&conv)? {
+            return self.count_in_big(caller, &conv, of.seq);
+        }
         let Receivers { recv, read, members } = self.receivers(caller, of)?;
         Ok(json!({ "recv": recv.len(), "read": read.len(), "members": members }))
     }

@@ -131,6 +131,14 @@ impl Query {
     }
 
     /// A row of JSON.
+    pub(crate) fn multi_get(
+        &self,
+        keys: &[&[u8]],
+        each: &mut hoopoe_store::kv::Found<'_>,
+    ) -> Result<(), StoreError> {
+        self.kv.multi_get(Family::Im, keys, each)
+    }
+
     pub(crate) fn json<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         self.get(Family::Im, key)?.map(|row| crate::txn::read_json(key, &row)).transpose()
     }
@@ -215,6 +223,7 @@ impl Query {
             Some(at) if at <= self.now_ms && entry.kind == EntryKind::Message => {
                 entry.voided(VOID_EXPIRED)
             }
+            Some(at) if at <= self.now_ms && entry.kind == EntryKind::Edit => entry.emptied(),
             _ => entry,
         }
     }
@@ -311,7 +320,7 @@ impl Query {
     }
 
     /// The channels that all users of a tenant have (ruling 38).
-    fn everyone(&self, user: &User) -> Result<Vec<ConvKey>, StoreError> {
+    pub(super) fn everyone(&self, user: &User) -> Result<Vec<ConvKey>, StoreError> {
         let prefix = keys::everyone(&user.tenant, "");
         let mut channels = Vec::new();
         self.names(&prefix, None, |channel, _, _| {
@@ -402,7 +411,13 @@ impl Query {
         self.seqs(conv, conv_kind::VOID, from, to).map(|seqs| seqs.len() as u64)
     }
 
-    fn seqs(&self, conv: &ConvKey, kind: u8, from: u64, to: u64) -> Result<Vec<u64>, StoreError> {
+    pub(crate) fn seqs(
+        &self,
+        conv: &ConvKey,
+        kind: u8,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<u64>, StoreError> {
         let (low, high) = (keys::conv_seq(conv, kind, from), keys::conv_seq(conv, kind, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: false };
         let mut seqs = Vec::new();
@@ -431,7 +446,7 @@ impl Query {
             seqs.push(keys::seq_of(key));
             ControlFlow::Continue(())
         })?;
-        if conv.kind() == ConvKind::Group {
+        if conv.kind() != ConvKind::User {
             seqs.extend(self.seqs(conv, conv_kind::AT_ALL, from, head.last)?);
             seqs.sort_unstable();
             seqs.dedup();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Caller;
 use super::ops::{Direction, Page, SyncHeads, SyncPull};
 use super::query::{Found, Query, page_size};
+use crate::channel::listed_for_everyone;
 use crate::command::User;
 use crate::device::Start;
 use crate::entry::Entry;
@@ -51,11 +52,23 @@ impl Query {
         for ((conv, row), head) in list.into_iter().zip(heads) {
             let row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
+            let head = self.seen_head(&conv, &row, head)?;
             lines.push(Line { conv, row, head, unread });
         }
         // Newest first; ties in a fixed order.
         lines.sort_by(|a, b| (b.head.ts_ms, &b.conv).cmp(&(a.head.ts_ms, &a.conv)));
         Ok(lines)
+    }
+
+    /// The head as far as the user may see it: for who is out, that of the removal (ruling 25).
+    fn seen_head(&self, conv: &ConvKey, row: &UserConv, head: Head) -> Result<Head, StoreError> {
+        let until = row.intervals.last().and_then(|interval| interval.until);
+        let Some(until) = until.filter(|until| *until < head.last) else { return Ok(head) };
+        let end = self.entry(conv, until)?;
+        // Where retention has taken even that, what the user has read is the last there is.
+        let (count, ts_ms) =
+            end.map_or((row.read_count, row.since_ms), |end| (end.count, end.ts_ms));
+        Ok(Head { last: until, count, ts_ms, ..head })
     }
 
     /// What a device starts with. `before_heads` is called with the conversations before their
@@ -97,8 +110,9 @@ impl Query {
             };
             // What retention has taken meanwhile is named by a gap when it is to be read.
             let cursor = cursor.max(row.cleared).max(join);
-            if head.last > row.recv {
-                news.push((head.ts_ms, conv.wire(&user.id), head.last, unread, row.recv));
+            let seen = self.seen_head(&conv, &row, head)?;
+            if seen.last > row.recv {
+                news.push((seen.ts_ms, conv.wire(&user.id), seen.last, unread, row.recv));
             }
             starts.push(Start { conv, cursor, head: head.last, intervals: row.intervals });
         }
@@ -184,6 +198,15 @@ impl Query {
             let full = rows.len() > size;
             Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
+        let after = page.next.as_deref().unwrap_or_default();
+        for channel in self.everyone(user)? {
+            // In everybody's list, also before anything was done with it.
+            let wire = channel.wire(&user.id);
+            if *wire > *after && rows.iter().all(|(listed, _)| *listed != wire) {
+                rows.push((wire, listed_for_everyone()));
+            }
+        }
+        rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         let more = rows.len() > size;
         rows.truncate(size);
         let mut list = Vec::new();
@@ -265,6 +288,8 @@ impl Query {
         let (low, high) = bounds(pull, down);
         let mut next = None;
         let mut intervals = self.intervals(&conv, &user.id, &row)?;
+        let end = intervals.last().and_then(|interval| interval.until);
+        let last = end.map_or(head.last, |until| until.min(head.last));
         if down {
             intervals.reverse();
         }
@@ -277,23 +302,23 @@ impl Query {
             let to = high.min(until).min(head.last);
             let room = size - entries.len();
             let found = self.entries(&conv, from, to, room, PULL_BYTES, down)?;
-            let last = found.last().map(|entry| entry.seq);
+            let newest = found.last().map(|entry| entry.seq);
             entries.extend(found);
             let end = if down { from } else { to };
-            if let Some(last) = last
-                && last != end
+            if let Some(newest) = newest
+                && newest != end
             {
-                next = Some(if down { last - 1 } else { last + 1 });
+                next = Some(if down { newest - 1 } else { newest + 1 });
                 break;
             }
             if entries.len() >= size {
-                let left = if down { from > min.max(low) } else { to < head.last.min(high) };
+                let left = if down { from > min.max(low) } else { to < last.min(high) };
                 next = left.then_some(if down { from - 1 } else { to + 1 });
                 break;
             }
         }
         let mut value = json!({
-            "conv": pull.conv, "count": entries.len(), "min": min, "last": head.last,
+            "conv": pull.conv, "count": entries.len(), "min": min, "last": last,
         });
         if let Some(next) = next {
             value["next"] = next.into();

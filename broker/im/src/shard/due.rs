@@ -9,11 +9,13 @@ use hoopoe_store::StoreError;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 
 use crate::conversation::operate::Burn;
+use crate::conversation::tally::Tally;
 use crate::conversation::unlit::Unlit;
 use crate::group::GroupRow;
 use crate::id::ConvKey;
-use crate::keys::{self, conv_kind};
+use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::Fault;
+use crate::rows::{Row, UserConv};
 use crate::shard::Work;
 
 /// Something that is due at a time.
@@ -25,11 +27,16 @@ pub enum Due {
     GroupEnd(ConvKey),
     /// What a user said in a conversation is being erased.
     Erase(ConvKey, Arc<str>),
+    /// Reactions to a message of a big group or channel are told.
+    Tally(ConvKey, u64),
+    /// A reader's list knows of more than the conversation has heard: what waits to be read burns.
+    Light(ConvKey, Arc<str>, u64),
 }
 
 impl Work<'_> {
     pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::GroupEnd(conv) = &due
+        if let Due::Burn(conv, _) | Due::GroupEnd(conv) | Due::Tally(conv, _) | Due::Light(conv, ..) =
+            &due
             && self.foreign_home(conv).is_some()
         {
             // Its home does it.
@@ -39,6 +46,8 @@ impl Work<'_> {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::GroupEnd(conv) => self.group_ended(&conv),
             Due::Erase(conv, user) => self.erase_on(&conv, &user),
+            Due::Tally(conv, seq) => self.tell_tally(&conv, seq),
+            Due::Light(conv, reader, read) => self.light(&conv, &reader, read),
         }
     }
 }
@@ -51,6 +60,7 @@ pub(crate) fn load(
     shards: u16,
 ) -> Result<(BTreeSet<(u64, Due)>, Unlit), StoreError> {
     let (mut due, mut unlit) = (BTreeSet::new(), Unlit::default());
+    let mut unread = Vec::new();
     for slot in (shard..SLOTS).step_by(usize::from(shards)) {
         scan(kv, slot, conv_kind::BURN, |name, key, row| {
             let burn: Burn = crate::txn::read_json(key, row)?;
@@ -59,7 +69,10 @@ pub(crate) fn load(
                 (Some(at), Some(conv)) => {
                     due.insert((at, Due::Burn(conv, keys::seq_of(key))));
                 }
-                (None, Some(conv)) => unlit.add(&conv),
+                (None, Some(conv)) => {
+                    unlit.add(&conv);
+                    unread.push((conv, burn.from, keys::seq_of(key)));
+                }
                 (_, None) => {}
             }
             Ok(())
@@ -75,6 +88,14 @@ pub(crate) fn load(
             }
             Ok(())
         })?;
+        scan(kv, slot, conv_kind::TALLY, |name, key, row| {
+            let tally: Tally = crate::txn::read_json(key, row)?;
+            let name = name.len().checked_sub(9).and_then(|end| name.get(..end));
+            if let (Some(at), Some(conv)) = (tally.due_ms, conv_of(name)) {
+                due.insert((at, Due::Tally(conv, keys::seq_of(key))));
+            }
+            Ok(())
+        })?;
         scan(kv, slot, conv_kind::ERASE, |name, _, _| {
             let text = std::str::from_utf8(name).unwrap_or_default();
             if let Some((conv, user)) = text.split_once('\0')
@@ -85,7 +106,26 @@ pub(crate) fn load(
             Ok(())
         })?;
     }
+    for (conv, from, seq) in unread {
+        due.extend(lit_by_list(kv, conv, &from, seq)?.map(|light| (0, light)));
+    }
     Ok((due, unlit))
+}
+
+/// What a message waits for that burns after reading has happened, when the reader's list says so:
+/// the news of it may have been lost with the process.
+fn lit_by_list(
+    kv: &SharedKv,
+    conv: ConvKey,
+    from: &str,
+    seq: u64,
+) -> Result<Option<Due>, StoreError> {
+    let reader: Arc<str> = conv.peer_of(from).into();
+    let wire = conv.wire(&reader);
+    let key = keys::user_name(conv.tenant(), &reader, user_kind::CONV, &wire);
+    let row = kv.get(Family::Im, &key)?;
+    let read = row.map_or(Ok(0), |row| UserConv::decode(&key, &row).map(|row| row.read))?;
+    Ok((read >= seq).then(|| Due::Light(conv, reader, read)))
 }
 
 fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {

@@ -229,14 +229,20 @@ impl ImShard {
     ///
     /// # Errors
     /// The reason code of the CONNACK.
-    pub fn admit(&mut self, now_ms: u64, user: &User, client: &Arc<str>) -> Result<(), ReasonCode> {
+    pub fn admit(
+        &mut self,
+        now_ms: u64,
+        user: &User,
+        client: &Arc<str>,
+        token_since_ms: u64,
+    ) -> Result<(), ReasonCode> {
         let sites = self.settings.sites.as_ref();
         let links = sites.filter(|sites| sites.site_of_link(&user.id).is_none());
         if let Some(site) = links.and_then(|sites| sites.elsewhere(user)) {
             tracing::info!(user = %user.id, %site, "turned away: the user lives at another site");
             return Err(ReasonCode::UseAnotherServer);
         }
-        self.memory.seats.admit(now_ms, &self.settings, user, client)
+        self.memory.seats.admit(now_ms, &self.settings, user, client, token_since_ms)
     }
 
     /// Whether an app of this user of the shard is looked at: if not, the user is to be pushed to
@@ -323,6 +329,11 @@ impl ImShard {
                 // What the device starts with it was told when it came.
                 Command::Connected(device) => work.connected(&device),
                 news => work.command(news, true).map(drop),
+            });
+        }
+        for ((conv, user), at) in self.memory.postponed.take_cursors() {
+            self.step(now_ms, batch, pending, |work| {
+                work.cursors_moved(&conv, &user, at.recv, at.read).map(drop)
             });
         }
         self.step(now_ms, batch, pending, |work| {
@@ -494,6 +505,10 @@ impl Work<'_> {
                 let before = self.memory.seats.is_attended(&user);
                 self.memory.seats.attend(&user, location, background);
                 self.tell_attended(&user, before);
+                Ok(None)
+            }
+            Command::WasSilent { user, client } => {
+                self.memory.seats.was_silent(&user, &client);
                 Ok(None)
             }
             Command::SetShow(set) => self.set_show(&set).map(Some),

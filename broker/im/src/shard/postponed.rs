@@ -4,12 +4,15 @@
 //! Owns positions and news only. What is owed to other shards is in the outbox, on disk; here is
 //! which of it has to be told again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::{ImShard, Memory, asker_of};
-use crate::command::Command;
+use crate::command::{Command, Forward, User};
 use crate::effect::{Answer, Effect, Pending};
+use crate::id::ConvKey;
 use crate::refusal::{Refusal, Word};
+use crate::rows::CursorCopy;
 
 /// News of devices that are kept; beyond it the oldest are lost, and presence with them.
 const MOST_NEWS: usize = 1 << 18;
@@ -21,6 +24,8 @@ const AGAIN_MS: u64 = 1_000;
 pub(crate) struct Postponed {
     /// Devices that came, went, or are looked at or not, in the order it happened.
     news: VecDeque<Command>,
+    /// Where readers stand, which nobody says again.
+    cursors: BTreeMap<(ConvKey, Arc<str>), CursorCopy>,
     /// Outbox entries that have been applied, and are still on disk.
     applied: Vec<u64>,
     /// Outbox entries that have been refused, and when they are told again.
@@ -31,7 +36,7 @@ pub(crate) struct Postponed {
 impl Postponed {
     /// When there is something to do, in ms since the epoch.
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        if self.news.is_empty() && self.applied.is_empty() {
+        if self.news.is_empty() && self.applied.is_empty() && self.cursors.is_empty() {
             return (!self.refused.is_empty()).then_some(self.again_at_ms);
         }
         Some(0)
@@ -49,6 +54,19 @@ impl Postponed {
     /// An outbox entry has been applied, which cannot be written now.
     pub(crate) fn keep_applied(&mut self, outbox: u64) {
         self.applied.push(outbox);
+    }
+
+    /// The furthest counts. Beyond the bound the conversation hears of it when they move again.
+    pub(crate) fn keep_cursors(&mut self, conv: ConvKey, user: Arc<str>, at: CursorCopy) {
+        let key = (conv, user);
+        if self.cursors.len() < MOST_NEWS || self.cursors.contains_key(&key) {
+            let kept = self.cursors.entry(key).or_default();
+            *kept = kept.max(at);
+        }
+    }
+
+    pub(crate) fn take_cursors(&mut self) -> BTreeMap<(ConvKey, Arc<str>), CursorCopy> {
+        std::mem::take(&mut self.cursors)
     }
 
     pub(crate) fn take_news(&mut self) -> VecDeque<Command> {
@@ -96,6 +114,17 @@ impl ImShard {
             Command::Forward { outbox: Some((shard, outbox)), .. } => {
                 pending.push(Effect::ForwardRefused { shard, outbox });
             }
+            Command::Forward { outbox: None, forward } => match *forward {
+                Forward::Cursors { conv, user, recv, read } => {
+                    memory.postponed.keep_cursors(conv, user, CursorCopy { recv, read });
+                }
+                Forward::OwnSend { tenant, user, conv, seq, count } => {
+                    let user = User { tenant, id: user };
+                    memory.lazy.own_send(now_ms, user, conv, seq, count);
+                }
+                // What is told without an outbox else is of the moment.
+                _ => {}
+            },
             Command::ForwardDone { outbox } => {
                 memory.postponed.keep_applied(outbox);
                 if let Some((asker, answer)) = memory.waiting.remove(&outbox) {

@@ -210,7 +210,16 @@ impl Work<'_> {
             marker: None,
             asker: Asker::Nobody,
         };
-        self.operate(&operate, true)
+        match self.operate(&operate, true)? {
+            // Counted with others (ruling 27): the message it is about stands for an entry.
+            Answer::Done => {
+                let about = self.entry(conv, operate.seq)?;
+                let missing = || Refusal::not_found(format!("no message {}", operate.seq));
+                let Entry { seq, id, ts_ms, .. } = about.ok_or_else(missing)?;
+                Ok(Answer::Sent { sent: Sent { seq, id, ts_ms }, repeated: true })
+            }
+            answer => Ok(answer),
+        }
     }
 
     /// The home has answered.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hoopoe_store::kv::Family;
 
 use crate::command::Forward;
+use crate::conversation::tally::MANY;
 use crate::effect::Effect;
 use crate::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use crate::group::event::{MemberEvent, MemberOp};
@@ -72,6 +73,8 @@ impl Work<'_> {
                 }
                 return Ok(());
             }
+            // What many have reacted with is counted at the home.
+            EntryKind::React if *event.from == *MANY => return Ok(()),
             EntryKind::React => return self.replicate_reaction(event),
             EntryKind::Member | EntryKind::Void => return Ok(()),
             EntryKind::Recall | EntryKind::Burn | EntryKind::Edit => {}
@@ -84,7 +87,11 @@ impl Work<'_> {
         match event.kind {
             EntryKind::Recall => self.void(&entry, VOID_RECALLED)?,
             EntryKind::Burn => self.void(&entry, VOID_BURNT)?,
-            _ => self.replace_content(&entry, &event.properties, &event.payload)?,
+            _ => {
+                self.replace_content(&entry, &event.properties, &event.payload)?;
+                let key = keys::edit(conv, entry.seq, event.seq);
+                self.txn.put(Family::Im, &key, vec![VERSION]);
+            }
         }
         Ok(())
     }

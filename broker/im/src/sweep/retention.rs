@@ -18,8 +18,14 @@ use crate::shard::Work;
 
 /// Rows that belong to entries and go with them. Of reactions and edits there can be more than one
 /// per entry.
-const BELONGINGS: [u8; 5] =
-    [conv_kind::VOID, conv_kind::AT_ALL, conv_kind::BURN, conv_kind::EDIT, conv_kind::REACTION];
+const BELONGINGS: [u8; 6] = [
+    conv_kind::VOID,
+    conv_kind::AT_ALL,
+    conv_kind::BURN,
+    conv_kind::TALLY,
+    conv_kind::EDIT,
+    conv_kind::REACTION,
+];
 
 /// Entries that are to go: those below `min`.
 #[derive(Default)]

@@ -9,6 +9,7 @@
 //!
 //! Deliberately not here: the user's own rows (`account`).
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hoopoe_store::kv::Family;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Forward, User};
 use crate::entry::{Entry, EntryKind, VOID_ERASED};
 use crate::group::event::MemberOp;
-use crate::group::{MemberRow, Role};
+use crate::group::{GroupRow, MemberRow, Role};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::Fault;
@@ -27,6 +28,8 @@ use crate::shard::{Due, Work};
 const STEP_ENTRIES: u64 = 200;
 /// Pause between two steps: others have the shard meanwhile.
 const STEP_PAUSE_MS: u64 = 20;
+/// Members of a group without admins that are looked at for its next owner.
+const MOST_LOOKED_AT: usize = 1_000;
 
 /// How far a user's messages in a conversation are erased.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -58,8 +61,10 @@ impl Work<'_> {
         if self.txn.has(Family::Im, &key)? {
             return Ok(());
         }
-        if conv.kind() == ConvKind::Group {
-            self.leave_erased(conv, user)?;
+        match conv.kind() {
+            ConvKind::User => {}
+            ConvKind::Group => self.leave_erased(conv, user)?,
+            ConvKind::Channel => self.unfollow_erased(conv, user)?,
         }
         self.erase_here(conv, user)
     }
@@ -73,23 +78,106 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A group keeps no member that is nobody. What it owned goes to the heir; without one the
+    /// group ends.
     fn leave_erased(&mut self, conv: &ConvKey, user: &Arc<str>) -> Result<(), Fault> {
-        let member = self.member(conv, user)?.filter(MemberRow::is_current);
-        let Some(mut member) = member.filter(|member| member.role != Role::Owner) else {
+        let Some(mut member) = self.current_member(conv, user)? else { return Ok(()) };
+        let Some(mut group) = self.txn.json(&keys::conv(conv, conv_kind::GROUP))? else {
             return Ok(());
         };
-        let mut group = self.group(conv)?;
+        let heir = match member.role {
+            Role::Owner => self.heir_of_group(conv, &group, user)?,
+            _ => None,
+        };
+        let ends = member.role == Role::Owner && heir.is_none();
+        if let Some(heir) = heir {
+            self.inherit(conv, &heir)?;
+            group.admins.retain(|admin| **admin != *heir);
+            group.owner = heir.to_string();
+            self.member_event(conv, MemberOp::Transfer, &[heir], user)?;
+        }
         let event = self.member_event(conv, MemberOp::Leave, std::slice::from_ref(user), user)?;
         group.members = group.members.saturating_sub(1);
         group.admins.retain(|admin| **admin != **user);
-        // No news to the user's list: there is none any more.
+        self.end_erased(conv, user, &mut member, event.seq);
+        self.put_group(conv, &group);
+        if ends && !group.dissolved {
+            self.dissolve(conv, group, user)?;
+        }
+        Ok(())
+    }
+
+    /// No news to the user's list: there is none any more.
+    fn end_erased(&mut self, conv: &ConvKey, user: &str, member: &mut MemberRow, until: u64) {
         if let Some(interval) = member.intervals.last_mut() {
-            interval.until = Some(event.seq);
+            interval.until = Some(until);
         }
         member.role = Role::Member;
         member.version += 1;
-        self.put_member(conv, user, &member);
-        self.put_group(conv, &group);
+        self.put_member(conv, user, member);
+    }
+
+    fn inherit(&mut self, conv: &ConvKey, heir: &str) -> Result<(), Fault> {
+        if let Some(mut member) = self.current_member(conv, heir)? {
+            member.role = Role::Owner;
+            self.put_member(conv, heir, &member);
+        }
+        Ok(())
+    }
+
+    /// Who owns the group after its owner: the first admin, else who has been in it for longest,
+    /// as far as one looks.
+    fn heir_of_group(
+        &mut self,
+        conv: &ConvKey,
+        group: &GroupRow,
+        owner: &str,
+    ) -> Result<Option<Arc<str>>, Fault> {
+        for admin in &group.admins {
+            if self.is_member(conv, admin)? {
+                return Ok(Some(admin.as_str().into()));
+            }
+        }
+        let prefix = keys::conv_prefix(conv, conv_kind::MEMBER);
+        let (mut oldest, mut looked, mut fault) = (None, 0, None);
+        self.txn.scan(Family::Im, &prefix, b"", |key, row| {
+            let name = keys::name_behind(key, &prefix);
+            match crate::txn::read_json::<MemberRow>(key, row) {
+                Ok(member) if member.is_current() && name != owner => {
+                    let candidate = (member.since_ms, Arc::from(name));
+                    oldest = Some(oldest.take().map_or(candidate.clone(), |at| candidate.min(at)));
+                }
+                Ok(_) => {}
+                Err(error) => fault = Some(error),
+            }
+            looked += 1;
+            let done = fault.is_some() || looked >= MOST_LOOKED_AT;
+            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match fault {
+            Some(error) => Err(error.into()),
+            None => Ok(oldest.map(|(_, name)| name)),
+        }
+    }
+
+    /// The same for a channel: the next publisher owns it; without one it stays, and operators
+    /// name publishers.
+    fn unfollow_erased(&mut self, conv: &ConvKey, user: &Arc<str>) -> Result<(), Fault> {
+        let Some(mut member) = self.current_member(conv, user)? else { return Ok(()) };
+        let mut channel = self.channel(conv)?;
+        channel.publishers.retain(|publisher| **publisher != **user);
+        channel.followers = channel.followers.saturating_sub(1);
+        let heir = channel.publishers.first().filter(|_| member.role == Role::Owner).cloned();
+        if member.role == Role::Owner {
+            channel.owner = heir.clone().unwrap_or_default();
+        }
+        if let Some(heir) = heir {
+            self.inherit(conv, &heir)?;
+            self.member_event(conv, MemberOp::Transfer, &[heir.as_str().into()], user)?;
+        }
+        let last = self.head(conv)?.last;
+        self.end_erased(conv, user, &mut member, last);
+        self.put_channel(conv, &channel);
         Ok(())
     }
 
@@ -105,6 +193,7 @@ impl Work<'_> {
             {
                 self.erase_entry(&entry)?;
             }
+            self.untally(conv, seq, user)?;
         }
         if to >= at.through {
             self.txn.delete(Family::Im, &key);

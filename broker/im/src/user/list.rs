@@ -87,6 +87,10 @@ impl Work<'_> {
             row.read_count = self.count_at(&cursor.conv, cursor.seq)?.max(row.read_count);
         }
         if before == (row.recv, row.read) {
+            // The conversation may not have heard of it: a crash between two shards' commits.
+            let (recv, read) = (row.recv, row.read);
+            let (conv, user) = (cursor.conv.clone(), cursor.user.id.clone());
+            self.tell(Forward::Cursors { conv, user, recv, read });
             return Ok(Answer::Done);
         }
         self.put_user_conv(&cursor.user, &cursor.conv, &row);

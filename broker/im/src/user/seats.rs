@@ -16,6 +16,8 @@ use crate::settings::{DevicePolicy, ImSettings};
 /// How long a loser is refused at first, and at most.
 const LOSER_WAIT_MS: u64 = 60_000;
 const LOSER_WAIT_MAX_MS: u64 = 600_000;
+/// How long after its end a loss still counts as the one before the next.
+const LOSS_REMEMBERED_MS: u64 = 3_600_000;
 /// Take-overs of one session key within a minute that are let through.
 const MOST_TAKE_OVERS: usize = 20;
 const TAKE_OVER_WINDOW_MS: u64 = 60_000;
@@ -37,6 +39,7 @@ pub(crate) struct Seat {
 /// Why a session key is refused for a while.
 #[derive(Clone, Copy, Debug)]
 struct Loss {
+    at_ms: u64,
     until_ms: u64,
     wait_ms: u64,
 }
@@ -81,21 +84,21 @@ impl Seats {
         settings: &ImSettings,
         user: &User,
         client: &Arc<str>,
+        token_since_ms: u64,
     ) -> Result<(), ReasonCode> {
         let key = (user.clone(), client.clone());
         if let Some(loss) = self.losses.get(&key) {
-            // Only while a winner is there.
+            // Only while a winner is there, and unless somebody has logged in again since.
             let others = self.of(user).iter().any(|seat| seat.client != *client);
-            if others && now_ms < loss.until_ms {
+            if others && now_ms < loss.until_ms && token_since_ms <= loss.at_ms {
                 return Err(ReasonCode::NotAuthorized);
             }
         }
         if self.of(user).iter().any(|seat| seat.client == *client) {
             return self.take_over(now_ms, key);
         }
-        if settings.device_policy == DevicePolicy::Free
-            && self.of(user).len() >= settings.devices_max
-        {
+        let terms = settings.devices_of(&user.tenant);
+        if terms.policy == DevicePolicy::Free && self.of(user).len() >= terms.max {
             return Err(ReasonCode::QuotaExceeded);
         }
         Ok(())
@@ -125,7 +128,7 @@ impl Seats {
         let class = DeviceClass::of(&device.client);
         let seats = self.users.entry(device.user.clone()).or_default();
         seats.retain(|seat| seat.client != device.client);
-        let loses = |seat: &Seat| match settings.device_policy {
+        let loses = |seat: &Seat| match settings.devices_of(&device.user.tenant).policy {
             DevicePolicy::Free => false,
             DevicePolicy::OnePerClass => DeviceClass::of(&seat.client) == class,
             DevicePolicy::Single => true,
@@ -136,17 +139,32 @@ impl Seats {
         // Most have one device.
         seats.reserve_exact(1);
         seats.push(Seat { client, location, since_ms: now_ms, background: false });
-        self.losses.remove(&(device.user.clone(), device.client.clone()));
+        let won = self.losses.get_mut(&(device.user.clone(), device.client.clone()));
+        if let Some(loss) = won {
+            // Not refused any more; a loss soon after this one counts as the next.
+            loss.until_ms = loss.until_ms.min(now_ms);
+        }
         for loser in &losers {
             forget_some(&mut self.losses);
             let key = (device.user.clone(), loser.clone());
-            let wait_ms = self
-                .losses
-                .get(&key)
-                .map_or(LOSER_WAIT_MS, |loss| (loss.wait_ms * 2).min(LOSER_WAIT_MAX_MS));
-            self.losses.insert(key, Loss { until_ms: now_ms + wait_ms, wait_ms });
+            let wait_ms = match self.losses.get(&key) {
+                Some(loss) if now_ms < loss.until_ms + LOSS_REMEMBERED_MS => {
+                    (loss.wait_ms * 2).min(LOSER_WAIT_MAX_MS)
+                }
+                _ => LOSER_WAIT_MS,
+            };
+            let until_ms = now_ms + wait_ms;
+            self.losses.insert(key, Loss { at_ms: now_ms, until_ms, wait_ms });
         }
         losers
+    }
+
+    /// What was taken over had been silent: a client that finds its way back after its network was
+    /// gone is no loop (ruling 36).
+    pub(crate) fn was_silent(&mut self, user: &User, client: &Arc<str>) {
+        if let Some(times) = self.take_overs.get_mut(&(user.clone(), client.clone())) {
+            times.pop_back();
+        }
     }
 
     /// A device is gone, if that connection was still the one that counts.
@@ -247,10 +265,10 @@ mod tests {
         assert_eq!(seats.take(0, &settings, &b), ["ios-1".into()]);
         seats.leave(&a);
         let refused = Err(ReasonCode::NotAuthorized);
-        assert_eq!(seats.admit(59_999, &settings, &a.user, &a.client), refused);
-        assert_eq!(seats.admit(60_000, &settings, &a.user, &a.client), Ok(()));
+        assert_eq!(seats.admit(59_999, &settings, &a.user, &a.client, 0), refused);
+        assert_eq!(seats.admit(60_000, &settings, &a.user, &a.client, 0), Ok(()));
         seats.leave(&b);
-        assert_eq!(seats.admit(1, &settings, &a.user, &a.client), Ok(()), "nobody is there");
+        assert_eq!(seats.admit(1, &settings, &a.user, &a.client, 0), Ok(()), "nobody is there");
     }
 
     #[test]
@@ -261,11 +279,82 @@ mod tests {
         seats.take(0, &settings, &a);
         seats.take(0, &settings, &device("web-1", 2));
         let third: Arc<str> = "pc-1".into();
-        assert_eq!(seats.admit(0, &settings, &a.user, &third), Err(ReasonCode::QuotaExceeded));
+        assert_eq!(seats.admit(0, &settings, &a.user, &third, 0), Err(ReasonCode::QuotaExceeded));
         for at in 0..20 {
-            assert_eq!(seats.admit(at, &settings, &a.user, &a.client), Ok(()), "{at}");
+            assert_eq!(seats.admit(at, &settings, &a.user, &a.client, 0), Ok(()), "{at}");
         }
-        assert_eq!(seats.admit(20, &settings, &a.user, &a.client), Err(ReasonCode::ServerBusy));
-        assert_eq!(seats.admit(70_000, &settings, &a.user, &a.client), Ok(()));
+        assert_eq!(seats.admit(20, &settings, &a.user, &a.client, 0), Err(ReasonCode::ServerBusy));
+        assert_eq!(seats.admit(70_000, &settings, &a.user, &a.client, 0), Ok(()));
+    }
+
+    #[test]
+    fn devices_that_push_each_other_out_wait_longer_each_time() {
+        let settings = settings(DevicePolicy::Single);
+        let mut seats = Seats::default();
+        let (a, b) = (device("ios-1", 1), device("ios-2", 2));
+        let refused = Err(ReasonCode::NotAuthorized);
+        let mut now = 0;
+        seats.take(now, &settings, &a);
+        for (wait, (winner, loser)) in [60_000, 60_000, 120_000, 120_000, 240_000, 240_000]
+            .into_iter()
+            .chain([480_000, 480_000, 600_000, 600_000, 600_000])
+            .zip([(&b, &a), (&a, &b)].into_iter().cycle())
+        {
+            assert_eq!(seats.take(now, &settings, winner), [loser.client.clone()]);
+            seats.leave(loser);
+            let ask =
+                |seats: &mut Seats, at| seats.admit(at, &settings, &loser.user, &loser.client, 0);
+            assert_eq!(ask(&mut seats, now + wait - 1), refused, "{wait}");
+            assert_eq!(ask(&mut seats, now + wait), Ok(()), "{wait}");
+            now += wait;
+        }
+        // Long after, it is a new story.
+        now += LOSS_REMEMBERED_MS;
+        seats.take(now, &settings, &b);
+        seats.take(now, &settings, &a);
+        assert_eq!(seats.admit(now + 60_000, &settings, &b.user, &b.client, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_loser_with_a_newer_token_is_somebody_who_logged_in_again() {
+        let settings = settings(DevicePolicy::Single);
+        let mut seats = Seats::default();
+        let (a, b) = (device("ios-1", 1), device("ios-2", 2));
+        seats.take(0, &settings, &a);
+        seats.take(5_000, &settings, &b);
+        seats.leave(&a);
+        let refused = Err(ReasonCode::NotAuthorized);
+        for (token_since_ms, expected) in [(0, refused), (5_000, refused), (5_001, Ok(()))] {
+            let asked = seats.admit(6_000, &settings, &a.user, &a.client, token_since_ms);
+            assert_eq!(asked, expected, "{token_since_ms}");
+        }
+    }
+
+    #[test]
+    fn taking_over_a_silent_link_is_no_loop() {
+        let settings = settings(DevicePolicy::Free);
+        let mut seats = Seats::default();
+        let a = device("ios-1", 1);
+        seats.take(0, &settings, &a);
+        for at in 0..100 {
+            assert_eq!(seats.admit(at, &settings, &a.user, &a.client, 0), Ok(()), "{at}");
+            seats.was_silent(&a.user, &a.client);
+        }
+    }
+
+    #[test]
+    fn a_tenant_may_have_a_policy_of_its_own() {
+        let mut settings = settings(DevicePolicy::Free);
+        let single = crate::settings::DeviceTerms { policy: DevicePolicy::Single, max: 1 };
+        settings.tenant_devices.insert("acme".to_owned(), single);
+        for (tenant, losers) in [("default", 0), ("acme", 1)] {
+            let mut seats = Seats::default();
+            let of = |client: &str, place| {
+                let user = User { tenant: tenant.into(), id: "alice".into() };
+                Device { user, ..device(client, place) }
+            };
+            seats.take(0, &settings, &of("ios-1", 1));
+            assert_eq!(seats.take(0, &settings, &of("web-1", 2)).len(), losers, "{tenant}");
+        }
     }
 }

@@ -60,6 +60,8 @@ pub struct TokenOwner {
     pub id: Arc<str>,
     /// The only client id that may use it; `None` for any.
     pub device: Option<Arc<str>>,
+    /// When it was made.
+    pub created_ms: u64,
     /// When it ends, ms since the epoch.
     pub expires_ms: u64,
 }
@@ -80,6 +82,7 @@ impl TokenRow {
             user: user.clone(),
             id: id.into(),
             device: self.device.clone(),
+            created_ms: self.created_ms,
             expires_ms: self.expires_ms,
         }
     }

@@ -19,7 +19,7 @@ use super::hash_pool::HashPool;
 use super::login_cache::LoginCache;
 use super::tokens::{Tokens, is_token, sha256};
 use super::users::default_dummy;
-use super::{AccessError, Accounts, DEFAULT_TENANT, Identity, LoginMethod, Users};
+use super::{AccessError, Accounts, Identity, LoginMethod, Users};
 use crate::settings::{AccessSettings, Door};
 
 /// What a client says about itself in CONNECT, and what its transport established.
@@ -98,7 +98,9 @@ impl Shared {
         if self.accounts.is_empty() {
             return None;
         }
-        self.accounts.of(&User { tenant: DEFAULT_TENANT.into(), id: user.into() })
+        // A login of another tenant is `tenant/user`, where logins may name one.
+        let named = Identity::named(user, LoginMethod::Password, self.tenants);
+        self.accounts.of(&User { tenant: named.tenant, id: named.user })
     }
 
     fn is_disabled(&self, user: &str) -> bool {
@@ -224,7 +226,12 @@ impl Authenticator {
         let refused = Login::Refused(ReasonCode::BadUserNameOrPassword);
         let hash = sha256(token);
         let Some(owner) = self.shared.tokens.owner(&hash, now_ms()) else { return refused };
-        let other_user = user.is_some_and(|user| *user != *owner.user.id);
+        // The token tells the tenant; a login may name it too.
+        let other_user = user.is_some_and(|user| {
+            let named = self.named(user, LoginMethod::Token);
+            *user != *owner.user.id
+                && (named.tenant != owner.user.tenant || named.user != owner.user.id)
+        });
         let other_device = owner.device.as_deref().is_some_and(|device| device != client_id);
         if other_user || other_device || self.shared.accounts.is_disabled(&owner.user) {
             return refused;
@@ -232,11 +239,14 @@ impl Authenticator {
         Login::Accepted(Identity {
             tenant: owner.user.tenant.clone(),
             token: Some(Box::new(hash)),
+            token_since_ms: owner.created_ms,
             ..Identity::new(&owner.user.id, LoginMethod::Token)
         })
     }
 
     fn check_password(&self, user: &str, password: &[u8]) -> Login {
+        // One spelling: `default/alice` is alice.
+        let user = &*self.named(user, LoginMethod::Password).login_name().into_owned();
         let known = self.shared.hash_of(user);
         if let Some(hash) = &known
             && self.shared.cache.contains(&self.shared.cache.mac(user, hash, password))

@@ -219,3 +219,70 @@ fn no_password_shows_in_debug_output() {
     let shown = format!("{credentials:?} {login:?} {authenticator:?}");
     assert!(!shown.contains("secret") && !shown.contains("argon2") && !shown.contains("115, 101"));
 }
+
+fn account(authenticator: &Authenticator, tenant: &str, user: &str, password: &str) {
+    let user = User { tenant: tenant.into(), id: user.into() };
+    let account = Account { password: Some(hash(password).into()), ..Account::default() };
+    authenticator.accounts().put(user, Some(Arc::new(account)));
+}
+
+#[test]
+fn accounts_of_other_tenants_log_in_by_their_full_names() {
+    let with = |tenants| {
+        let authenticator =
+            Authenticator::with_pool(None, 10, tenants, HashPool::new(1, 10).unwrap()).unwrap();
+        account(&authenticator, "acme", "alice", "of acme");
+        account(&authenticator, "default", "alice", "of nobody");
+        authenticator
+    };
+    let authenticator = with(true);
+    let check = |user, password| {
+        let (result, _) = identity(authenticator.check(says(user, password), NETWORK));
+        result.map(|identity| {
+            assert!(authenticator.still_good(&identity, NETWORK), "{user}");
+            (identity.tenant.to_string(), identity.user.to_string())
+        })
+    };
+    let refused = Err(ReasonCode::BadUserNameOrPassword);
+    let alice_of = |tenant: &str| Ok((tenant.to_owned(), "alice".to_owned()));
+    for _ in 0..2 {
+        // The second time out of the cache.
+        assert_eq!(check("acme/alice", "of acme"), alice_of("acme"));
+        assert_eq!(check("alice", "of nobody"), alice_of("default"));
+        assert_eq!(check("default/alice", "of nobody"), alice_of("default"));
+        assert_eq!(check("acme/alice", "of nobody"), refused);
+        assert_eq!(check("alice", "of acme"), refused);
+        assert_eq!(check("evil/alice", "of acme"), refused);
+    }
+    // Where logins name no tenants, there is one.
+    let one = with(false);
+    assert_eq!(identity(one.check(says("acme/alice", "of acme"), NETWORK)).0.err(), refused.err());
+}
+
+#[test]
+fn a_token_tells_the_tenant_and_the_login_may_name_it() {
+    let authenticator =
+        Authenticator::with_pool(None, 10, true, HashPool::new(1, 10).unwrap()).unwrap();
+    let minted = crate::access::mint().unwrap();
+    let owner = hoopoe_im::user::token::TokenOwner {
+        user: User { tenant: "acme".into(), id: "alice".into() },
+        id: minted.id.clone(),
+        device: None,
+        created_ms: 7,
+        expires_ms: u64::MAX,
+    };
+    authenticator.tokens().put(minted.hash, owner);
+    for (user, expected) in [
+        ("alice", Ok(7)),
+        ("acme/alice", Ok(7)),
+        ("evil/alice", Err(ReasonCode::BadUserNameOrPassword)),
+        ("acme/bob", Err(ReasonCode::BadUserNameOrPassword)),
+    ] {
+        let (result, _) = identity(authenticator.check(says(user, &minted.text), NETWORK));
+        let told = result.map(|identity| {
+            assert_eq!(&*identity.tenant, "acme");
+            identity.token_since_ms
+        });
+        assert_eq!(told, expected, "{user}");
+    }
+}

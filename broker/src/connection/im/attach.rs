@@ -15,6 +15,9 @@ use crate::connection::session::Session;
 use crate::connection::worker::Worker;
 use crate::im::ImMail;
 
+/// A connection that has said nothing for longer is silent.
+const SILENT_SECS: u64 = 5;
+
 impl Worker {
     /// A session has a connection: if it is a device of an IM user, its inbox opens.
     pub(in crate::connection) fn im_attach(
@@ -81,6 +84,18 @@ impl Worker {
             heads_only: false,
         };
         self.command(slot, Command::Disconnected(Box::new(facts)));
+    }
+
+    /// The connection is taken over. When nothing was heard of it for a while this is no loop of
+    /// take-overs (ruling 36).
+    pub(in crate::connection) fn im_note_silence(&mut self, location: Location) {
+        let now_secs = self.now_secs;
+        let Some(connection) = self.connection(location) else { return };
+        let is_silent = connection.heard_secs + SILENT_SECS < now_secs;
+        let Some(session) = connection.session().filter(|_| is_silent) else { return };
+        let client = session.key.client.clone();
+        let Some(user) = session.im.as_ref().map(|im| im.user.clone()) else { return };
+        self.command(user.slot(), Command::WasSilent { user, client });
     }
 
     /// Cursors that have moved within the last second are told to the users' shards.

@@ -10,7 +10,7 @@ use hoopoe_codec::{
 };
 use hoopoe_core::{Location, PacketIdent};
 use hoopoe_im::command::{Asker, Command, MoveCursor, Operate, Operation, Send, SendSignal};
-use hoopoe_im::envelope::{ClientProperties, check_client_properties};
+use hoopoe_im::envelope::{ClientProperties, MANY_MENTIONS, check_client_properties};
 use hoopoe_im::id::ConvKey;
 use hoopoe_im::overload::Shed;
 use hoopoe_im::refusal::{Refusal, Word};
@@ -87,7 +87,11 @@ impl Worker {
         let properties = match check_client_properties(&forwardable) {
             Ok(properties) => properties,
             Err(what) => {
-                return self.im_refuse(location, answer, None, Refusal::bad_request(what));
+                let refusal = match what {
+                    MANY_MENTIONS => Refusal::limit(what),
+                    what => Refusal::bad_request(what),
+                };
+                return self.im_refuse(location, answer, None, refusal);
             }
         };
         let published = match parse_publish(topic) {

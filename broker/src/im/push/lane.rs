@@ -129,15 +129,13 @@ impl Lane {
                 self.groups.remove(&conv);
             }
             Note::Group(conv, ts_ms) => match self.members(&conv) {
-                Ok(Some(members)) => {
-                    let tenant: Arc<str> = conv.tenant().into();
-                    for id in members.iter() {
-                        let user = User { tenant: tenant.clone(), id: id.clone() };
-                        hook.owed(user, &conv, ts_ms);
-                    }
-                }
-                Ok(None) => {}
+                Ok(members) => owe_members(hook, &conv, ts_ms, &members.unwrap_or_default()),
                 Err(error) => tracing::error!(%error, "a group's members could not be read"),
+            },
+            Note::All(conv, ts_ms) => match self.query().everybody_to_push(&conv) {
+                Ok(Some(members)) => owe_members(hook, &conv, ts_ms, &members),
+                Ok(None) => hook.owed_to_all(&conv, ts_ms),
+                Err(error) => tracing::error!(%error, "who is mentioned could not be read"),
             },
         }
     }
@@ -319,4 +317,12 @@ fn random() -> u64 {
         tracing::debug!(%error, "no random number");
     }
     u64::from_le_bytes(bytes)
+}
+
+fn owe_members(hook: &PushHook, conv: &ConvKey, ts_ms: u64, members: &[Arc<str>]) {
+    let tenant: Arc<str> = conv.tenant().into();
+    for id in members {
+        let user = User { tenant: tenant.clone(), id: id.clone() };
+        hook.owed(user, conv, ts_ms);
+    }
 }

@@ -39,6 +39,8 @@ enum Note {
     Owed(User, ConvKey, u64),
     /// A group has a new message.
     Group(ConvKey, u64),
+    /// A message of a group or channel that mentions all, sent at this time.
+    All(ConvKey, u64),
     /// The members of a group have changed.
     Members(ConvKey),
     /// Nobody looks at the user's devices any more.
@@ -179,9 +181,12 @@ impl PushHook {
                 for mentioned in &entry.mentions {
                     self.owed(user(mentioned), &entry.conv, entry.ts_ms);
                 }
-                if entry.conv.kind() == ConvKind::Group {
-                    let lane = usize::from(entry.conv.slot().get()) % self.lanes.len();
-                    self.lanes[lane].put(Note::Group(entry.conv.clone(), entry.ts_ms));
+                let (conv, ts_ms) = (entry.conv.clone(), entry.ts_ms);
+                let lane = usize::from(conv.slot().get()) % self.lanes.len();
+                if entry.at_all {
+                    self.lanes[lane].put(Note::All(conv, ts_ms));
+                } else if conv.kind() == ConvKind::Group {
+                    self.lanes[lane].put(Note::Group(conv, ts_ms));
                 }
             }
         }
@@ -219,6 +224,16 @@ impl PushHook {
             self.users.insert(user, attended);
         } else {
             self.users.remove(&user);
+        }
+    }
+
+    /// Every user of the tenant who takes pushes is owed a message.
+    fn owed_to_all(&self, conv: &ConvKey, ts_ms: u64) {
+        let of_tenant = |user: &User| *user.tenant == *conv.tenant();
+        let users = self.users.iter().map(|user| user.key().clone()).filter(of_tenant);
+        // Nothing is told while the map is looked at.
+        for user in users.collect::<Vec<_>>() {
+            self.owed(user, conv, ts_ms);
         }
     }
 
