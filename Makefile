@@ -112,7 +112,7 @@ load-tester: build
 
 REPORT ?= $(CARGO_TARGET_DIR)/bench-report
 
-bench-report: load-tester ## Measure the rows of the targets into REPORT=folder, within ten minutes
+bench-report: load-tester ## Measure the rows of the targets into REPORT=folder, in ten to twenty minutes
 	$(call say,Measuring)
 	@benches/report/report.sh "$(CARGO_TARGET_DIR)/release/hoopoe-bench" "$(REPORT)"
 
