@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use ctl::{
-    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
+    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, SitesOrder,
+    UsersOrder, Which,
 };
 
 use crate::settings::{Durability, Flags, HttpAddress, ListenerUrl, SettingsSource};

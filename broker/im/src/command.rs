@@ -149,7 +149,7 @@ impl Command {
             Command::Forward { forward, .. } => Some(forward.slot()),
             Command::Site(letter) => match &letter.news {
                 SiteNews::Frame(frame) => frame.slot().and_then(Slot::numbered),
-                SiteNews::Link { .. } => None,
+                SiteNews::Link { .. } | SiteNews::Count => None,
             },
             Command::ForwardDone { .. } | Command::ForwardRefused { .. } => None,
         }

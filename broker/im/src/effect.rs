@@ -13,6 +13,7 @@ use crate::id::ConvKey;
 use crate::refusal::Refusal;
 use crate::rows::Sent;
 use crate::service::Call;
+use crate::site::owing::Owed;
 use crate::user::account::Account;
 use crate::user::token::{TokenHash, TokenOwner};
 
@@ -112,6 +113,15 @@ pub enum Effect {
         site: Arc<str>,
         /// A frame.
         frame: Bytes,
+    },
+    /// What is owed to another site.
+    Owed {
+        /// The site.
+        site: Arc<str>,
+        /// The shard that owes it.
+        shard: u16,
+        /// How much.
+        owed: Owed,
     },
     /// A call that reads may be carried out.
     Read(Box<Call>),

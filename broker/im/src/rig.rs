@@ -1,7 +1,7 @@
 //! Shards to try things on: several [`ImShard`]s over one store in memory, whose commands are
 //! applied, committed and carried from shard to shard as the broker does it. For tests only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::service::{Call, Caller, Op, complete, parse};
 use crate::settings::ImSettings;
 use crate::shard::ImShard;
 use crate::site::line::{SiteLetter, SiteNews};
+use crate::site::owing::Owed;
 use crate::{Asker, Heads, rows::UserConv};
 
 pub(crate) const TENANT: &str = "t";
@@ -58,6 +59,8 @@ pub(crate) struct Rig {
     pub(crate) signals: Vec<SendSignal>,
     /// What was said to other sites.
     pub(crate) frames: VecDeque<(Arc<str>, Bytes)>,
+    /// What is owed to them, as counted last.
+    pub(crate) owed: BTreeMap<(Arc<str>, u16), Owed>,
 }
 
 pub(crate) fn user(id: &str) -> User {
@@ -111,6 +114,7 @@ impl Rig {
             listed: Vec::new(),
             signals: Vec::new(),
             frames: VecDeque::new(),
+            owed: BTreeMap::new(),
         }
     }
 
@@ -155,7 +159,7 @@ impl Rig {
         let command = |news| Command::Site(Box::new(SiteLetter { site: site.into(), news }));
         let shards = self.places.len();
         match &news {
-            SiteNews::Link { .. } => {
+            SiteNews::Link { .. } | SiteNews::Count => {
                 for place in &mut self.places {
                     place.mail.push_back(command(news.clone()));
                 }
@@ -298,6 +302,9 @@ impl Rig {
                 }
                 Effect::Signal(signal) => self.signals.push(*signal),
                 Effect::Site { site, frame } => self.frames.push_back((site, frame)),
+                Effect::Owed { site, shard, owed } => {
+                    self.owed.insert((site, shard), owed);
+                }
                 Effect::Read(call) => {
                     let found = self.query().answer(&call);
                     if let Asker::Http(number) = call.asker {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::bridges::Bridges;
+use crate::im::sites::SiteNode;
 use crate::telemetry::{Gauges, Instruments, Telemetry};
 use crate::transport::ListenerGate;
 
@@ -60,6 +61,14 @@ impl AdminState {
     pub fn with_bridges(mut self, bridges: Arc<Bridges>) -> AdminState {
         if let Some(instruments) = Arc::get_mut(&mut self.instruments) {
             instruments.bridges = bridges;
+        }
+        self
+    }
+
+    /// With the other sites.
+    pub fn with_sites(mut self, sites: Option<Arc<SiteNode>>) -> AdminState {
+        if let Some(instruments) = Arc::get_mut(&mut self.instruments) {
+            instruments.sites = sites;
         }
         self
     }

@@ -74,6 +74,9 @@ pub enum CtlOrder {
     /// Links to other brokers
     #[command(subcommand)]
     Bridges(BridgesOrder),
+    /// Lines to other sites
+    #[command(subcommand)]
+    Sites(SitesOrder),
     /// What operators did, newest first
     Audit {
         /// Records at most
@@ -221,6 +224,23 @@ pub enum BridgesOrder {
     DropQueue {
         /// Its name
         name: String,
+    },
+}
+
+/// What is done to lines to other sites.
+#[derive(Debug, Subcommand)]
+pub enum SitesOrder {
+    /// Show how lines are doing
+    List,
+    /// Let nothing pass, until the line is resumed; what is owed waits
+    Pause {
+        /// The other site
+        site: String,
+    },
+    /// Let a line go on with what is owed
+    Resume {
+        /// The other site
+        site: String,
     },
 }
 

@@ -111,6 +111,11 @@ impl ImEffects {
                 }
             }
             Effect::Site { site, frame } => self.env.im.say_to_site(&site, &frame),
+            Effect::Owed { site, shard, owed } => {
+                if let Some(sites) = self.env.im.sites() {
+                    sites.note_owed(&site, shard, owed);
+                }
+            }
             Effect::Forward { outbox, forward } => {
                 if let Forward::Listed(listed) = &*forward
                     && listed.intervals.last().is_some_and(|interval| interval.until.is_some())

@@ -111,7 +111,7 @@ pub struct ImNode {
     next_http: AtomicU64,
     hook: OnceLock<Hook>,
     push: OnceLock<PushHook>,
-    sites: Option<SiteNode>,
+    sites: Option<Arc<SiteNode>>,
 }
 
 /// Who waits outside the broker's connections.
@@ -137,9 +137,13 @@ impl ImNode {
         workers: &[Arc<Mailbox<Mail>>],
     ) -> ImNode {
         let sites = settings.sites.clone();
+        let sites = sites.map(|rules| Arc::new(SiteNode::new(rules, shards, workers.to_vec())));
+        if let Some(sites) = &sites {
+            rooms.join_sites(sites.clone());
+        }
         ImNode {
             overload: Overload::new(settings.overload.clone(), shards),
-            sites: sites.map(|rules| SiteNode::new(rules, workers.to_vec())),
+            sites,
             settings,
             reach: Index::new(),
             rooms,
@@ -195,11 +199,11 @@ impl ImNode {
         fabric.shards[fabric.shard_of(slot)].put(command.into());
     }
 
-    /// Rooms are not carried between sites: they are entered where they live.
+    /// Rooms are ruled where they live.
     ///
     /// # Errors
     /// When that is another site.
-    pub fn check_room_home(&self, tenant: &str, room: &str) -> Result<(), Refusal> {
+    fn check_room_home(&self, tenant: &str, room: &str) -> Result<(), Refusal> {
         let site = self.sites().and_then(|sites| sites.rules().foreign_room(tenant, room));
         match site {
             None => Ok(()),
@@ -218,7 +222,7 @@ impl ImNode {
     }
 
     /// The other sites, when there are any.
-    pub fn sites(&self) -> Option<&SiteNode> {
+    pub fn sites(&self) -> Option<&Arc<SiteNode>> {
         self.sites.as_ref()
     }
 
@@ -234,7 +238,7 @@ impl ImNode {
         body: &[u8],
     ) -> Option<Result<oneshot::Receiver<Reply>, Refusal>> {
         let sites = self.sites()?;
-        let site = sites.foreign(&call.conv()?)?;
+        let site = sites.home_of_call(call)?;
         let Some((asker, receiver)) = self.wait() else {
             let text = "too many calls wait";
             return Some(Err(Refusal::new(hoopoe_im::refusal::Word::Unavailable, text)));

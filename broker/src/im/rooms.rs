@@ -8,7 +8,12 @@
 //! Deliberately not here: sockets and shapers (`connection/room`), and where rows are written:
 //! what is to be stored is given to the caller. Nothing that is said in a room is ever stored.
 
-use std::sync::Arc;
+mod across;
+mod guests;
+
+pub use across::RoomSignal;
+
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -20,7 +25,10 @@ use hoopoe_im::room::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
+use super::sites::SiteNode;
 use crate::fabric::{Mail, Mailbox};
+use across::Away;
+use guests::Guest;
 
 /// A room and where its viewers are.
 pub struct LiveRoom {
@@ -28,6 +36,8 @@ pub struct LiveRoom {
     pub tenant: Arc<str>,
     /// Its id.
     pub id: Arc<str>,
+    /// The other site that it lives at, if it does.
+    pub home: Option<Arc<str>>,
     state: Mutex<State>,
 }
 
@@ -39,6 +49,10 @@ struct State {
     look_at_ms: Option<u64>,
     /// It has left the map; who comes upon it looks again.
     forgotten: bool,
+    /// Sites with viewers, when it lives here.
+    guests: Vec<Guest>,
+    /// What it has besides, when it does not.
+    away: Option<Away>,
 }
 
 impl std::fmt::Debug for LiveRoom {
@@ -62,7 +76,10 @@ impl RoomLetter {
         match &self.news {
             RoomNews::Message { message, .. } => message.weight(),
             RoomNews::Signal { publication, .. } => publication.bytes().len(),
-            RoomNews::Stat(_) | RoomNews::Evicted { .. } | RoomNews::LookAt(_) => 0,
+            RoomNews::Stat(_)
+            | RoomNews::Evicted { .. }
+            | RoomNews::Line { .. }
+            | RoomNews::LookAt(_) => 0,
         }
     }
 }
@@ -76,6 +93,8 @@ pub enum RoomNews {
         message: Arc<RoomMessage>,
         /// The connection it came from; [`Location::NOWHERE`] for the room's own.
         sender: Location,
+        /// It was said before the viewers of this site were there: it goes outside the buckets.
+        past: bool,
     },
     /// A signal.
     Signal {
@@ -92,6 +111,13 @@ pub enum RoomNews {
     Evicted {
         /// Who; `None` is everybody.
         user: Option<Box<str>>,
+        /// Why the room's home has not let the user in.
+        why: Option<Box<str>>,
+    },
+    /// The room's home is reached again, or not any more.
+    Line {
+        /// Which.
+        up: bool,
     },
     /// The room is to be looked at, at that time.
     LookAt(u64),
@@ -127,6 +153,11 @@ pub struct Rooms {
     joined: DashMap<Box<str>, usize>,
     /// Rooms that a user owns, by tenant and user.
     owned: DashMap<Box<str>, usize>,
+    /// Rooms that live at other sites.
+    foreign: DashMap<Box<str>, Arc<LiveRoom>>,
+    /// Rooms with viewers at other sites.
+    hosting: DashMap<Box<str>, Arc<LiveRoom>>,
+    sites: OnceLock<Arc<SiteNode>>,
 }
 
 fn name(tenant: &str, id: &str) -> Box<str> {
@@ -158,8 +189,17 @@ impl Rooms {
             hi_per_sec: settings.hi_per_sec,
             signals_per_sec: settings.signals.per_sec,
         };
-        let (rooms, joined, owned) = Default::default();
-        Rooms { settings, rates, workers, rooms, joined, owned }
+        Rooms {
+            settings,
+            rates,
+            workers,
+            rooms: DashMap::new(),
+            joined: DashMap::new(),
+            owned: DashMap::new(),
+            foreign: DashMap::new(),
+            hosting: DashMap::new(),
+            sites: OnceLock::new(),
+        }
     }
 
     /// What one receiver gets a second.
@@ -169,6 +209,10 @@ impl Rooms {
 
     /// Takes up a stored room, at the start.
     pub fn restore(&self, now_ms: u64, tenant: &str, id: &str, row: RoomRow) {
+        if self.foreign_home(tenant, id).is_some() {
+            // The home rules were others when it was made.
+            return;
+        }
         if let Some(owner) = &row.owner {
             raise(&self.owned, tenant, owner);
         }
@@ -178,13 +222,19 @@ impl Rooms {
 
     fn live(&self, now_ms: u64, tenant: &str, id: &str, row: RoomRow) -> Arc<LiveRoom> {
         let id: Arc<str> = id.into();
+        let home = self.foreign_home(tenant, &id);
         let state = State {
-            room: Room::new(id.clone(), row, now_ms),
+            room: match home {
+                None => Room::new(id.clone(), row, now_ms),
+                Some(_) => Room::new_away(id.clone(), now_ms),
+            },
+            guests: Vec::new(),
+            away: home.as_ref().map(|_| Away::new(now_ms)),
             connections: vec![0; self.workers.len()].into(),
             look_at_ms: None,
             forgotten: false,
         };
-        Arc::new(LiveRoom { tenant: tenant.into(), id, state: Mutex::new(state) })
+        Arc::new(LiveRoom { tenant: tenant.into(), id, home, state: Mutex::new(state) })
     }
 
     fn find(&self, tenant: &str, id: &str) -> Option<Arc<LiveRoom>> {
@@ -200,17 +250,24 @@ impl Rooms {
             return Err(Refusal::limit("there are as many rooms as this broker may hold"));
         }
         let make = || self.live(now_ms, tenant, id, RoomRow::default());
-        Ok(self.rooms.entry(name(tenant, id)).or_insert_with(make).clone())
+        let live = self.rooms.entry(name(tenant, id)).or_insert_with(make).clone();
+        if live.home.is_some() {
+            self.foreign.insert(name(tenant, id), live.clone());
+        }
+        Ok(live)
     }
 
     /// Why the user may not come in, if so.
     pub fn may_join(&self, now_ms: u64, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
         let Some(live) = self.find(tenant, id) else {
-            if !self.settings.auto_create {
+            let home = self.foreign_home(tenant, id);
+            if home.is_none() && !self.settings.auto_create {
                 return Err(no_such_room());
             }
+            self.reached(home.as_ref())?;
             return self.has_place_for(tenant, user);
         };
+        self.reached(live.home.as_ref())?;
         let state = live.state.lock();
         state.room.may_join(user, now_ms)?;
         if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) }
@@ -261,6 +318,7 @@ impl Rooms {
             state.connections[worker] += 1;
             if joined.first {
                 raise(&self.joined, tenant, user);
+                self.tell_home(&live, &mut state, user, true);
             }
             drop(state);
             return Ok((live, joined, Todo { look_at_ms, ..Todo::default() }));
@@ -286,6 +344,7 @@ impl Rooms {
         state.connections[worker] = state.connections[worker].saturating_sub(1);
         if state.room.leave(&self.settings, now_ms, user).is_some_and(|left| left.last) {
             lower(&self.joined, &live.tenant, user);
+            self.tell_home(live, &mut state, user, false);
         }
         Todo { look_at_ms: self.look_at(&mut state), ..Todo::default() }
     }
@@ -307,36 +366,43 @@ impl Rooms {
     ) -> Result<Todo, Refusal> {
         let mut state = live.state.lock();
         let mut todo = Todo::default();
-        if let Posted::Message(message) = state.room.publish(&self.settings, now_ms, post)? {
+        if live.home.is_some() {
+            self.post_home(now_ms, live, &mut state, post, sender)?;
+        } else if let Posted::Message(message) = state.room.publish(&self.settings, now_ms, post)? {
             self.spread(worker, live, &state, &mut todo, &|| RoomNews::Message {
                 message: message.clone(),
                 sender,
+                past: false,
             });
+            self.message_to_guests(now_ms, live, &mut state, &message, None);
         }
         todo.look_at_ms = self.look_at(&mut state);
         Ok(todo)
     }
 
-    /// A connection on `worker` sends a signal. `publication` is asked for once it may.
+    /// A connection on `worker` sends a signal.
     pub fn signal(
         &self,
         worker: usize,
         now_ms: u64,
         live: &Arc<LiveRoom>,
-        (from, sender): (&str, Location),
-        payload_len: usize,
-        publication: impl FnOnce() -> Publication,
+        signal: RoomSignal<'_>,
     ) -> Result<Todo, Refusal> {
+        let RoomSignal { from, sender, kind, properties, payload } = signal;
         let mut state = live.state.lock();
-        state.room.signal(&self.settings, now_ms, from, payload_len)?;
-        let publication = Arc::new(publication());
         let mut todo = Todo::default();
-        let hash = sender_hash(from);
-        self.spread(worker, live, &state, &mut todo, &|| RoomNews::Signal {
-            publication: publication.clone(),
-            hash,
-            sender,
-        });
+        self.reached(live.home.as_ref())?;
+        state.room.signal(&self.settings, now_ms, from, payload.len())?;
+        if live.home.is_none() {
+            let publication = hoopoe_im::room::signal(&live.id, from, kind, properties, payload);
+            let (publication, hash) = (Arc::new(publication), sender_hash(from));
+            self.spread(worker, live, &state, &mut todo, &|| RoomNews::Signal {
+                publication: publication.clone(),
+                hash,
+                sender,
+            });
+        }
+        self.signal_sites(now_ms, live, &mut state, signal, None)?;
         Ok(todo)
     }
 
@@ -354,16 +420,24 @@ impl Rooms {
             self.spread(worker, live, &state, &mut todo, &|| RoomNews::Message {
                 message: message.clone(),
                 sender: Location::NOWHERE,
+                past: false,
             });
+            self.message_to_guests(now_ms, live, &mut state, &message, None);
+        }
+        if let Some(sum) = output.sum {
+            self.likes_home(live, &mut state, sum);
         }
         if let Some(counters) = output.stat {
+            self.stat_to_guests(live, &state, &counters);
             let publication = Arc::new(hoopoe_im::room::stat(&live.id, &counters));
             self.spread(worker, live, &state, &mut todo, &|| RoomNews::Stat(publication.clone()));
         }
         if output.over {
             state.forgotten = true;
             drop(state);
-            self.rooms.remove_if(&*name(&live.tenant, &live.id), |_, room| Arc::ptr_eq(room, live));
+            for map in [&self.rooms, &self.foreign] {
+                map.remove_if(&*name(&live.tenant, &live.id), |_, room| Arc::ptr_eq(room, live));
+            }
             return todo;
         }
         todo.look_at_ms = self.look_at(&mut state);
@@ -410,6 +484,7 @@ impl Rooms {
             raise(&self.owned, tenant, caller.user);
         }
         let Moderated { answer, changed, evicted } = done;
+        self.changed_for_guests(&live, &mut state, changed, &evicted);
         self.evict(&live, &state, evicted);
         self.remind(&live, self.look_at(&mut state));
         let store = changed.then(|| state.room.row().clone());
@@ -428,9 +503,18 @@ impl Rooms {
                 None
             }
         };
+        self.letters(live, state, &|| RoomNews::Evicted { user: user.clone(), why: None });
+    }
+
+    /// One letter for each worker with viewers, none of which is the caller.
+    fn letters(
+        &self,
+        live: &Arc<LiveRoom>,
+        state: &MutexGuard<'_, State>,
+        news: &dyn Fn() -> RoomNews,
+    ) {
         for (worker, _) in with_viewers(state) {
-            let news = RoomNews::Evicted { user: user.clone() };
-            let letter = RoomLetter { room: live.clone(), news };
+            let letter = RoomLetter { room: live.clone(), news: news() };
             self.workers[worker].put(Mail::Room(Box::new(letter)));
         }
     }

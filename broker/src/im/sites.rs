@@ -5,8 +5,12 @@
 //! `hoopoe-im`, which own what is owed. Here: which site is heard, who may speak for which, and
 //! the service calls that wait for another site's answer.
 
+mod peer;
+
+pub use peer::{Peer, SiteCounts, SiteRates, SiteReport, SiteState};
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,15 +18,17 @@ use dashmap::DashMap;
 use hoopoe_im::command::Command;
 use hoopoe_im::id::ConvKey;
 use hoopoe_im::refusal::{Refusal, Word};
+use hoopoe_im::room::room_call;
 use hoopoe_im::service::{Call, Caller, parse};
 use hoopoe_im::site::Sites;
 use hoopoe_im::site::line::{SiteLetter, SiteNews};
+use hoopoe_im::site::owing::Owed;
 use hoopoe_im::site::wire::{Frame, RemoteCall};
 use hoopoe_im::{Answer, Asker};
 
 use super::{ImMail, Reply, system_publication, wall_ms};
 use crate::connection::Env;
-use crate::fabric::{Fabric, Mail, Mailbox, WORKER_MAIL_HIGH};
+use crate::fabric::{Mail, Mailbox, WORKER_MAIL_HIGH};
 
 /// What stands before every topic between sites.
 const TREE: &str = "$hoopoe/site/";
@@ -34,35 +40,6 @@ const SILENCE_MS: u64 = 3_500;
 const CALL_MS: u64 = 10_000;
 /// Calls that may wait.
 const MOST_CALLS: usize = 4_096;
-
-/// What another site is to this one.
-#[derive(Debug)]
-pub struct Peer {
-    /// Its name.
-    pub site: Arc<str>,
-    /// Where what is for it is published.
-    topic: String,
-    /// The worker whose plans hold that topic.
-    worker: usize,
-    /// When it was heard last.
-    heard_ms: AtomicU64,
-    up: AtomicBool,
-    /// Its home rules are others: said once.
-    differs: AtomicBool,
-    /// Frames from it.
-    pub frames_in: AtomicU64,
-    /// Frames to it.
-    pub frames_out: AtomicU64,
-    /// Frames that were left out because the worker was behind.
-    pub dropped: AtomicU64,
-}
-
-impl Peer {
-    /// It is heard, and hears this site.
-    pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
-    }
-}
 
 /// A call that waits for another site.
 struct Waiting {
@@ -103,17 +80,11 @@ pub fn is_site_tree(topic: &str) -> bool {
 
 impl SiteNode {
     /// Nobody was heard yet.
-    pub fn new(rules: Arc<Sites>, workers: Vec<Arc<Mailbox<Mail>>>) -> SiteNode {
-        let peers = rules.peers().into_iter().enumerate().map(|(number, site)| Peer {
-            topic: format!("{TREE}{site}/{}", rules.id),
-            worker: number % workers.len().max(1),
-            site,
-            heard_ms: AtomicU64::new(0),
-            up: AtomicBool::new(false),
-            differs: AtomicBool::new(false),
-            frames_in: AtomicU64::new(0),
-            frames_out: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+    pub fn new(rules: Arc<Sites>, shards: u16, workers: Vec<Arc<Mailbox<Mail>>>) -> SiteNode {
+        let now_ms = wall_ms();
+        let peers = rules.peers().into_iter().enumerate().map(|(number, site)| {
+            let topic = format!("{TREE}{site}/{}", rules.id);
+            Peer::new(site, topic, number % workers.len().max(1), shards, now_ms)
         });
         SiteNode {
             hash: rules.rules_hash(),
@@ -135,7 +106,8 @@ impl SiteNode {
         &self.peers
     }
 
-    fn peer(&self, site: &str) -> Option<&Peer> {
+    /// The other site of that name.
+    pub fn peer(&self, site: &str) -> Option<&Peer> {
         self.peers.iter().find(|peer| *peer.site == *site)
     }
 
@@ -154,19 +126,30 @@ impl SiteNode {
 
     /// Says something to another site, by way of the link that listens for it.
     pub fn say(&self, site: &str, frame: &Bytes) {
-        let Some(peer) = self.peer(site) else { return };
+        let Some(peer) = self.peer(site).filter(|peer| !peer.is_paused()) else { return };
         let Some(worker) = self.workers.get(peer.worker) else { return };
         if worker.len() > WORKER_MAIL_HIGH {
-            peer.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return peer.count_dropped();
         }
-        peer.frames_out.fetch_add(1, Ordering::Relaxed);
+        peer.count_out(frame.len());
         worker.put(Mail::System(Arc::new(system_publication(&peer.topic, frame))));
     }
 
     /// The site where a conversation lives that is not this one.
     pub fn foreign(&self, conv: &ConvKey) -> Option<Arc<str>> {
         self.rules.foreign(conv).cloned()
+    }
+
+    /// The other site where a call is judged, if it is one.
+    pub fn home_of_call(&self, call: &Call) -> Option<Arc<str>> {
+        if let Some(conv) = call.conv() {
+            return self.foreign(&conv);
+        }
+        // What is wrong with a call is said here; a room without an id gets one at the home of
+        // everything that no rule names.
+        let (room, _) = room_call(&call.op)?.ok()?;
+        let tenant = &call.caller.user.tenant;
+        self.rules.foreign_room(tenant, room.as_deref().unwrap_or("")).cloned()
     }
 
     /// Carries a service call to the site where it is judged. A refusal comes at once.
@@ -216,19 +199,23 @@ impl SiteNode {
 
     /// A publication of the site `from`. Gives what is for a shard.
     pub fn arrived(&self, env: &Env, from: &str, payload: &[u8], now_ms: u64) -> Option<Command> {
-        let peer = self.peer(from)?;
-        peer.frames_in.fetch_add(1, Ordering::Relaxed);
+        let peer = self.peer(from).filter(|peer| !peer.is_paused())?;
+        peer.count_in(payload.len());
         let frame = match Frame::decode(payload) {
             Ok(frame) => frame,
             Err(what) => {
                 tracing::warn!(site = from, what, "not understood");
+                peer.went_wrong(now_ms, &format!("a frame is not understood: {what}"));
                 return None;
             }
         };
         match frame {
-            Frame::Alive { rules, hears } => self.alive(&env.fabric, peer, rules, hears, now_ms),
+            Frame::Alive { rules, hears } => self.alive(env, peer, rules, hears, now_ms),
             Frame::Call(call) => self.called(env, peer, call),
             Frame::Answer { number, result } => self.answered(env, peer, number, result),
+            Frame::Room(room) => {
+                env.im.rooms.from_site(&env.im.overload, now_ms, &peer.site, *room)
+            }
             frame => {
                 let news = SiteNews::Frame(Box::new(frame));
                 return Some(Command::Site(Box::new(SiteLetter { site: peer.site.clone(), news })));
@@ -237,9 +224,10 @@ impl SiteNode {
         None
     }
 
-    fn alive(&self, fabric: &Fabric, peer: &Peer, rules: u64, hears: bool, now_ms: u64) {
+    fn alive(&self, env: &Env, peer: &Peer, rules: u64, hears: bool, now_ms: u64) {
         let site = &*peer.site;
         if rules != self.hash {
+            peer.went_wrong(now_ms, "its home rules are others");
             if !peer.differs.swap(true, Ordering::Relaxed) {
                 tracing::error!(site, "its home rules are others: nothing is exchanged with it");
             }
@@ -248,23 +236,23 @@ impl SiteNode {
         peer.differs.store(false, Ordering::Relaxed);
         peer.heard_ms.store(now_ms, Ordering::Release);
         if hears {
-            self.set_up(fabric, peer, true);
+            self.set_up(env, peer, true, now_ms);
         }
     }
 
-    fn set_up(&self, fabric: &Fabric, peer: &Peer, up: bool) {
-        if peer.up.swap(up, Ordering::AcqRel) == up {
-            return;
-        }
+    fn set_up(&self, env: &Env, peer: &Peer, up: bool, now_ms: u64) {
+        let Some(before_ms) = peer.set_up(up, now_ms) else { return };
+        let owed = peer.report(now_ms).owed.numbers;
         if up {
-            tracing::info!(site = %peer.site, "reached");
+            tracing::info!(site = %peer.site, owed, down_ms = before_ms, "reached");
         } else {
-            tracing::warn!(site = %peer.site, "not reached any more");
+            tracing::warn!(site = %peer.site, owed, up_ms = before_ms, "not reached any more");
         }
-        for shard in &fabric.shards {
+        for shard in &env.fabric.shards {
             let (site, news) = (peer.site.clone(), SiteNews::Link { up });
             shard.put(Command::Site(Box::new(SiteLetter { site, news })).into());
         }
+        env.im.rooms.site_is(&peer.site, up, now_ms);
     }
 
     /// Another site's user calls a service for something that lives here.
@@ -284,13 +272,20 @@ impl SiteNode {
         super::complete(&mut op);
         let caller = Caller { user, device, privileged };
         let call = Call { caller, op, asker: Asker::Nobody };
-        if call.conv().is_none_or(|conv| self.foreign(&conv).is_some()) {
+        let is_of_room = room_call(&call.op).is_some();
+        if (call.conv().is_none() && !is_of_room) || self.home_of_call(&call).is_some() {
             return refuse(Refusal::conflict("this does not live here"));
         }
         let Some(asker) = env.im.wait_for_site(&peer.site, number) else {
             return refuse(Refusal::new(Word::Unavailable, "too many calls wait"));
         };
-        env.im.put_call(&env.fabric, Call { asker, ..call });
+        let call = Call { asker, ..call };
+        match env.im.call_room(&env.fabric, wall_ms(), &call) {
+            None => env.im.put_call(&env.fabric, call),
+            Some(Some(answer)) => tell(env, asker, answer),
+            // It is answered once the room is stored.
+            Some(None) => {}
+        }
     }
 
     fn answered(
@@ -307,15 +302,50 @@ impl SiteNode {
         }
     }
 
+    /// Pauses the line to a site: nothing passes, what is owed waits. Or lets it go on. False when
+    /// there is no such site.
+    pub fn pause(&self, env: &Env, site: &str, paused: bool) -> bool {
+        let Some(peer) = self.peer(site) else { return false };
+        let now_ms = wall_ms();
+        if peer.set_paused(paused, now_ms) {
+            tracing::info!(site, paused, "an operator's word");
+        }
+        if paused {
+            peer.heard_ms.store(0, Ordering::Release);
+            self.set_up(env, peer, false, now_ms);
+        }
+        true
+    }
+
+    /// What a shard owes a site.
+    pub fn note_owed(&self, site: &str, shard: u16, owed: Owed) {
+        if let Some(peer) = self.peer(site) {
+            peer.note_owed(shard, owed);
+        }
+    }
+
+    /// How the lines to the other sites are doing.
+    pub fn reports(&self) -> Vec<(&str, SiteReport)> {
+        let now_ms = wall_ms();
+        self.peers.iter().map(|peer| (&*peer.site, peer.report(now_ms))).collect()
+    }
+
     /// Says that this site is there, and sees who is not heard any more.
     fn tick(&self, env: &Env, now_ms: u64) {
         for peer in &self.peers {
             let hears = peer.heard_ms.load(Ordering::Acquire) + SILENCE_MS > now_ms;
             self.say(&peer.site, &Frame::Alive { rules: self.hash, hears }.encode());
-            if !hears {
-                self.set_up(&env.fabric, peer, false);
+            if !hears && peer.is_up() {
+                peer.went_wrong(now_ms, &format!("not heard for {SILENCE_MS} ms"));
+                self.set_up(env, peer, false, now_ms);
+            }
+            peer.measure(now_ms);
+            for shard in &env.fabric.shards {
+                let (site, news) = (peer.site.clone(), SiteNews::Count);
+                shard.put(Command::Site(Box::new(SiteLetter { site, news })).into());
             }
         }
+        env.im.rooms.compare_with_sites(now_ms);
         let late: Vec<u64> = self
             .calls
             .iter()
@@ -377,7 +407,7 @@ mod tests {
             held_max: 1,
             links: Vec::new(),
         };
-        let node = SiteNode::new(Arc::new(rules), Vec::new());
+        let node = SiteNode::new(Arc::new(rules), 1, Vec::new());
         for (of, topic, may) in [
             (Some("ny"), "$hoopoe/site/fra/ny", true),
             (None, "$hoopoe/site/fra/ny", true),

@@ -248,7 +248,7 @@ impl Node {
             Box::new(gauges),
             settings.broker.durability.as_str(),
         );
-        let state = state.with_bridges(bridges);
+        let state = state.with_bridges(bridges).with_sites(self.env.im.sites().cloned());
         Arc::new(state.with_store_fault(move || store.fault()))
     }
 

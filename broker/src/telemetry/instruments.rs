@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Telemetry;
 use crate::bridges::{BridgeReport, Bridges};
+use crate::im::sites::{SiteNode, SiteReport};
 use crate::transport::ListenerGate;
 
 /// Numbers that nobody counts along the way: the node looks them up when asked.
@@ -92,6 +93,8 @@ pub struct Instruments {
     pub durability: &'static str,
     /// The links to other brokers: a set that the configuration bounds.
     pub bridges: Arc<Bridges>,
+    /// The other sites, when there are any: a set that the configuration bounds.
+    pub sites: Option<Arc<SiteNode>>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     started: Instant,
     started_at: SystemTime,
@@ -112,6 +115,7 @@ impl Instruments {
             build: Build::THIS,
             durability,
             bridges: Arc::default(),
+            sites: None,
             gauges,
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -123,6 +127,11 @@ impl Instruments {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let links = self.bridges.links().iter();
         links.map(|link| (link.name.as_str(), link.report(now.as_millis() as u64))).collect()
+    }
+
+    /// How the line to each other site is doing, by its name.
+    pub fn site_lines(&self) -> Vec<(&str, SiteReport)> {
+        self.sites.as_ref().map(|sites| sites.reports()).unwrap_or_default()
     }
 
     /// The gauges of this moment.

@@ -14,6 +14,7 @@ use super::exposition::{Exposition, Kind};
 use super::process::Process;
 use super::{Buckets, Dropped, Instruments, ShardCounters, Telemetry, WorkerCounters};
 use crate::bridges::BridgeReport;
+use crate::im::sites::{SiteReport, SiteState};
 
 type WorkerCount = fn(&WorkerCounters) -> u64;
 type ShardCount = fn(&ShardCounters) -> u64;
@@ -83,6 +84,7 @@ pub fn metrics(instruments: &Instruments) -> String {
     shards(&mut out, &instruments.telemetry);
     listeners(&mut out, instruments);
     bridges(&mut out, instruments);
+    sites(&mut out, instruments);
     process(&mut out, instruments);
     out.into_text()
 }
@@ -329,6 +331,60 @@ fn bridges(out: &mut Exposition, instruments: &Instruments) {
         ] {
             family.sample(&[("bridge", link), ("reason", reason)], count);
         }
+    }
+}
+
+type SiteCount = fn(&SiteReport) -> u64;
+
+/// What each line to another site shows: name, kind, meaning, value.
+const SITES: [(&str, Kind, &str, SiteCount); 11] = [
+    ("hoopoe_site_up", Kind::Gauge, "1 while the site is heard and hears this one.", |line| {
+        u64::from(line.state == SiteState::Up)
+    }),
+    ("hoopoe_site_paused", Kind::Gauge, "1 while an operator has paused the line.", |line| {
+        u64::from(line.state == SiteState::Paused)
+    }),
+    ("hoopoe_site_losses_total", Kind::Counter, "Times the site was lost.", |line| line.losses),
+    ("hoopoe_site_owed", Kind::Gauge, "What the site has not committed yet.", |line| {
+        line.owed.numbers
+    }),
+    ("hoopoe_site_owed_bytes", Kind::Gauge, "Bytes of its rows.", |line| line.owed.bytes),
+    ("hoopoe_site_held", Kind::Gauge, "Sends that wait for the site's word.", |line| {
+        line.owed.held
+    }),
+    ("hoopoe_site_sent_total", Kind::Counter, "Frames to the site.", |line| line.counts.sent),
+    ("hoopoe_site_sent_bytes_total", Kind::Counter, "Their bytes.", |line| line.counts.sent_bytes),
+    ("hoopoe_site_received_total", Kind::Counter, "Frames from the site.", |line| {
+        line.counts.received
+    }),
+    ("hoopoe_site_received_bytes_total", Kind::Counter, "Their bytes.", |line| {
+        line.counts.received_bytes
+    }),
+    ("hoopoe_site_dropped_total", Kind::Counter, "Frames left out under load.", |line| {
+        line.counts.dropped
+    }),
+];
+
+fn sites(out: &mut Exposition, instruments: &Instruments) {
+    let lines = instruments.site_lines();
+    if lines.is_empty() {
+        return;
+    }
+    for (name, kind, help, count) in SITES {
+        let mut family = out.family(name, kind, help);
+        for (site, report) in &lines {
+            family.sample(&[("site", site)], count(report));
+        }
+    }
+    let help = "How long the oldest of what is owed has waited, at most.";
+    let mut family = out.family("hoopoe_site_lag_seconds", Kind::Gauge, help);
+    for (site, report) in &lines {
+        family.sample(&[("site", site)], report.lag_ms as f64 / 1000.0);
+    }
+    let help = "When the line came to be what it is at.";
+    let mut family = out.family("hoopoe_site_since_seconds", Kind::Gauge, help);
+    for (site, report) in &lines {
+        family.sample(&[("site", site)], report.since_ms as f64 / 1000.0);
     }
 }
 

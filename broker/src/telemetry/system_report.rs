@@ -117,6 +117,21 @@ impl SystemReport {
                 say(&format!("bridge/{name}/{what}"), value);
             }
         }
+        for (name, line) in instruments.site_lines() {
+            for (what, value) in [
+                ("state", line.state.as_str().to_owned()),
+                ("owed", line.owed.numbers.to_string()),
+                ("owed_bytes", line.owed.bytes.to_string()),
+                ("held", line.owed.held.to_string()),
+                ("lag_ms", line.lag_ms.to_string()),
+                ("sent", line.counts.sent.to_string()),
+                ("received", line.counts.received.to_string()),
+                ("losses", line.losses.to_string()),
+                ("last_error", line.last_error.map_or_else(String::new, |error| error.what)),
+            ] {
+                say(&format!("site/{name}/{what}"), value);
+            }
+        }
         let elapsed = uptime.saturating_sub(self.last_round);
         for ((name, counted), load) in LOADS.iter().zip(totals.loads()).zip(&mut self.loads) {
             load.observe(counted, elapsed);

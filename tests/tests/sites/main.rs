@@ -3,6 +3,8 @@
 
 mod held;
 mod kills;
+mod operators;
 mod proxy;
+mod rooms;
 mod talk;
 mod world;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::proxy::Proxy;
 
 /// The admin token of these brokers.
-const ADMIN: &str = "the operators' own token";
+pub(crate) const ADMIN: &str = "the operators' own token";
 
 /// Sites in the order in which they were named; each dials those before it.
 pub(crate) struct World {
@@ -48,7 +48,7 @@ impl World {
         for site in &self.names[1..] {
             text += &format!(
                 "[[im.site.home]]\nusers = \"*-{site}\"\ngroups = \"{site}-*\"\n\
-                 channels = \"{site}-*\"\nsite = \"{site}\"\n"
+                 channels = \"{site}-*\"\nrooms = \"{site}-*\"\nsite = \"{site}\"\n"
             );
         }
         for site in &self.names[at + 1..] {
@@ -66,7 +66,7 @@ impl World {
         text
     }
 
-    fn operator(&self, at: usize) -> Http {
+    pub(crate) fn operator(&self, at: usize) -> Http {
         Http::new(self.brokers[at].http()).bearer(ADMIN)
     }
 

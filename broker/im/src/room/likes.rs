@@ -33,15 +33,26 @@ impl Likes {
         now_ms: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
+        self.add_many(settings, now_ms, payload, 1)
+    }
+
+    /// Counts so many of the same word.
+    pub fn add_many(
+        &mut self,
+        settings: &RoomSettings,
+        now_ms: u64,
+        payload: &[u8],
+        more: u64,
+    ) -> Result<(), Refusal> {
         let word = word(settings, payload)?;
         if let Some(count) = self.words.get_mut(word) {
-            *count += 1;
+            *count = count.saturating_add(more);
         } else if self.words.len() >= settings.like_words {
             return Err(Refusal::limit("too many different words are liked at once"));
         } else {
-            self.words.insert(word.into(), 1);
+            self.words.insert(word.into(), more);
         }
-        self.total += 1;
+        self.total = self.total.saturating_add(more);
         self.due_ms.get_or_insert(now_ms + settings.like_merge_ms);
         Ok(())
     }

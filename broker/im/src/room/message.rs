@@ -25,7 +25,10 @@ pub struct RoomMessage {
     /// Hash of the sender, for shapers.
     pub sender: u32,
     room: Arc<str>,
-    ts_ms: u64,
+    /// When it was said.
+    pub ts_ms: u64,
+    /// The sender's own properties, in wire form.
+    pub properties: Box<[u8]>,
     v5: Arc<Publication>,
     v311: OnceLock<Arc<Publication>>,
 }
@@ -53,6 +56,7 @@ impl RoomMessage {
             sender: said.from.map_or(0, |user| sender_hash(user)),
             room: said.room.clone(),
             ts_ms: said.ts_ms,
+            properties: said.properties.into(),
             v5,
             v311: OnceLock::new(),
         }
@@ -81,6 +85,11 @@ impl RoomMessage {
     /// The payload, as it was sent.
     pub fn payload(&self) -> &[u8] {
         self.v5.payload()
+    }
+
+    /// When it is over; `None`: never.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        self.v5.expires_at_ms
     }
 
     /// Whether it is over ([MQTT-3.3.2-5]).

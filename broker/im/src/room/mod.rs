@@ -7,6 +7,7 @@
 //! Deliberately not here: connections, who carries a message to which worker, and where rows are
 //! written. Times come in as arguments, in ms since the epoch.
 
+mod away;
 mod bucket;
 mod call;
 mod keep;
@@ -19,6 +20,7 @@ mod settings;
 mod shaper;
 mod state;
 
+pub use away::Relayed;
 pub use call::{Caller, RoomCall, room_call};
 pub use keep::{KeepRoom, stored_rooms};
 pub use message::{RoomMessage, sender_hash, signal, stat};

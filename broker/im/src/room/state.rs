@@ -23,7 +23,7 @@ const STAT_GATHER_MS: u64 = 500;
 
 /// One user in the room, over whichever devices.
 #[derive(Clone, Copy, Debug)]
-struct Viewer {
+pub(super) struct Viewer {
     connections: u32,
     sends: Bucket,
     likes: Bucket,
@@ -41,12 +41,14 @@ struct Counts {
 /// A room.
 #[derive(Debug)]
 pub struct Room {
-    id: Arc<str>,
+    pub(super) id: Arc<str>,
     pub(super) row: RoomRow,
     pub(super) ring: Ring,
-    viewers: BTreeMap<Arc<str>, Viewer>,
-    likes: Likes,
-    n: u64,
+    pub(super) viewers: BTreeMap<Arc<str>, Viewer>,
+    pub(super) likes: Likes,
+    pub(super) n: u64,
+    /// It lives at another site.
+    pub(super) is_away: bool,
     messages: u64,
     told: Counts,
     told_ms: u64,
@@ -101,6 +103,8 @@ pub enum Posted {
 pub struct RoomOutput {
     /// The sum of likes, on the lane `like`.
     pub likes: Option<Arc<RoomMessage>>,
+    /// The sum of likes of a room that lives elsewhere, for its home.
+    pub sum: Option<Vec<u8>>,
     /// The counters as JSON, for `im/r/{room}/stat`.
     pub stat: Option<String>,
     /// Nobody owns the room and nobody has been in it for a while: it may be forgotten.
@@ -119,6 +123,7 @@ impl Room {
             // Numbers rise also over a restart, and over a room that was forgotten meanwhile: who
             // compares them takes nothing new for old. Below 2^53, for readers of JSON.
             n: now_ms * N_PER_MS,
+            is_away: false,
             messages: 0,
             told: Counts::default(),
             told_ms: 0,
@@ -229,23 +234,11 @@ impl Room {
         now_ms: u64,
         post: Post<'_>,
     ) -> Result<Posted, Refusal> {
-        self.may_speak(post.from, now_ms)?;
-        if post.payload.len() > settings.payload_bytes {
-            return Err(Refusal::limit("the payload is larger than a room takes"));
-        }
-        let viewer = self.viewers.get_mut(post.from).ok_or_else(not_here)?;
+        self.judge(settings, now_ms, &post)?;
         if post.lane == Lane::Like {
-            let rate = settings.likes;
-            if !viewer.likes.take(rate.per_sec, rate.burst, now_ms) {
-                return Err(Refusal::limit("you like faster than the room counts"));
-            }
             self.likes.add(settings, now_ms, post.payload)?;
             self.counts_changed(settings, now_ms);
             return Ok(Posted::Counted);
-        }
-        let rate = settings.sends;
-        if !viewer.sends.take(rate.per_sec, rate.burst, now_ms) {
-            return Err(Refusal::limit("you send faster than the room allows"));
         }
         let message = Arc::new(RoomMessage::new(Said {
             room: &self.id,
@@ -262,6 +255,30 @@ impl Room {
         self.ring.push(settings, &message);
         self.counts_changed(settings, now_ms);
         Ok(Posted::Message(message))
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        settings: &RoomSettings,
+        now_ms: u64,
+        post: &Post<'_>,
+    ) -> Result<(), Refusal> {
+        self.may_speak(post.from, now_ms)?;
+        if post.payload.len() > settings.payload_bytes {
+            return Err(Refusal::limit("the payload is larger than a room takes"));
+        }
+        let viewer = self.viewers.get_mut(post.from).ok_or_else(not_here)?;
+        let (bucket, rate, what) = match post.lane {
+            Lane::Like => {
+                (&mut viewer.likes, settings.likes, "you like faster than the room counts")
+            }
+            _ => (&mut viewer.sends, settings.sends, "you send faster than the room allows"),
+        };
+        if bucket.take(rate.per_sec, rate.burst, now_ms) {
+            Ok(())
+        } else {
+            Err(Refusal::limit(what))
+        }
     }
 
     /// Somebody sends a signal of so many bytes; what may be said may be signalled.
@@ -299,14 +316,16 @@ impl Room {
 
     /// When [`on_tick`](Self::on_tick) has something to do, if nothing else happens.
     pub fn next_timeout(&self, settings: &RoomSettings) -> Option<u64> {
-        let empty = self.empty_since_ms.filter(|_| self.row.owner.is_none());
+        let empty = self.empty_since_ms.filter(|_| self.may_be_forgotten());
         let over = empty.map(|since| since + settings.empty_ms);
         [self.likes.due_ms(), self.stat_due_ms, over].into_iter().flatten().min()
     }
 
     /// Time has come: what is due now.
     pub fn on_tick(&mut self, settings: &RoomSettings, now_ms: u64) -> RoomOutput {
-        let likes = self.likes.take(settings, now_ms).map(|sum| {
+        let mut sum = self.likes.take(settings, now_ms);
+        let own = if self.is_away { None } else { sum.take() };
+        let likes = own.map(|sum| {
             self.n += 1;
             Arc::new(RoomMessage::new(Said {
                 room: &self.id,
@@ -321,9 +340,14 @@ impl Room {
         });
         let stat = self.stat_due_ms.take_if(|due| *due <= now_ms).and_then(|_| self.stat(now_ms));
         let over = self.viewers.is_empty()
-            && self.row.owner.is_none()
+            && self.may_be_forgotten()
             && self.empty_since_ms.is_some_and(|since| since + settings.empty_ms <= now_ms);
-        RoomOutput { likes, stat, over }
+        RoomOutput { likes, sum, stat, over }
+    }
+
+    /// Without viewers nobody wants it, here at least.
+    fn may_be_forgotten(&self) -> bool {
+        self.row.owner.is_none() || self.is_away
     }
 
     /// Counters are sent when they differ from the last ones that were.
@@ -344,7 +368,11 @@ impl Room {
         Counts { viewers: self.viewers.len(), likes: self.likes.total, messages: self.messages }
     }
 
-    fn counts_changed(&mut self, settings: &RoomSettings, now_ms: u64) {
+    pub(super) fn counts_changed(&mut self, settings: &RoomSettings, now_ms: u64) {
+        // The home counts.
+        if self.is_away {
+            return;
+        }
         if self.stat_due_ms.is_none() && !self.viewers.is_empty() && self.counts() != self.told {
             let next = self.told_ms + settings.stat_interval_ms;
             self.stat_due_ms = Some(next.max(now_ms + STAT_GATHER_MS));

@@ -34,7 +34,8 @@ use crate::refusal::{Fault, Refusal, Word};
 use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
-use crate::site::line::{LineKey, Lines};
+use crate::site::line::LineKey;
+use crate::site::owing::Lines;
 use crate::site::wire::Frame;
 use crate::sweep::Sweep;
 use crate::txn::{Rows, Txn};
@@ -96,7 +97,7 @@ pub(crate) struct Work<'a> {
     pub(crate) now_ms: u64,
     pub(crate) settings: &'a ImSettings,
     pub(crate) memory: &'a mut Memory,
-    shard: u16,
+    pub(crate) shard: u16,
     /// The answer waits until this outbox entry has been applied.
     wait: Option<u64>,
     /// The answer waits until another site has answered this.
@@ -124,7 +125,7 @@ impl ImShard {
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
         let lines = match &settings.sites {
-            Some(_) => Lines::load(&kv, shard, shards)?,
+            Some(_) => Lines::load(&kv, shard, shards, started_ms)?,
             None => Lines::default(),
         };
         let step = ImShard {
@@ -438,7 +439,7 @@ impl ImShard {
     /// What is owed to other sites, as it is committed.
     fn read_lines_again(&mut self) {
         if self.settings.sites.is_some() {
-            let lines = Lines::load(self.rows.kv(), self.shard, self.shards);
+            let lines = Lines::load(self.rows.kv(), self.shard, self.shards, 0);
             self.memory.lines.forget(lines);
         }
     }

@@ -120,7 +120,7 @@ impl Work<'_> {
         let marker = marker.map(|marker| (marker.session.0, marker.id));
         let held = HeldRow { conv, from, cid: entry.cid, marker };
         self.txn.put_json(&keys::site_held(&line, number), &held);
-        self.memory.lines.held += 1;
+        self.memory.lines.hold(&line, 1);
         Ok(self.wait_or_hold(line, number, up))
     }
 
@@ -235,7 +235,7 @@ impl Work<'_> {
         if let Some(cid) = &held.cid {
             self.txn.delete(Family::Im, &keys::held_by_cid(&held.conv, &held.from, cid));
         }
-        self.memory.lines.held = self.memory.lines.held.saturating_sub(1);
+        self.memory.lines.hold(line, -1);
         match self.memory.lines.take_waiting(line, asked) {
             Some(asker) => {
                 let answer = match outcome {

@@ -8,32 +8,26 @@
 //! Both sides hash names to slots alike, so that a line joins the shards that own the same slot,
 //! and rows about one conversation or user keep their order.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::{HashMap, HashSet};
-use hoopoe_core::SLOTS;
 use hoopoe_store::StoreError;
-use hoopoe_store::kv::{Family, SharedKv};
+use hoopoe_store::kv::Family;
 use hoopoe_store::wire::{Cursor, put_number};
 use serde::{Deserialize, Serialize};
 
+use super::owing::Out;
 use super::wire::{Body, Frame, Numbered, Signal};
 use crate::command::{Asker, SendSignal};
 use crate::effect::{Answer, Effect};
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
 use crate::id::ConvKey;
-use crate::keys::{self, site_kind};
+use crate::keys;
 use crate::refusal::{Fault, Refusal};
 use crate::rows::VERSION;
 use crate::shard::Work;
 
-/// Numbers of one line that may be under way.
-const WINDOW: usize = 64;
-/// Numbers of all lines of a shard to one site that may be under way.
-const MOST_FLYING: usize = 1_024;
 /// Silence after which a line begins again behind the last number heard.
 const RESEND_MS: u64 = 3_000;
 
@@ -59,6 +53,8 @@ pub enum SiteNews {
     },
     /// Something it says.
     Frame(Box<Frame>),
+    /// Operators want to know what is owed to it.
+    Count,
 }
 
 /// Who waits for what another site makes of a send; kept until it is told.
@@ -71,160 +67,6 @@ pub(crate) struct HeldRow {
     pub(crate) marker: Option<(u64, u16)>,
 }
 
-/// The sending side of a line.
-#[derive(Clone, Copy, Default, Debug)]
-struct Out {
-    /// When it began.
-    born: u64,
-    /// The last number given.
-    last: u64,
-    /// Everything up to here was heard.
-    heard: u64,
-    /// Everything up to here was sent.
-    sent: u64,
-    /// When it begins again.
-    due: Option<u64>,
-}
-
-impl Out {
-    fn flying(&self) -> usize {
-        usize::try_from(self.sent - self.heard).unwrap_or(usize::MAX)
-    }
-}
-
-/// The lines of a shard.
-#[derive(Debug, Default)]
-pub(crate) struct Lines {
-    out: HashMap<LineKey, Out>,
-    flying: HashMap<Arc<str>, usize>,
-    due: BTreeSet<(u64, LineKey)>,
-    up: HashSet<Arc<str>>,
-    /// Rows could not be read after a failed commit: nothing is owed before they are.
-    stale: bool,
-    /// Sends that have not been answered.
-    pub(super) held: usize,
-    /// Who waits for the answer, by line and number.
-    waiting: HashMap<(LineKey, u64), Asker>,
-    /// Those whom the present batch has added.
-    waiting_new: Vec<(LineKey, u64)>,
-    /// When they count as held.
-    patience: BTreeSet<(u64, LineKey, u64)>,
-}
-
-impl Lines {
-    /// The lines of a shard's slots, as committed.
-    pub(crate) fn load(kv: &SharedKv, shard: u16, shards: u16) -> Result<Lines, StoreError> {
-        let mut lines = Lines::default();
-        for slot in (shard..SLOTS).step_by(usize::from(shards)) {
-            crate::shard::due::scan(kv, slot, site_kind::LINE, |name, key, row| {
-                let (born, last) = read_pair(key, row)?;
-                let out = Out { born, last, heard: last, sent: last, due: None };
-                if let Ok(site) = std::str::from_utf8(name) {
-                    lines.out.insert((slot, site.into()), out);
-                }
-                Ok(())
-            })?;
-            crate::shard::due::scan(kv, slot, site_kind::OWED, |name, key, _| {
-                let site = name.len().checked_sub(9).and_then(|end| name.get(..end));
-                let site = site.and_then(|site| std::str::from_utf8(site).ok());
-                if let Some(site) = site
-                    && let Some(out) = lines.out.get_mut(&(slot, site.into()))
-                {
-                    let number = keys::seq_of(key);
-                    // A row is written with the line's row; in doubt the row is right.
-                    out.last = out.last.max(number);
-                    out.heard = out.heard.min(number - 1);
-                    out.sent = out.heard;
-                }
-                Ok(())
-            })?;
-            crate::shard::due::scan(kv, slot, site_kind::HELD, |_, _, _| {
-                lines.held += 1;
-                Ok(())
-            })?;
-        }
-        Ok(lines)
-    }
-
-    pub(crate) fn next_timeout(&self) -> Option<u64> {
-        let due = self.due.first().map(|(at, _)| *at);
-        let patience = self.patience.first().map(|(at, ..)| *at);
-        [due, patience].into_iter().flatten().min()
-    }
-
-    pub(crate) fn is_up(&self, site: &str) -> bool {
-        self.up.contains(site)
-    }
-
-    /// The batch is committed.
-    pub(crate) fn committed(&mut self) {
-        self.waiting_new.clear();
-    }
-
-    /// The batch is lost. Without rows nothing can be owed.
-    pub(crate) fn forget(&mut self, again: Result<Lines, StoreError>) {
-        for (line, number) in std::mem::take(&mut self.waiting_new) {
-            self.waiting.remove(&(line, number));
-        }
-        let (up, waiting) = (std::mem::take(&mut self.up), std::mem::take(&mut self.waiting));
-        let patience = std::mem::take(&mut self.patience);
-        *self = match again {
-            Ok(lines) => Lines { up, waiting, patience, ..lines },
-            Err(error) => {
-                tracing::error!(%error, "what is owed to other sites cannot be read");
-                Lines { up, waiting, patience, stale: true, ..Lines::default() }
-            }
-        };
-        // What is owed leaves again at the next tick.
-        for (line, out) in &mut self.out {
-            if out.heard < out.last && self.up.contains(&line.1) {
-                out.due = Some(0);
-                self.due.insert((0, line.clone()));
-            }
-        }
-    }
-
-    pub(crate) fn is_stale(&self) -> bool {
-        self.stale
-    }
-
-    /// Somebody waits for what a send leads to, until `patience` is over.
-    pub(crate) fn wait(&mut self, line: LineKey, number: u64, asker: Asker, until_ms: u64) {
-        self.patience.insert((until_ms, line.clone(), number));
-        self.waiting_new.push((line.clone(), number));
-        self.waiting.insert((line, number), asker);
-    }
-
-    pub(super) fn take_waiting(&mut self, line: &LineKey, number: u64) -> Option<Asker> {
-        self.waiting.remove(&(line.clone(), number))
-    }
-
-    fn change(&mut self, line: &LineKey, change: impl FnOnce(&mut Out)) {
-        let Some(out) = self.out.get_mut(line) else { return };
-        let before = (out.flying(), out.due);
-        change(out);
-        let (flying, due) = (out.flying(), out.due);
-        if let Some(at) = before.1 {
-            self.due.remove(&(at, line.clone()));
-        }
-        if let Some(at) = due {
-            self.due.insert((at, line.clone()));
-        }
-        let all = self.flying.entry(line.1.clone()).or_default();
-        *all = (*all + flying).saturating_sub(before.0);
-    }
-
-    /// How many more numbers of a line may leave.
-    fn room(&self, line: &LineKey, out: &Out) -> usize {
-        if !self.up.contains(&line.1) {
-            return 0;
-        }
-        let all = self.flying.get(&line.1).copied().unwrap_or_default();
-        let line = WINDOW.saturating_sub(out.flying());
-        line.min(MOST_FLYING.saturating_sub(all))
-    }
-}
-
 fn pair_row(first: u64, second: u64) -> Vec<u8> {
     let mut row = vec![VERSION];
     put_number(&mut row, first);
@@ -232,7 +74,7 @@ fn pair_row(first: u64, second: u64) -> Vec<u8> {
     row
 }
 
-fn read_pair(key: &[u8], row: &[u8]) -> Result<(u64, u64), StoreError> {
+pub(super) fn read_pair(key: &[u8], row: &[u8]) -> Result<(u64, u64), StoreError> {
     let read = || {
         let mut cursor = Cursor::of(row, VERSION)?;
         Ok((cursor.number()?, cursor.number()?))
@@ -260,15 +102,21 @@ impl Work<'_> {
             }
             body => body.encode(),
         };
+        let bytes = row.len() as u64;
         self.txn.put(Family::Im, &keys::site_owed(&line, number), row);
         let goes = out.sent == before && self.memory.lines.room(&line, &out) > 0;
         if goes {
             let after = if out.heard == before { 0 } else { before };
             self.fly(&line, out.born, after, number, body.encode().into());
         }
-        let retry = self.now_ms + RESEND_MS;
+        let (now_ms, retry) = (self.now_ms, self.now_ms + RESEND_MS);
         self.memory.lines.change(&line, |out| {
             out.last = number;
+            out.bytes += bytes;
+            if out.heard == before {
+                out.since_ms = now_ms;
+                out.mark = (number, now_ms);
+            }
             if goes {
                 out.sent = number;
             }
@@ -296,6 +144,13 @@ impl Work<'_> {
                 Ok(())
             }
             SiteNews::Link { up: true } => self.link_is_up(site),
+            SiteNews::Count => {
+                if let Some(owed) = self.memory.lines.count(&site) {
+                    let shard = self.shard;
+                    self.txn.effect(Effect::Owed { site, shard, owed });
+                }
+                Ok(())
+            }
             SiteNews::Frame(frame) => match *frame {
                 Frame::Numbered(numbered) => self.arrived(site, numbered),
                 Frame::Heard { slot, born, number } => self.heard(&(slot, site), born, number),
@@ -306,7 +161,9 @@ impl Work<'_> {
                     }
                     Ok(())
                 }
-                Frame::Alive { .. } | Frame::Call(_) | Frame::Answer { .. } => Ok(()),
+                Frame::Alive { .. } | Frame::Call(_) | Frame::Answer { .. } | Frame::Room(_) => {
+                    Ok(())
+                }
             },
         }
     }
@@ -402,15 +259,14 @@ impl Work<'_> {
         if out.born != born || number <= out.heard || number > out.last {
             return Ok(());
         }
-        let prefix = keys::site_owed_prefix(line);
-        for key in self.txn.keys(Family::Im, &prefix, WINDOW * 2)? {
-            if keys::seq_of(&key) <= number {
-                self.txn.delete(Family::Im, &key);
-            }
+        // Not looked for: a scan would step over all the rows that were deleted before. A number
+        // without a row was given by a command that failed.
+        for done in out.heard + 1..=number {
+            self.txn.delete(Family::Im, &keys::site_owed(line, done));
         }
-        let retry = self.now_ms + RESEND_MS;
+        let (now_ms, retry) = (self.now_ms, self.now_ms + RESEND_MS);
         self.memory.lines.change(line, |out| {
-            out.heard = number;
+            out.hear(number, now_ms);
             out.sent = out.sent.max(number);
             out.due = (out.heard < out.last).then_some(retry);
         });

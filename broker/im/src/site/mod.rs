@@ -13,7 +13,9 @@
 
 pub(crate) mod ask;
 pub mod line;
+pub mod owing;
 pub(crate) mod replica;
+pub mod room;
 pub(crate) mod spread;
 pub mod wire;
 

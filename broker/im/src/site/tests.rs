@@ -6,6 +6,7 @@ use hoopoe_codec::ReasonCode;
 use serde_json::json;
 
 use super::line::SiteNews;
+use super::owing::Owed;
 use super::wire::Frame;
 use super::{HomeRule, Sites, WhenDown, is_like};
 use crate::command::{Command, User};
@@ -227,6 +228,17 @@ impl World {
     }
 }
 
+impl World {
+    /// What a site owes another, as operators see it.
+    fn owed(&mut self, site: &str, to: &str) -> Owed {
+        let rig = self.of(site);
+        rig.site_says(to, SiteNews::Count);
+        rig.settle();
+        let all = rig.owed.iter().filter(|((of, _), _)| **of == *to);
+        all.fold(Owed::default(), |sum, (_, owed)| sum.with(owed))
+    }
+}
+
 fn pair() -> ConvKey {
     ConvKey::pair(TENANT, "alice", "bob-ny")
 }
@@ -327,6 +339,11 @@ fn what_is_sent_while_the_link_is_down_is_held_and_told_of_later() {
     let again = world.post("ny", "bob-ny", "u/alice", "7", Some("c7"));
     world.settle();
     assert!(matches!(world.answer("ny", again), Answer::Held));
+    world.pass(5_000);
+    let (begun, owed) = (world.of("ny").now - 5_000, world.owed("ny", "fra"));
+    assert_eq!((owed.numbers, owed.held), (200, 200));
+    assert!(owed.bytes > 200 * 10, "{owed:?}");
+    assert!(owed.since_ms.is_some_and(|since| since <= begun), "{owed:?} at {begun}");
     // The home goes on meanwhile.
     world.send("fra", "alice", "u/bob-ny", "from home");
     world.crash(1);
@@ -343,6 +360,7 @@ fn what_is_sent_while_the_link_is_down_is_held_and_told_of_later() {
     let notices = world.notices("ny");
     let told: Vec<&String> = notices.iter().filter(|line| line.contains("/sent/")).collect();
     assert_eq!(told.len(), 200);
+    assert_eq!(world.owed("ny", "fra"), Owed::default());
     assert!(told[6].starts_with("bob-ny im/me/sys/sent/c7/u/alice/9/"), "{}", told[6]);
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hoopoe_codec::ReasonCode;
 use hoopoe_store::wire::{Cursor, put_bytes, put_number};
 
+use super::room::RoomFrame;
 use crate::command::{Forward, User};
 use crate::id::{ConvKey, MessageId};
 use crate::refusal::{Refusal, Word};
@@ -61,6 +62,8 @@ pub enum Frame {
         /// The answer, or a refusal.
         result: Result<serde_json::Value, Refusal>,
     },
+    /// Something about a live room.
+    Room(Box<RoomFrame>),
 }
 
 /// See [`Frame::Numbered`].
@@ -148,6 +151,7 @@ mod tag {
     pub const SIGNAL: u8 = 5;
     pub const CALL: u8 = 6;
     pub const ANSWER: u8 = 7;
+    pub const ROOM: u8 = 8;
     pub const ENTRY: u8 = 1;
     pub const REFERENCE: u8 = 2;
     pub const ASK: u8 = 3;
@@ -260,6 +264,10 @@ impl Frame {
                     Err(refusal) => put_refusal(&mut out, refusal),
                 }
             }
+            Frame::Room(frame) => {
+                out.push(tag::ROOM);
+                frame.put(&mut out);
+            }
         }
         out.into()
     }
@@ -323,6 +331,7 @@ impl Frame {
                 }
                 Frame::Answer { number, result: Err(refusal(&mut cursor)?) }
             }
+            tag::ROOM => Frame::Room(Box::new(RoomFrame::read(&mut cursor)?)),
             _ => return Err("unknown kind of frame"),
         };
         cursor.end()?;
@@ -335,7 +344,7 @@ impl Frame {
             Frame::Numbered(Numbered { slot, .. }) | Frame::Heard { slot, .. } => Some(*slot),
             Frame::Signal(signal) => Some(signal.conv.slot().get()),
             Frame::Notice { user, .. } => Some(user.slot().get()),
-            Frame::Alive { .. } | Frame::Call(_) | Frame::Answer { .. } => None,
+            Frame::Alive { .. } | Frame::Call(_) | Frame::Answer { .. } | Frame::Room(_) => None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod operator;
 mod origin;
 mod rate;
 mod service;
+mod sites;
 mod stored;
 mod table;
 mod users;

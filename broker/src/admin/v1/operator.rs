@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, bridges, connected, now_ms, stored, users};
+use super::{Api, bridges, connected, now_ms, sites, stored, users};
 use crate::bridges::BridgeOrder;
 
 /// Fields of a request that are in no record.
@@ -171,6 +171,14 @@ pub struct OneBridge {
     pub name: String,
 }
 
+/// One other site.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneSite {
+    /// Its name.
+    pub site: String,
+}
+
 /// What an operator does.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each is an operation of the table in the OpenAPI document")]
@@ -194,6 +202,9 @@ pub enum Deed {
     BridgesPause(OneBridge),
     BridgesResume(OneBridge),
     BridgesDropQueue(OneBridge),
+    SitesList,
+    SitesPause(OneSite),
+    SitesResume(OneSite),
     AuditList(Page),
 }
 
@@ -222,6 +233,9 @@ pub fn parse(noun: &str, op: &str, body: &[u8]) -> Result<Deed, Refusal> {
         ("bridges", "pause") => Deed::BridgesPause(read(body)?),
         ("bridges", "resume") => Deed::BridgesResume(read(body)?),
         ("bridges", "drop-queue") => Deed::BridgesDropQueue(read(body)?),
+        ("sites", "list") => read::<Page>(body).map(|_| Deed::SitesList)?,
+        ("sites", "pause") => Deed::SitesPause(read(body)?),
+        ("sites", "resume") => Deed::SitesResume(read(body)?),
         ("audit", "list") => Deed::AuditList(read(body)?),
         _ => return Err(Refusal::not_found(format!("no operation admin/{noun}/{op}"))),
     })
@@ -290,6 +304,9 @@ async fn carry_out(
         Deed::BridgesDropQueue(request) => {
             bridges::order(api, &request.name, BridgeOrder::DropQueue).await
         }
+        Deed::SitesList => Ok(sites::list(api)),
+        Deed::SitesPause(request) => sites::pause(api, &request.site, true),
+        Deed::SitesResume(request) => sites::pause(api, &request.site, false),
         Deed::AuditList(request) => {
             api.read(move |query| query.audit(request.limit, request.next.as_deref())).await
         }

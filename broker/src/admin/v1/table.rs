@@ -63,6 +63,19 @@ const BRIDGE: &[&str] = &[
     "counts",
     "last_error",
 ];
+const SITE: &[&str] = &[
+    "site",
+    "state",
+    "since",
+    "losses",
+    "owed",
+    "owed_bytes",
+    "held",
+    "lag_ms",
+    "counts",
+    "rates",
+    "last_error",
+];
 const ACCOUNT: &[&str] = &["user", "roles", "disabled", "created", "password"];
 
 /// All of them.
@@ -160,5 +173,8 @@ pub const OPERATIONS: &[Operation] = &[
     operator("admin/bridges/pause", "No connection of a link until it is resumed", BRIDGE),
     operator("admin/bridges/resume", "A link connects, whatever its start type", BRIDGE),
     operator("admin/bridges/drop-queue", "Forget what waits to go out over a link", BRIDGE),
+    operator("admin/sites/list", "How lines to other sites are doing", &["sites"]),
+    operator("admin/sites/pause", "Nothing passes a line until it is resumed", SITE),
+    operator("admin/sites/resume", "A line goes on with what is owed", SITE),
     operator("admin/audit/list", "What operators did, newest first", &["records", "next"]),
 ];

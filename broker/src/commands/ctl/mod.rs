@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::passwd::{ask, first_line};
 use crate::cli::{
-    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, UsersOrder, Which,
+    BridgesOrder, ClientsOrder, CtlArgs, CtlOrder, RetainedOrder, SessionsOrder, SitesOrder,
+    UsersOrder, Which,
 };
 use client::Client;
 
@@ -151,6 +152,17 @@ fn request(order: &CtlOrder) -> anyhow::Result<Request> {
         CtlOrder::Bridges(BridgesOrder::DropQueue { name }) => {
             Request::new("admin/bridges/drop-queue", json!({ "name": name }))
         }
+        CtlOrder::Sites(SitesOrder::List) => {
+            let columns =
+                &["site", "state", "since", "owed", "owed_bytes", "held", "lag_ms", "losses"];
+            Request::list("admin/sites/list", json!({}), "sites", columns, usize::MAX)
+        }
+        CtlOrder::Sites(SitesOrder::Pause { site }) => {
+            Request::new("admin/sites/pause", json!({ "site": site }))
+        }
+        CtlOrder::Sites(SitesOrder::Resume { site }) => {
+            Request::new("admin/sites/resume", json!({ "site": site }))
+        }
         CtlOrder::Audit { limit } => {
             let columns = &["number", "ts", "who", "address", "call", "status", "about"];
             Request::list("admin/audit/list", json!({}), "records", columns, *limit)
@@ -253,6 +265,8 @@ mod tests {
             ("hoopoe ctl retained list", "admin/retained/list", json!({ "filter": "#" })),
             ("hoopoe ctl bridges list", "admin/bridges/list", json!({})),
             ("hoopoe ctl bridges drop-queue b", "admin/bridges/drop-queue", json!({ "name": "b" })),
+            ("hoopoe ctl sites list", "admin/sites/list", json!({})),
+            ("hoopoe ctl sites pause ny", "admin/sites/pause", json!({ "site": "ny" })),
             ("hoopoe ctl audit", "admin/audit/list", json!({})),
             ("hoopoe ctl call time/now --as a", "time/now", json!({})),
         ] {

@@ -87,17 +87,17 @@ impl Worker {
                 let caller = Caller { user, device, privileged: false };
                 let call = Box::new(Call { caller, op, asker });
                 let (env, now_ms) = (self.env.clone(), self.now_ms);
-                if let Some(answer) = env.im.call_room(&env.fabric, now_ms, &call) {
-                    if let Some(answer) = answer {
-                        self.im_answered(reply, answer);
-                    }
-                    return Ok(());
-                }
                 if let Some(refused) =
                     self.im_call_elsewhere(&call, (service, name), publish.payload)
                 {
                     if let Err(refusal) = refused {
                         self.im_answered(reply, Outcome::Refused(refusal));
+                    }
+                    return Ok(());
+                }
+                if let Some(answer) = env.im.call_room(&env.fabric, now_ms, &call) {
+                    if let Some(answer) = answer {
+                        self.im_answered(reply, answer);
                     }
                     return Ok(());
                 }

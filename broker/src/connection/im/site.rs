@@ -67,7 +67,7 @@ impl Worker {
         body: &[u8],
     ) -> Option<Result<(), Refusal>> {
         let sites = self.env.im.sites()?;
-        let site = sites.foreign(&call.conv()?)?;
+        let site = sites.home_of_call(call)?;
         let name = [name.0, "/", name.1].concat();
         Some(sites.ask(site, &call.caller, &name, body, call.asker))
     }

@@ -39,11 +39,11 @@ impl Worker {
     pub(in crate::connection) fn room_letter(&mut self, letter: &RoomLetter) {
         let live = &letter.room;
         match &letter.news {
-            RoomNews::Message { message, sender } => self.fly(
+            RoomNews::Message { message, sender, past } => self.fly(
                 live,
                 &Flight {
                     kind: Coverage::of_lane(message.lane),
-                    flow: flow(message.lane),
+                    flow: if *past { Flow::Counters } else { flow(message.lane) },
                     n: Some(message.n),
                     hash: message.sender,
                     sender: *sender,
@@ -72,7 +72,8 @@ impl Worker {
                     publication: &|_| publication,
                 },
             ),
-            RoomNews::Evicted { user } => self.evict(live, user.as_deref()),
+            RoomNews::Evicted { user, why } => self.evict(live, user.as_deref(), why.as_deref()),
+            RoomNews::Line { up } => self.line_changed(live, *up),
             RoomNews::LookAt(at_ms) => {
                 self.rooms.looks.insert((*at_ms, address(live)), live.clone());
             }
@@ -151,15 +152,32 @@ impl Worker {
         }
     }
 
-    /// A user's connections leave the room, or all; their subscriptions stay, and do nothing.
-    fn evict(&mut self, live: &Arc<LiveRoom>, user: Option<&str>) {
-        let what = if user.is_some() { "banned" } else { "closed" };
-        let topic = format!("im/me/sys/notice/room/{}/{what}", live.id);
-        let Some(local) = self.rooms.rooms.get(&address(live)) else { return };
+    fn viewers_of(&self, live: &Arc<LiveRoom>) -> Vec<(Place, Location)> {
+        let Some(local) = self.rooms.rooms.get(&address(live)) else { return Vec::new() };
         let viewers = local.viewers.iter().enumerate().flat_map(|(at, viewers)| {
             viewers.iter().map(move |(place, viewer)| ((at, place), viewer.location))
         });
-        for (place, location) in viewers.collect::<Vec<(Place, Location)>>() {
+        viewers.collect()
+    }
+
+    /// The site that the room lives at is reached again, or not any more: everybody stays.
+    fn line_changed(&mut self, live: &Arc<LiveRoom>, up: bool) {
+        let what = if up { "reached" } else { "unreached" };
+        let topic = format!("im/me/sys/notice/room/{}/{what}", live.id);
+        for (_, location) in self.viewers_of(live) {
+            self.im_notice(location, &topic, b"");
+        }
+    }
+
+    /// A user's connections leave the room, or all; their subscriptions stay, and do nothing.
+    fn evict(&mut self, live: &Arc<LiveRoom>, user: Option<&str>, why: Option<&str>) {
+        let what = match (user, why) {
+            (_, Some(_)) => "refused",
+            (Some(_), None) => "banned",
+            (None, None) => "closed",
+        };
+        let topic = format!("im/me/sys/notice/room/{}/{what}", live.id);
+        for (place, location) in self.viewers_of(live) {
             let session = self.connection(location).and_then(Connection::session);
             if let Some(session) = session
                 && user.is_none_or(|user| *session.key.user == *user)
@@ -168,7 +186,7 @@ impl Worker {
             {
                 self.remove_viewer(live, place);
                 self.env.im.rooms.evicted(self.number, live);
-                self.im_notice(location, &topic, b"");
+                self.im_notice(location, &topic, why.unwrap_or_default().as_bytes());
             }
         }
     }

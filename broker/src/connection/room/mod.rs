@@ -27,7 +27,7 @@ use super::Connection;
 use super::session::Session;
 use super::worker::Worker;
 use crate::im::overloaded;
-use crate::im::rooms::{LiveRoom, Todo};
+use crate::im::rooms::{LiveRoom, RoomSignal, Todo};
 use membership::{Membership, Terms, Waiting};
 
 /// One connection in a room.
@@ -94,7 +94,6 @@ impl Worker {
             return Ok(());
         }
         let key = &session.key;
-        env.im.check_room_home(&key.tenant, room)?;
         env.im.rooms.may_join(now_ms, &key.tenant, room, &key.user)
     }
 
@@ -300,9 +299,8 @@ impl Worker {
     ) -> Result<(), Refusal> {
         let (env, now_ms, worker) = (self.env.clone(), self.now_ms, self.number);
         let Some((user, live)) = self.speaker(location, room)? else { return Ok(()) };
-        let publication = || hoopoe_im::room::signal(room, &user, kind, properties, payload);
-        let from = (&*user, location);
-        let todo = env.im.rooms.signal(worker, now_ms, &live, from, payload.len(), publication)?;
+        let signal = RoomSignal { from: &user, sender: location, kind, properties, payload };
+        let todo = env.im.rooms.signal(worker, now_ms, &live, signal)?;
         self.room_todo(&live, todo);
         Ok(())
     }

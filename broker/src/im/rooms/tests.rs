@@ -144,7 +144,7 @@ fn who_is_banned_is_told_on_every_worker() {
         rooms.workers[worker].take(&mut mail);
         let told = mail.iter().any(|mail| match mail {
             Mail::Room(letter) => {
-                matches!(&letter.news, RoomNews::Evicted { user: Some(user) } if &**user == "ann")
+                matches!(&letter.news, RoomNews::Evicted { user: Some(user), .. } if &**user == "ann")
             }
             _ => false,
         });
