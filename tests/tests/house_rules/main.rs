@@ -7,6 +7,7 @@
 
 mod dependencies;
 mod imports;
+mod manual;
 mod names;
 mod sizes;
 mod source;
@@ -24,9 +25,15 @@ struct Rule {
 
 /// All rules, room by room.
 fn rules() -> impl Iterator<Item = &'static Rule> {
-    [imports::RULES, dependencies::RULES, sizes::RULES, names::RULES, tidiness::RULES]
-        .into_iter()
-        .flatten()
+    let rooms = [
+        imports::RULES,
+        dependencies::RULES,
+        sizes::RULES,
+        names::RULES,
+        tidiness::RULES,
+        manual::RULES,
+    ];
+    rooms.into_iter().flatten()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use hoopoe_tests::program::{self, Program};
 use hoopoe_tests::wire::code;
-use hoopoe_tests::{Broker, Connect, Publish, Version, eventually, unique_topic};
+use hoopoe_tests::{Broker, Connect, Http, Publish, Version, eventually, unique_topic};
 use serde_json::json;
 
 use crate::{ADMIN, admin, device, login_code, options};
@@ -47,6 +47,49 @@ fn account_lives_from_create_to_delete() {
     let export = ops(&broker).call("admin/users/export", json!({ "user": "alice" }));
     assert_eq!((&export["profile"]["name"], &export["account"]), (&json!(""), &json!(null)));
     assert_eq!(login_code(&broker, &login("another")), code::BAD_USER_NAME_OR_PASSWORD);
+}
+
+/// An account of another tenant logs in by its full name, over MQTT and for a token.
+#[test]
+fn accounts_of_tenants_log_in_by_their_full_names() {
+    let configuration = "[access]\ntenants = true\n[[im.tenant]]\nname = \"acme\"\n\
+        device_policy = \"single\"\n";
+    let mut broker = options().configuration(configuration).start();
+    let of_acme = |broker: &Broker| admin(broker).header("x-hoopoe-tenant", "acme");
+    let account = json!({ "user": "alice", "password": "of acme" });
+    of_acme(&broker).call("admin/users/create", account);
+    let account = json!({ "user": "alice", "password": "of all" });
+    admin(&broker).call("admin/users/create", account);
+    of_acme(&broker).call("admin/users/create", json!({ "user": "bob", "password": "bobs" }));
+    let login = |user: &str, password: &str| Connect::v5("phone-1").login(user, password);
+    for _ in 0..2 {
+        let refused = code::BAD_USER_NAME_OR_PASSWORD;
+        assert_eq!(login_code(&broker, &login("alice", "of acme")), refused);
+        assert_eq!(login_code(&broker, &login("acme/alice", "of all")), refused);
+        let mut alice = device(&broker, login("acme/alice", "of acme"));
+        let mut namesake = device(&broker, login("alice", "of all"));
+        let mut bob = device(&broker, login("acme/bob", "bobs"));
+        alice.publish(Publish::new("im/u/bob/msg", "of the same world").qos(1));
+        bob.expect_message("im/me/in/u/alice", "of the same world");
+        namesake.ping();
+        // The tenant's own device policy.
+        let mut tablet = device(&broker, Connect::v5("pad-1").login("acme/bob", "bobs"));
+        while !bob.take_publish().topic.starts_with("im/me/sys/kicked/pad/") {}
+        bob.expect_disconnect(ADMINISTRATIVE_ACTION);
+        tablet.ping_past_publishes();
+        broker.restart();
+    }
+    of_acme(&broker).call("admin/users/disable", json!({ "user": "alice" }));
+    let refused = code::BAD_USER_NAME_OR_PASSWORD;
+    assert_eq!(login_code(&broker, &login("acme/alice", "of acme")), refused);
+    device(&broker, login("alice", "of all")).ping();
+    // `acme/bob:bobs`, for a token, which is for the same tenant.
+    let basic = Http::new(broker.http()).header("authorization", "Basic YWNtZS9ib2I6Ym9icw==");
+    let text = basic.call("tokens", json!({}))["token"].as_str().unwrap().to_owned();
+    for user in ["bob", "acme/bob"] {
+        assert_eq!(login_code(&broker, &login(user, &text)), code::SUCCESS, "{user}");
+    }
+    assert_eq!(login_code(&broker, &login("evil/bob", &text)), refused);
 }
 
 #[test]

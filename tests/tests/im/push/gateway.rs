@@ -8,6 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use hoopoe_tests::DEADLINE;
+use hoopoe_tests::certificate::Certificates;
+use hoopoe_tests::tls::accept;
 use serde_json::Value;
 
 /// What becomes of a request.
@@ -45,18 +47,26 @@ pub(super) struct Gateway {
     fates: Arc<Mutex<VecDeque<Fate>>>,
     stop: Arc<AtomicBool>,
     served: Option<std::thread::JoinHandle<()>>,
+    /// What it shows, when it speaks TLS.
+    certificates: Option<Arc<Certificates>>,
     /// Pushes of a request that were not asked for yet.
     left: VecDeque<Value>,
 }
 
 impl Gateway {
     pub(super) fn start(fates: &[Fate]) -> Gateway {
+        Gateway::over(fates, None)
+    }
+
+    /// The same over TLS, when there are certificates.
+    pub(super) fn over(fates: &[Fate], certificates: Option<Arc<Certificates>>) -> Gateway {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let (sender, requests) = channel();
         let fates = Arc::new(Mutex::new(fates.iter().copied().collect()));
         let stop = Arc::new(AtomicBool::new(true));
         let (served, left) = (None, VecDeque::new());
-        let mut gateway = Gateway { address, requests, sender, fates, stop, served, left };
+        let mut gateway =
+            Gateway { address, requests, sender, fates, stop, served, certificates, left };
         gateway.open();
         gateway
     }
@@ -67,6 +77,7 @@ impl Gateway {
         self.address = listener.local_addr().expect("it has an address");
         self.stop = Arc::new(AtomicBool::new(false));
         let (stop, sender, fates) = (self.stop.clone(), self.sender.clone(), self.fates.clone());
+        let certificates = self.certificates.clone();
         self.served = Some(std::thread::spawn(move || {
             let mut open: Vec<TcpStream> = Vec::new();
             while let Ok((stream, _)) = listener.accept() {
@@ -75,11 +86,17 @@ impl Gateway {
                 }
                 open.extend(stream.try_clone());
                 let (sender, fates) = (sender.clone(), fates.clone());
+                let certificates = certificates.clone();
                 std::thread::spawn(move || {
-                    let mut reader = BufReader::new(stream);
-                    serve(&mut reader, &sender, &fates);
+                    let socket = stream.try_clone().expect("a second handle");
+                    match certificates {
+                        Some(shown) => {
+                            serve(&mut BufReader::new(accept(stream, &shown)), &sender, &fates);
+                        }
+                        None => serve(&mut BufReader::new(stream), &sender, &fates),
+                    }
                     // Others hold it too: closed is closed.
-                    let _ = reader.get_ref().shutdown(std::net::Shutdown::Both);
+                    let _ = socket.shutdown(std::net::Shutdown::Both);
                 });
             }
             for stream in open {
@@ -87,6 +104,11 @@ impl Gateway {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
             }
         }));
+    }
+
+    /// Whether nothing has come so far that was not asked for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.requests.try_recv().is_err()
     }
 
     /// Nobody listens any more, and connections are cut.
@@ -123,9 +145,12 @@ impl Gateway {
 
     /// The settings that send pushes here.
     pub(super) fn settings(&self, more: &str) -> String {
-        let address = self.address;
+        let url = match &self.certificates {
+            Some(_) => format!("https://localhost:{}/push", self.address.port()),
+            None => format!("http://{}/push", self.address),
+        };
         format!(
-            "[im.push]\nurl = \"http://{address}/push\"\nsecret = \"a secret of this test\"\n\
+            "[im.push]\nurl = \"{url}\"\nsecret = \"a secret of this test\"\n\
              retry_first_ms = 10\nretry_max_secs = 1\ntimeout_ms = 2000\n{more}\n"
         )
     }
@@ -137,8 +162,8 @@ impl Drop for Gateway {
     }
 }
 
-fn serve(
-    reader: &mut BufReader<TcpStream>,
+fn serve<S: Read + Write>(
+    reader: &mut BufReader<S>,
     sender: &Sender<Request>,
     fates: &Mutex<VecDeque<Fate>>,
 ) {
@@ -181,7 +206,7 @@ fn serve(
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+fn read_request(reader: &mut BufReader<impl Read>) -> Option<(String, Vec<u8>)> {
     let (mut signature, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();

@@ -3,8 +3,13 @@
 
 mod gateway;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use hoopoe_tests::broker::Options;
-use hoopoe_tests::{Broker, Connect, Publish, Version, unique_id};
+use hoopoe_tests::certificate::Certificates;
+use hoopoe_tests::reaper::temporary_folder;
+use hoopoe_tests::{Broker, Connect, Publish, Version, eventually, metrics, unique_id};
 use serde_json::json;
 
 use crate::entry::{next_entry, send};
@@ -49,6 +54,58 @@ fn a_user_without_connected_devices_is_pushed_to_at_once() {
         "ts": ts,
     });
     assert_eq!(*push, expected);
+}
+
+#[test]
+fn a_gateway_over_tls_is_pushed_to_when_its_authority_is_trusted() {
+    let folder = temporary_folder("gateway");
+    let certificates = Arc::new(Certificates::generate(&folder));
+    let other = temporary_folder("other");
+    let stranger = Certificates::generate(&other);
+    let mut gateway = Gateway::over(&[], Some(certificates.clone()));
+    let start = |authority: &Path| broker(&gateway, &format!("ca_file = {authority:?}"));
+    let untrusted = start(&stranger.authority);
+    let trusted = start(&certificates.authority);
+    for broker in [&untrusted, &trusted] {
+        let mut alice = device(broker, Version::V5, "alice");
+        phone(broker, "bob").disconnect();
+        send(&mut alice, "im/u/bob/msg", "hello");
+    }
+    let failures = || metrics::sum(untrusted.http(), "hoopoe_push_failures_total");
+    eventually("a request fails", || failures() >= 2.0);
+    assert_eq!(gateway.push()["conv"], "u/alice");
+    assert!(gateway.is_quiet(), "whoever cannot be trusted is told nothing");
+    assert_eq!(metrics::sum(untrusted.http(), "hoopoe_pushes_sent_total"), 0.0);
+}
+
+/// Ruling 34: big groups push mentions, and `all` is one.
+#[test]
+fn who_is_one_of_all_is_pushed_to_in_big_groups_and_channels() {
+    let mut gateway = Gateway::start(&[]);
+    let broker = broker(&gateway, "[im]\nsmall_group_members = 2");
+    let mut alice = device(&broker, Version::V5, "alice");
+    for user in ["bob", "carol"] {
+        phone(&broker, user).disconnect();
+    }
+    let team = json!({ "group": "team", "name": "Team", "members": ["bob", "carol"] });
+    call_ok(&mut alice, "group/create", &team);
+    call_ok(&mut alice, "channel/create", &json!({ "channel": "news", "name": "News" }));
+    let mut bob = device(&broker, Version::V5, "bob");
+    call_ok(&mut bob, "channel/follow", &json!({ "channel": "news" }));
+    bob.disconnect();
+    send(&mut alice, "im/g/team/msg/c1", "to nobody in particular");
+    send(&mut alice, "im/g/team/msg/c2/at/all", "to all");
+    let mut told: Vec<_> = (0..2).map(|_| gateway.push()).collect();
+    told.sort_by_key(|push| push["user"].to_string());
+    for (push, user) in told.iter().zip(["bob", "carol"]) {
+        assert_eq!((&push["user"], &push["conv"]), (&json!(user), &json!("g/team")));
+        assert_eq!((&push["mentioned"], &push["seq"]), (&json!(true), &told[0]["seq"]));
+    }
+    send(&mut alice, "im/c/news/msg/c1", "to whoever reads it");
+    send(&mut alice, "im/c/news/msg/c2/at/all", "to all");
+    let push = gateway.push();
+    let expected = (&json!("bob"), &json!("c/news"), &json!(2));
+    assert_eq!((&push["user"], &push["conv"], &push["seq"]), expected);
 }
 
 #[test]
