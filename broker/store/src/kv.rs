@@ -252,6 +252,18 @@ pub trait Kv: Send + Sync {
         Ok(())
     }
 
+    /// As [`scan_each`](Self::scan_each), for what is read through once, as at a start or by a
+    /// sweep: blocks that are read for it are not kept in memory afterwards. Stretches in the order
+    /// of their keys cost least.
+    fn scan_each_once(
+        &self,
+        family: Family,
+        spans: &[(&[u8], &[u8])],
+        visit: &mut VisitEach<'_>,
+    ) -> Result<(), StoreError> {
+        self.scan_each(family, spans, visit)
+    }
+
     /// Writes a batch; with `sync` it is on disk when this returns.
     fn write(&self, batch: &Batch, sync: bool) -> Result<(), WriteError>;
 

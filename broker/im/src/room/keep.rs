@@ -54,17 +54,14 @@ pub fn stored_rooms(
     kv: &SharedKv,
     mut each: impl FnMut(&str, &str, RoomRow),
 ) -> Result<(), StoreError> {
-    for slot in 0..SLOTS {
-        crate::shard::due::scan(kv, slot, keys::ROOM, |name, key, row| {
-            let row = crate::txn::read_json(key, row)?;
-            let name = std::str::from_utf8(name).ok().and_then(|name| name.split_once('\0'));
-            if let Some((tenant, room)) = name {
-                each(tenant, room, row);
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
+    crate::shard::due::scan_slots(kv, 0..SLOTS, &[keys::ROOM], |_, name, key, row| {
+        let row = crate::txn::read_json(key, row)?;
+        let name = std::str::from_utf8(name).ok().and_then(|name| name.split_once('\0'));
+        if let Some((tenant, room)) = name {
+            each(tenant, room, row);
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

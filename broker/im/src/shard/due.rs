@@ -61,51 +61,50 @@ pub(crate) fn load(
 ) -> Result<(BTreeSet<(u64, Due)>, Unlit), StoreError> {
     let (mut due, mut unlit) = (BTreeSet::new(), Unlit::default());
     let mut unread = Vec::new();
-    for slot in (shard..SLOTS).step_by(usize::from(shards)) {
-        scan(kv, slot, conv_kind::BURN, |name, key, row| {
-            let burn: Burn = crate::txn::read_json(key, row)?;
-            let name = name.len().checked_sub(9).and_then(|end| name.get(..end));
-            match (burn.due_ms, conv_of(name)) {
-                (Some(at), Some(conv)) => {
-                    due.insert((at, Due::Burn(conv, keys::seq_of(key))));
+    let slots = (shard..SLOTS).step_by(usize::from(shards));
+    let kinds = [conv_kind::GROUP, conv_kind::BURN, conv_kind::ERASE, conv_kind::TALLY];
+    scan_slots(kv, slots, &kinds, |kind, name, key, row| {
+        match kind {
+            conv_kind::BURN => {
+                let burn: Burn = crate::txn::read_json(key, row)?;
+                match (burn.due_ms, numbered(name)) {
+                    (Some(at), Some(conv)) => {
+                        due.insert((at, Due::Burn(conv, keys::seq_of(key))));
+                    }
+                    (None, Some(conv)) => {
+                        unlit.add(&conv);
+                        unread.push((conv, burn.from, keys::seq_of(key)));
+                    }
+                    (_, None) => {}
                 }
-                (None, Some(conv)) => {
-                    unlit.add(&conv);
-                    unread.push((conv, burn.from, keys::seq_of(key)));
+            }
+            conv_kind::GROUP => {
+                let group: GroupRow = crate::txn::read_json(key, row)?;
+                let at = match group.dissolved {
+                    true => group.untold.map(|_| 0),
+                    false => group.until_ms,
+                };
+                if let (Some(at), Some(conv)) = (at, conv_of(Some(name))) {
+                    due.insert((at, Due::GroupEnd(conv)));
                 }
-                (_, None) => {}
             }
-            Ok(())
-        })?;
-        scan(kv, slot, conv_kind::GROUP, |name, key, row| {
-            let group: GroupRow = crate::txn::read_json(key, row)?;
-            let at = match group.dissolved {
-                true => group.untold.map(|_| 0),
-                false => group.until_ms,
-            };
-            if let (Some(at), Some(conv)) = (at, conv_of(Some(name))) {
-                due.insert((at, Due::GroupEnd(conv)));
+            conv_kind::TALLY => {
+                let tally: Tally = crate::txn::read_json(key, row)?;
+                if let (Some(at), Some(conv)) = (tally.due_ms, numbered(name)) {
+                    due.insert((at, Due::Tally(conv, keys::seq_of(key))));
+                }
             }
-            Ok(())
-        })?;
-        scan(kv, slot, conv_kind::TALLY, |name, key, row| {
-            let tally: Tally = crate::txn::read_json(key, row)?;
-            let name = name.len().checked_sub(9).and_then(|end| name.get(..end));
-            if let (Some(at), Some(conv)) = (tally.due_ms, conv_of(name)) {
-                due.insert((at, Due::Tally(conv, keys::seq_of(key))));
+            _ => {
+                let text = std::str::from_utf8(name).unwrap_or_default();
+                if let Some((conv, user)) = text.split_once('\0')
+                    && let Some(conv) = ConvKey::parse(conv)
+                {
+                    due.insert((0, Due::Erase(conv, user.into())));
+                }
             }
-            Ok(())
-        })?;
-        scan(kv, slot, conv_kind::ERASE, |name, _, _| {
-            let text = std::str::from_utf8(name).unwrap_or_default();
-            if let Some((conv, user)) = text.split_once('\0')
-                && let Some(conv) = ConvKey::parse(conv)
-            {
-                due.insert((0, Due::Erase(conv, user.into())));
-            }
-            Ok(())
-        })?;
-    }
+        }
+        Ok(())
+    })?;
     for (conv, from, seq) in unread {
         due.extend(lit_by_list(kv, conv, &from, seq)?.map(|light| (0, light)));
     }
@@ -128,6 +127,11 @@ fn lit_by_list(
     Ok((read >= seq).then(|| Due::Light(conv, reader, read)))
 }
 
+/// The conversation of a row that is named by it and a number.
+fn numbered(name: &[u8]) -> Option<ConvKey> {
+    conv_of(name.len().checked_sub(9).and_then(|end| name.get(..end)))
+}
+
 fn conv_of(name: Option<&[u8]>) -> Option<ConvKey> {
     ConvKey::parse(std::str::from_utf8(name?).ok()?)
 }
@@ -145,6 +149,30 @@ pub(crate) fn scan(
     kv.scan(Family::Im, Span::half_open(&from, &to), &mut |key, row| {
         result = each(&key[from.len()..], key, row);
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    result
+}
+
+/// Visits the rows of some kinds in many slots, once, as at the start: the kind, what stands behind
+/// it, the key, the row. Both lists in rising order.
+pub(crate) fn scan_slots(
+    kv: &SharedKv,
+    slots: impl Iterator<Item = u16>,
+    kinds: &[u8],
+    mut each: impl FnMut(u8, &[u8], &[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (mut bounds, mut result) = (Vec::new(), Ok(()));
+    for [high, low] in slots.map(u16::to_be_bytes) {
+        bounds.extend(kinds.iter().map(|kind| ([high, low, *kind], [high, low, kind + 1])));
+    }
+    let spans: Vec<(&[u8], &[u8])> = bounds.iter().map(|(from, to)| (&from[..], &to[..])).collect();
+    kv.scan_each_once(Family::Im, &spans, &mut |at, key, row| {
+        let (from, _) = &bounds[at];
+        if result.is_err() || !key.starts_with(from) {
+            return ControlFlow::Break(());
+        }
+        result = each(from[2], &key[from.len()..], key, row);
+        ControlFlow::Continue(())
     })?;
     result
 }

@@ -96,16 +96,14 @@ pub enum AccountChange {
 /// When rows cannot be read.
 pub fn stored_accounts(kv: &SharedKv) -> Result<Vec<(User, Account)>, StoreError> {
     let mut found = Vec::new();
-    for slot in 0..SLOTS {
-        crate::shard::due::scan(kv, slot, user_kind::LOGIN, |name, key, row| {
-            let account = crate::txn::read_json(key, row)?;
-            let text = std::str::from_utf8(name).unwrap_or_default();
-            if let Some((tenant, user)) = text.split_once('\0') {
-                found.push((User { tenant: tenant.into(), id: user.into() }, account));
-            }
-            Ok(())
-        })?;
-    }
+    crate::shard::due::scan_slots(kv, 0..SLOTS, &[user_kind::LOGIN], |_, name, key, row| {
+        let account = crate::txn::read_json(key, row)?;
+        let text = std::str::from_utf8(name).unwrap_or_default();
+        if let Some((tenant, user)) = text.split_once('\0') {
+            found.push((User { tenant: tenant.into(), id: user.into() }, account));
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 

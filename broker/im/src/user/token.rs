@@ -97,20 +97,18 @@ pub fn stored_tokens(
     now_ms: u64,
 ) -> Result<Vec<(TokenHash, TokenOwner)>, StoreError> {
     let mut found = Vec::new();
-    for slot in 0..SLOTS {
-        crate::shard::due::scan(kv, slot, user_kind::TOKEN, |name, key, row| {
-            let row: TokenRow = crate::txn::read_json(key, row)?;
-            let mut parts = name.splitn(3, |byte| *byte == 0).map(std::str::from_utf8);
-            if let (Some(Ok(tenant)), Some(Ok(user)), Some(Ok(id))) =
-                (parts.next(), parts.next(), parts.next())
-                && row.expires_ms > now_ms
-            {
-                let user = User { tenant: tenant.into(), id: user.into() };
-                found.push((row.hash, row.owner(&user, id)));
-            }
-            Ok(())
-        })?;
-    }
+    crate::shard::due::scan_slots(kv, 0..SLOTS, &[user_kind::TOKEN], |_, name, key, row| {
+        let row: TokenRow = crate::txn::read_json(key, row)?;
+        let mut parts = name.splitn(3, |byte| *byte == 0).map(std::str::from_utf8);
+        if let (Some(Ok(tenant)), Some(Ok(user)), Some(Ok(id))) =
+            (parts.next(), parts.next(), parts.next())
+            && row.expires_ms > now_ms
+        {
+            let user = User { tenant: tenant.into(), id: user.into() };
+            found.push((row.hash, row.owner(&user, id)));
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 

@@ -324,6 +324,33 @@ impl RocksKv {
         Ok(OpenDb(guard))
     }
 
+    /// One iterator for all stretches: making it costs more than reading a few rows, and it does
+    /// not read the block again in which it stands.
+    fn scan_spans(
+        &self,
+        family: Family,
+        spans: &[(&[u8], &[u8])],
+        keep_blocks: bool,
+        visit: &mut VisitEach<'_>,
+    ) -> Result<(), StoreError> {
+        let open = self.db()?;
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(keep_blocks);
+        let mut rows = open.db()?.raw_iterator_cf_opt(open.family(family)?, options);
+        for (at, (first, last)) in spans.iter().enumerate() {
+            rows.seek(first);
+            while let Some((key, value)) = rows.item() {
+                if key > *last || visit(at, key, value).is_break() {
+                    break;
+                }
+                rows.next();
+            }
+            rows.status().map_err(read_error)?;
+        }
+        Ok(())
+    }
+
     /// Writes what is in memory into files, so that the log can go.
     fn flush_all(&self) -> Result<(), StoreError> {
         let open = self.db()?;
@@ -474,22 +501,16 @@ impl Kv for RocksKv {
         spans: &[(&[u8], &[u8])],
         visit: &mut VisitEach<'_>,
     ) -> Result<(), StoreError> {
-        let open = self.db()?;
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        // One iterator for all: making it costs more than reading a few rows.
-        let mut rows = open.db()?.raw_iterator_cf_opt(open.family(family)?, options);
-        for (at, (first, last)) in spans.iter().enumerate() {
-            rows.seek(first);
-            while let Some((key, value)) = rows.item() {
-                if key > *last || visit(at, key, value).is_break() {
-                    break;
-                }
-                rows.next();
-            }
-            rows.status().map_err(read_error)?;
-        }
-        Ok(())
+        self.scan_spans(family, spans, true, visit)
+    }
+
+    fn scan_each_once(
+        &self,
+        family: Family,
+        spans: &[(&[u8], &[u8])],
+        visit: &mut VisitEach<'_>,
+    ) -> Result<(), StoreError> {
+        self.scan_spans(family, spans, false, visit)
     }
 
     fn write(&self, batch: &Batch, sync: bool) -> Result<(), WriteError> {
