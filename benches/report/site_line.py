@@ -106,7 +106,7 @@ class Site:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.port = None
         for line in self.process.stdout:
-            found = re.search(r"listening on tcp://127\.0\.0\.1:(\d+)", line)
+            found = re.search(r"listening on tcp://127\.0\.0\.1:([1-9]\d*)", line)
             self.port = int(found.group(1)) if found else self.port
             if line.strip() == "ready":
                 break

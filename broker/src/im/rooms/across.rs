@@ -1,9 +1,9 @@
 //! Rooms across sites: a room lives at one site; others with viewers of it are its guests.
 //!
-//! What the home does for them is in `guests`. At a guest the room is the same [`Room`] with what the home says of it: viewers
-//! are judged and served here. Frames leave while the room's lock is held, in the order of what
-//! was said. Nothing is stored: who is there is compared every few seconds, and once a line is
-//! back everybody comes in again.
+//! What the home does for them is in `guests`. At a guest the room is the same [`Room`] with what
+//! the home says of it: viewers are judged and served here. Frames leave while the room's lock is
+//! held, in the order of what was said. Nothing is stored: who is there is compared every few
+//! seconds, and once a line is back everybody comes in again.
 
 use std::sync::Arc;
 

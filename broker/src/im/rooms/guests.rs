@@ -364,9 +364,7 @@ impl Rooms {
                 }
             }
             RoomWord::Signal { kind, spoken } if is_new(spoken.n) => {
-                if state.guests[at].users.contains(&spoken.from) {
-                    self.guest_signals(now_ms, live, state, &site, (&kind, &spoken));
-                }
+                self.guest_signals(now_ms, live, state, &site, (&kind, &spoken));
             }
             RoomWord::Likes { n, sum } if is_new(n) => {
                 state.room.add_likes(&self.settings, now_ms, &sum);
@@ -384,7 +382,10 @@ impl Rooms {
         (kind, spoken): (&str, &Spoken),
     ) {
         let Spoken { from, location, properties, payload, .. } = spoken;
-        if state.room.signal(&self.settings, now_ms, from, payload.len()).is_err() {
+        let is_theirs = |guest: &Guest| guest.site == *site && guest.users.contains(from);
+        if !state.guests.iter().any(is_theirs)
+            || state.room.signal(&self.settings, now_ms, from, payload.len()).is_err()
+        {
             return;
         }
         self.signal_letters(live, state, kind, spoken, Location::NOWHERE);
