@@ -124,7 +124,7 @@ fn lit_by_list(
     let key = keys::user_name(conv.tenant(), &reader, user_kind::CONV, &wire);
     let row = kv.get(Family::Im, &key)?;
     let read = row.map_or(Ok(0), |row| UserConv::decode(&key, &row).map(|row| row.read))?;
-    Ok((read >= seq).then(|| Due::Light(conv, reader, read)))
+    Ok((read >= seq).then_some(Due::Light(conv, reader, read)))
 }
 
 /// The conversation of a row that is named by it and a number.

@@ -300,7 +300,7 @@ mod tests {
             .chain([480_000, 480_000, 600_000, 600_000, 600_000])
             .zip([(&b, &a), (&a, &b)].into_iter().cycle())
         {
-            assert_eq!(seats.take(now, &settings, winner), [loser.client.clone()]);
+            assert_eq!(*seats.take(now, &settings, winner), *std::slice::from_ref(&loser.client));
             seats.leave(loser);
             let ask =
                 |seats: &mut Seats, at| seats.admit(at, &settings, &loser.user, &loser.client, 0);
