@@ -16,8 +16,9 @@ use crate::link::{End, LinkFault, Takes};
 use crate::settings::{LinkSettings, local_client_id};
 use crate::via::BROKER_ID;
 
-/// The identifier of SUBSCRIBE and UNSUBSCRIBE. Publications get theirs from below.
+/// The identifiers of SUBSCRIBE and UNSUBSCRIBE. Publications get theirs from below.
 const SUBSCRIBE_ID: u16 = u16::MAX;
+const UNSUBSCRIBE_ID: u16 = u16::MAX - 1;
 
 /// Why there is no connection, or no longer.
 #[derive(Debug, Error)]
@@ -190,7 +191,7 @@ pub fn subscribe(
         Version::V311 => SubscribeOptions::with_qos(qos),
     };
     let subscribe = Subscribe {
-        id: subscribe_id(),
+        id: identifier(SUBSCRIBE_ID),
         subscription_id: None,
         user_properties: Default::default(),
         filters: filters.iter().map(|(filter, qos)| (&**filter, options(*qos))).collect(),
@@ -199,20 +200,21 @@ pub fn subscribe(
     true
 }
 
-/// UNSUBSCRIBE from these.
-pub fn unsubscribe(version: Version, filters: &[&str], out: &mut Vec<u8>) {
+/// UNSUBSCRIBE from these. False when there are none.
+pub fn unsubscribe(version: Version, filters: &[impl AsRef<str>], out: &mut Vec<u8>) -> bool {
     if filters.is_empty() {
-        return;
+        return false;
     }
     let unsubscribe = Unsubscribe {
-        id: subscribe_id(),
+        id: identifier(UNSUBSCRIBE_ID),
         user_properties: Default::default(),
-        filters: filters.iter().copied().collect(),
+        filters: filters.iter().map(AsRef::as_ref).collect(),
     };
     Packet::Unsubscribe(unsubscribe).encode(version, out);
+    true
 }
 
-fn subscribe_id() -> PacketId {
+fn identifier(number: u16) -> PacketId {
     // Not 0, and so an identifier.
-    PacketId::new(SUBSCRIBE_ID).unwrap_or(PacketId::MIN)
+    PacketId::new(number).unwrap_or(PacketId::MIN)
 }

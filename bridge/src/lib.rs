@@ -6,15 +6,17 @@
 //! [`Link`] passes messages and acknowledgements through; it keeps nothing that a crash could lose.
 //! README.md in this folder has the reasons.
 //!
-//! [`link`](Link) is the step, [`run`] its task; `rules` names topics, `via` stops circles, `dial` and
-//! `websocket` reach the other broker. Not here: the local broker, which hands in its end as a
-//! stream of bytes ([`LocalEnd`]), and the reading of settings files.
+//! [`link`](Link) is the step, [`run`] its task; `rules` names topics, `via` stops circles, `noted`
+//! remembers subscriptions, `dial` and `websocket` reach the other broker. Not here: the local
+//! broker, which hands in its end as a stream of bytes ([`LocalEnd`]), and the reading of settings
+//! files.
 
 mod backoff;
 mod conn;
 mod dial;
 mod greeting;
 mod link;
+mod noted;
 mod rules;
 mod settings;
 mod status;
@@ -32,7 +34,7 @@ pub use settings::{
 };
 pub use status::{Counts, LastError, State, Status};
 pub use task::{LinkParts, LocalEnd, Order, forget, run};
-pub use via::{BROKER_ID, VIA, Via, Way};
+pub use via::{BROKER_ID, VIA, Via, Way, stays};
 
 /// The user property of CONNECT by which a link tells its local broker that the remote one has
 /// forgotten its unfinished publications: their identifiers begin anew (value `new`).

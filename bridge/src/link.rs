@@ -123,8 +123,8 @@ pub struct Link {
     topic: String,
     properties: Vec<u8>,
     rate: Option<Rate>,
-    /// SUBACKs that have not come yet.
-    awaited: usize,
+    /// Answers to SUBSCRIBE and UNSUBSCRIBE that have not come yet, from either end.
+    awaited: [usize; 2],
     /// What happened, since last asked.
     pub counts: Counts,
 }
@@ -134,7 +134,7 @@ impl Link {
     pub fn new(settings: &LinkSettings, rules: Rules, local: Takes, remote: Takes) -> Link {
         Link {
             rules,
-            via: Via::new(&settings.broker_id, &settings.name, settings.max_hops),
+            via: via(settings),
             retained: settings.retained,
             hop_prefix: settings.hop_prefix.clone(),
             local,
@@ -145,7 +145,7 @@ impl Link {
             topic: String::new(),
             properties: Vec::new(),
             rate: Rate::new(settings.rate_per_sec),
-            awaited: 0,
+            awaited: [0; 2],
             counts: Counts::default(),
         }
     }
@@ -155,14 +155,14 @@ impl Link {
         self.via.leads_to(broker_id);
     }
 
-    /// A SUBSCRIBE has been sent to either broker.
-    pub fn subscribing(&mut self) {
-        self.awaited += 1;
+    /// A SUBSCRIBE or UNSUBSCRIBE has been sent to that broker.
+    pub fn asking(&mut self, end: End) {
+        self.awaited[end as usize] += 1;
     }
 
     /// Whether both brokers have what the link subscribes to: nothing is missed from here on.
     pub fn is_ready(&self) -> bool {
-        self.awaited == 0
+        self.awaited == [0; 2]
     }
 
     /// What is spoken with the remote broker.
@@ -218,11 +218,7 @@ impl Link {
             }
             // The code says whether the identifier was known, which concerns these two alone.
             Packet::PubComp(ack) => remote.ack(AckKind::PubComp, ack.id, ReasonCode::Success),
-            Packet::SubAck(suback) => self.subscribed(End::Local, &suback),
-            Packet::Disconnect(Disconnect { code, .. }) => {
-                return Err(LinkFault::Ended(End::Local, code));
-            }
-            _ => {}
+            other => self.told(End::Local, &other)?,
         }
         Ok(())
     }
@@ -250,9 +246,18 @@ impl Link {
                 local.ack(AckKind::PubComp, ack.id, ReasonCode::Success);
                 self.send_held(remote, local);
             }
-            Packet::SubAck(suback) => self.subscribed(End::Remote, &suback),
+            other => self.told(End::Remote, &other)?,
+        }
+        Ok(())
+    }
+
+    /// What a broker says besides messages and their acknowledgements.
+    fn told(&mut self, end: End, packet: &Packet<'_>) -> Result<(), LinkFault> {
+        match packet {
+            Packet::SubAck(suback) => self.subscribed(end, suback),
+            Packet::UnsubAck(_) => self.answered(end),
             Packet::Disconnect(Disconnect { code, .. }) => {
-                return Err(LinkFault::Ended(End::Remote, code));
+                return Err(LinkFault::Ended(end, *code));
             }
             _ => {}
         }
@@ -348,12 +353,17 @@ impl Link {
     }
 
     fn subscribed(&mut self, end: End, suback: &SubAck<'_>) {
-        self.awaited = self.awaited.saturating_sub(1);
+        self.answered(end);
         let refused = suback.codes.iter().filter(|code| code.is_error()).count();
         self.counts.refused_filters += refused as u64;
         if let Some(code) = suback.codes.iter().find(|code| code.is_error()) {
             tracing::warn!(?end, refused, %code, "a broker refuses what a rule subscribes to");
         }
+    }
+
+    fn answered(&mut self, end: End) {
+        let awaited = &mut self.awaited[end as usize];
+        *awaited = awaited.saturating_sub(1);
     }
 
     fn note(&mut self, id: PacketId, now: Sent) {
@@ -509,6 +519,16 @@ impl Link {
         self.counts.arrived_bytes += publish.payload.len() as u64;
         local.publish(&head, publish.id, publish.payload);
         true
+    }
+}
+
+/// In 3.1.1 the remote broker cannot say where a message has been. A link that sends on nothing which
+/// has passed another lets nothing that comes in over it go round either.
+fn via(settings: &LinkSettings) -> Via {
+    let (own, link, most) = (&settings.broker_id, &settings.name, settings.max_hops);
+    match (settings.version, most) {
+        (Version::V311, 0) => Via::staying(own, link),
+        _ => Via::new(own, link, most),
     }
 }
 

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hoopoe_codec::{AckKind, Disconnect, MAX_PACKET_LEN, Packet, PacketId, ReasonCode, Version};
+use hoopoe_codec::{
+    AckKind, Disconnect, MAX_PACKET_LEN, Packet, PacketId, QoS, ReasonCode, Version,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
@@ -17,6 +19,7 @@ use crate::greeting::{
     Greeting, LocalSession, Lost, greet_local, greet_remote, subscribe, unsubscribe,
 };
 use crate::link::{Encoder, End, Link, LinkFault, Sink};
+use crate::noted::{noted, notes};
 use crate::rules::Rules;
 use crate::settings::{LinkSettings, Start};
 use crate::status::{State, Status};
@@ -97,14 +100,15 @@ pub async fn forget(name: &str, local: &dyn LocalEnd) -> Result<(), Lost> {
 pub async fn run(parts: LinkParts) {
     let LinkParts { settings, local, known_filters, status, orders, prepared } = parts;
     let seed = now_ms() ^ (settings.name.len() as u64) << 48 ^ u64::from(std::process::id());
+    let rules = Rules::new(&settings.rules);
     let mut task = LinkTask {
         backoff: Backoff::new(settings.backoff_min, settings.backoff_max, seed),
-        rules: Rules::new(&settings.rules),
+        wanted: Wanted::new(&settings, &rules, &known_filters),
+        rules,
         settings,
         local,
         status,
         orders,
-        subscribed: false,
     };
     task.prepare(&known_filters).await;
     let _ = prepared.send(());
@@ -118,8 +122,36 @@ struct LinkTask {
     status: Arc<Status>,
     orders: mpsc::Receiver<Order>,
     backoff: Backoff,
+    wanted: Wanted,
+}
+
+/// What the sessions at both brokers are to have.
+struct Wanted {
+    outward: Vec<(String, QoS)>,
+    inward: Vec<(String, QoS)>,
+    /// What the remote session may still have, although no rule asks for it any more.
+    gone: Vec<String>,
     /// This process has subscribed in the remote session that is there.
     subscribed: bool,
+}
+
+impl Wanted {
+    fn new(settings: &LinkSettings, rules: &Rules, known: &[String]) -> Wanted {
+        let inward = inward_filters(settings, rules);
+        let once = known.iter().filter_map(|filter| noted(filter));
+        let gone = once.filter(|once| inward.iter().all(|(filter, _)| filter != once));
+        let gone = gone.map(str::to_owned).collect();
+        Wanted { outward: rules.outward_filters(), inward, gone, subscribed: false }
+    }
+
+    /// The filters of the local session: what goes out, and notes of what the remote one has.
+    fn local(&self) -> Vec<(String, QoS)> {
+        let inward = self.inward.iter().map(|(filter, _)| &**filter);
+        let remote = inward.chain(self.gone.iter().map(|filter| &**filter));
+        let mut filters = self.outward.clone();
+        filters.extend(notes(remote));
+        filters
+    }
 }
 
 impl LinkTask {
@@ -134,12 +166,9 @@ impl LinkTask {
 
     async fn open_session(&self, known: &[String], anew: bool) -> Result<(), Lost> {
         let (mut inbox, mut outbox) = split(self.local.open()?, MAX_PACKET_LEN as u32);
-        let filters = self.rules.outward_filters();
-        let gone: Vec<&str> = known
-            .iter()
-            .map(|filter| &**filter)
-            .filter(|known| filters.iter().all(|(filter, _)| filter != known))
-            .collect();
+        let filters = self.wanted.local();
+        let is_gone = |known: &&String| filters.iter().all(|(filter, _)| filter != *known);
+        let gone: Vec<&String> = known.iter().filter(is_gone).collect();
         let done = async {
             let ends = (&mut inbox, &mut outbox);
             let asked = LocalSession { window: 1, anew, ..LocalSession::default() };
@@ -256,7 +285,7 @@ impl LinkTask {
         self.enter(State::Connecting);
         let mut connected = tokio::select! {
             order = self.orders.recv() => return order.map_or(Ending::Over, Ending::Order),
-            connected = connect(&self.settings, &self.rules, &*self.local, self.subscribed) => {
+            connected = connect(&self.settings, &self.rules, &*self.local, &self.wanted) => {
                 match connected {
                     Ok(connected) => connected,
                     Err(lost) => return Ending::Lost(lost),
@@ -295,7 +324,13 @@ impl LinkTask {
                 Err(fault) => return Ending::Lost(fault.into()),
             };
             if link.is_ready() && self.status.state() != State::Connected {
-                self.subscribed = true;
+                self.wanted.subscribed = true;
+                let gone = std::mem::take(&mut self.wanted.gone);
+                let gone = notes(gone.iter().map(|filter| &**filter));
+                let gone: Vec<String> = gone.into_iter().map(|(note, _)| note).collect();
+                if unsubscribe(Version::V5, &gone, &mut local.outbox.bytes) {
+                    link.asking(End::Local);
+                }
                 self.enter(State::Connected);
             }
             if link.counts != Default::default() {
@@ -365,7 +400,7 @@ async fn connect(
     settings: &LinkSettings,
     rules: &Rules,
     local: &dyn LocalEnd,
-    subscribed: bool,
+    wanted: &Wanted,
 ) -> Result<Connected, Lost> {
     let (mut remote, theirs) =
         timeout(CONNECT_TIMEOUT, reach(settings)).await.unwrap_or(Err(Lost::Late(End::Remote)))?;
@@ -378,19 +413,23 @@ async fn connect(
     let ours = timeout(LOCAL_TIMEOUT, greeted).await.unwrap_or(Err(Lost::Late(End::Local)))?;
     let mut link = Link::new(settings, rules.clone(), ours.takes, theirs.takes);
     if !ours.session_present {
-        let filters = rules.outward_filters();
+        let filters = wanted.local();
         if subscribe(Version::V5, &filters, settings.retained, &mut near.outbox.bytes) {
-            link.subscribing();
+            link.asking(End::Local);
         }
         if theirs.session_present && rules.sends_exactly_once() {
             release_all(settings.version, &mut remote.outbox.bytes);
         }
     }
-    if !(theirs.session_present && subscribed) {
-        let filters = inward_filters(settings, rules);
-        if subscribe(settings.version, &filters, settings.retained, &mut remote.outbox.bytes) {
-            link.subscribing();
-        }
+    let (version, to_remote) = (settings.version, &mut remote.outbox.bytes);
+    if !(theirs.session_present && wanted.subscribed)
+        && subscribe(version, &wanted.inward, settings.retained, to_remote)
+    {
+        link.asking(End::Remote);
+    }
+    // Behind SUBSCRIBE: where filters overlap, nothing is missed in between.
+    if theirs.session_present && unsubscribe(version, &wanted.gone, to_remote) {
+        link.asking(End::Remote);
     }
     if let Some(id) = &theirs.broker_id {
         link.leads_to(id);
@@ -411,7 +450,7 @@ async fn reach(settings: &LinkSettings) -> Result<(Side, Greeting), Lost> {
 }
 
 /// With a hop prefix, topics come with the brokers that they have passed, or plain.
-fn inward_filters(settings: &LinkSettings, rules: &Rules) -> Vec<(String, hoopoe_codec::QoS)> {
+fn inward_filters(settings: &LinkSettings, rules: &Rules) -> Vec<(String, QoS)> {
     let mut filters = rules.inward_filters();
     if let Some(prefix) = &settings.hop_prefix {
         let below = filters.iter().map(|(filter, qos)| (format!("{prefix}/+/{filter}"), *qos));

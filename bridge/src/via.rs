@@ -5,6 +5,10 @@
 //! have it too, whatever the remote broker speaks. A link refuses what has passed the broker that it
 //! leads to, what came in over itself, and what has passed more links than it may. A client that
 //! sets the property itself keeps its own message from passing, and nothing else.
+//!
+//! The hop rule of 3.1.1: what comes in over a link with `max_hops` of 0 is marked to stay, and a
+//! Hoopoe hands nothing that [`stays`] to bridges of 3.1.1 that are its clients, as they could not
+//! say where it has been. So every circle of such links ends at its second hop.
 
 use hoopoe_codec::{PropertyBlock, UserProperties};
 
@@ -13,6 +17,10 @@ pub const VIA: &str = "hoopoe-via";
 
 /// The user property of CONNACK in which a Hoopoe says its id.
 pub const BROKER_ID: &str = "hoopoe-id";
+
+/// What an id begins with if the message must not go to a broker that cannot see the way it came.
+/// No broker's id does.
+const STAYS: char = '!';
 
 /// Bytes of ids beyond which somebody else than a link wrote them.
 const MOST_BYTES: usize = 4096;
@@ -66,6 +74,13 @@ impl Via {
         via
     }
 
+    /// For a link of 3.1.1 that carries one hop: what comes in stays, see [`stays`].
+    pub fn staying(own: &str, link: &str) -> Via {
+        let mut via = Via::new(own, link, 0);
+        via.leads_to(&format!("{STAYS}~{own}:{link}"));
+        via
+    }
+
     /// The remote broker has said its id.
     pub fn leads_to(&mut self, far: &str) {
         far.clone_into(&mut self.far);
@@ -116,6 +131,12 @@ impl Via {
     }
 }
 
+/// Whether a message with these properties must not be handed to a bridge of 3.1.1.
+pub fn stays(properties: UserProperties<'_>) -> bool {
+    let mut ways = properties.iter().filter(|(name, _)| *name == VIA);
+    ways.any(|(_, ids)| ids.split(',').any(|id| id.starts_with(STAYS)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +171,20 @@ mod tests {
         // What somebody else wrote harms nobody.
         assert_eq!(pass(&via, Way::Out, &[",,"]).as_deref(), Some("a"));
         assert_eq!(pass(&via, Way::Out, &[&"x".repeat(5000)]), None);
+    }
+
+    #[test]
+    fn what_came_in_over_one_hop_stays() {
+        let marked = |ids: &str| stays(PropertyBlock::new().with(VIA, ids).user_properties());
+        let via = Via::staying("a", "l");
+        let came = pass(&via, Way::In, &[]).unwrap();
+        assert!(marked(&came) && marked(&format!("b,{came}")), "{came}");
+        assert_eq!(pass(&via, Way::Out, &[&came]), None);
+        assert_eq!(pass(&via, Way::Out, &["b"]), None);
+        assert_eq!(pass(&via, Way::Out, &[]).as_deref(), Some("a"));
+        // A link of 5.0 carries it on with its mark.
+        let on = pass(&Via::new("a", "m", 8), Way::Out, &[&came]).unwrap();
+        assert!(marked(&on), "{on}");
+        assert!(!marked("~a:l") && !marked("a,b") && !marked(""));
     }
 }

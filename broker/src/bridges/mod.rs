@@ -6,7 +6,7 @@
 mod seat;
 mod tls;
 
-pub use seat::{BridgeSeat, passed_by};
+pub use seat::{BridgeSeat, passed_by, stays_here};
 
 use std::collections::HashMap;
 use std::io;

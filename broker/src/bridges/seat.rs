@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use hoopoe_bridge::VIA;
-use hoopoe_codec::PropertyBlock;
+use hoopoe_codec::{PropertyBlock, PublishProperties};
 use hoopoe_core::{QueueLimits, Route};
 
 /// One link's place at the broker.
@@ -37,4 +37,11 @@ impl BridgeSeat {
 pub fn passed_by(client_id: &str) -> Box<[u8]> {
     let id = format!("~{}", client_id.replace(',', "_"));
     PropertyBlock::new().with(VIA, &id).as_bytes().into()
+}
+
+/// Whether a message with these forwarded properties is not for a bridge of 3.1.1: it came here over
+/// a link of one hop, and the bridge could not say so to the next broker.
+pub fn stays_here(forwardable: &[u8]) -> bool {
+    let properties = PublishProperties::from_forwardable(forwardable);
+    hoopoe_bridge::stays(properties.user_properties)
 }

@@ -13,6 +13,7 @@ use super::output::{Output, Pool};
 use super::session::{Origin, Outgoing, Session};
 use super::worker::{Turn, Worker};
 use super::{Connection, Phase};
+use crate::bridges::stays_here;
 use crate::fabric::{Delivery, TransientReceiver};
 use crate::telemetry::{Dropped, WorkerCounters};
 
@@ -292,7 +293,7 @@ impl Worker {
 }
 
 /// Encodes one copy into a connection's output; a packet above the client's maximum is left out
-/// as if it had been sent ([MQTT-3.1.2-25]).
+/// as if it had been sent ([MQTT-3.1.2-25]), and so is, for a bridge of 3.1.1, what stays here.
 pub(super) fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
@@ -311,6 +312,10 @@ pub(super) fn write_to(
     }
     let Connection { phase, output, .. } = connection;
     let Phase::Active(session) = phase else { return };
+    if session.via.is_some() && stays_here(message.parts.properties) {
+        skip(connection, copy.qos, id);
+        return;
+    }
     let output = output.get_or_insert_with(|| pool.pop().unwrap_or_default());
     if encode(session, message, copy, id, output) {
         counters.publish_out(copy.qos);

@@ -285,6 +285,28 @@ impl BridgeSettings {
                 found.add(format!("{key}.{}", fault.key), fault.what);
             }
         }
+        self.check_echo(key, found);
+    }
+
+    /// A 3.1.1 link that gets back what it sends doubles every message.
+    fn check_echo(&self, key: &str, found: &mut Found) {
+        if self.protocol == Protocol::V5 || self.bridge_bit || self.hop_prefix.is_some() {
+            return;
+        }
+        let going = |goes: fn(Direction) -> bool| {
+            let rules = self.rule.iter().enumerate();
+            rules
+                .filter(move |(_, rule)| goes(rule.direction))
+                .map(|(index, rule)| (index, format!("{}{}", rule.remote_prefix, rule.pattern)))
+        };
+        for (index, inward) in going(Direction::comes_in) {
+            if going(Direction::goes_out).any(|(_, outward)| overlap(&inward, &outward)) {
+                let message = "what goes out would come back, because MQTT 3.1.1 has no No Local: \
+                               expected bridge_bit (mosquitto and Hoopoe know it), hop_prefix, or \
+                               other topics for each direction";
+                found.add(format!("{key}.rule[{index}].direction"), message);
+            }
+        }
     }
 
     fn check_login(&self, key: &str, found: &mut Found) {
@@ -334,6 +356,19 @@ impl BridgeSettings {
             let message = "a lazy link connects when it has something to send: nothing would come \
                            in before, so its rules have direction = \"out\"";
             found.add(format!("{key}.start"), message);
+        }
+    }
+}
+
+/// Whether some topic matches both filters.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            // It matches the level above it too.
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(a), Some(b)) if a == b || a == "+" || b == "+" => {}
+            _ => return false,
         }
     }
 }

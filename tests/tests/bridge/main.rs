@@ -5,6 +5,7 @@ mod mosquitto;
 mod operators;
 mod peers;
 mod proxy;
+mod record;
 mod rumqttc;
 mod sites;
 mod standalone;

@@ -2,9 +2,9 @@
 //! WebSocket, prefixes, retained messages.
 
 use hoopoe_tests::certificate::Certificates;
-use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, reaper, unique_id};
+use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, eventually, reaper, unique_id};
 
-use crate::peers::{CONNECTED, Ledger, Link, Mosquitto, hoopoe, send};
+use crate::peers::{CONNECTED, Ledger, Link, Mosquitto, hoopoe, report, send};
 
 #[test]
 fn messages_pass_both_ways_in_both_versions() {
@@ -13,8 +13,7 @@ fn messages_pass_both_ways_in_both_versions() {
         let link = Link::to("m", mosquitto.address)
             .version(version)
             .rule("out/#", "out", 2)
-            .rule("in/#", "in", 2)
-            .rule("both/#", "both", 1);
+            .rule("in/#", "in", 2);
         let broker = hoopoe("a", &[link]).start();
         broker.wait_for_log(CONNECTED);
         let (mut here, mut there) = (broker.v5(), mosquitto.client(version));
@@ -156,6 +155,42 @@ fn retained_messages_pass_as_such_or_not_at_all() {
         };
         assert_eq!(kept(mosquitto.client(Version::V5), "out/#"), expected("out"));
         assert_eq!(kept(broker.v5(), "in/#"), expected("in"));
+    }
+}
+
+#[test]
+fn what_no_rule_asks_for_any_more_is_unsubscribed_there() {
+    for version in Version::BOTH {
+        let mut mosquitto = Mosquitto::plain();
+        let link = || Link::to("l", mosquitto.address).version(version).rule("new/#", "in", 1);
+        let mut broker = hoopoe("a", &[link().rule("old/#", "in", 1)]).start();
+        broker.wait_for_log(CONNECTED);
+        let mut there = mosquitto.client(version);
+        broker.stop();
+        // It waits in the session that mosquitto keeps.
+        there.publish(Publish::new("old/x", "1").qos(1));
+        let settings = broker.folder().join("hoopoe.toml");
+        let text = std::fs::read_to_string(&settings).expect("the settings");
+        let of_old = text.rfind("[[bridge.rule]]").expect("the rule of old/#");
+        std::fs::write(&settings, &text[..of_old]).expect("the settings");
+        // Started and killed before it can say so there, it still knows when it can.
+        mosquitto.stop();
+        broker.start_again();
+        broker.wait_for_log("bridge not connected");
+        broker.kill();
+        mosquitto.start_again();
+        broker.start_again();
+        broker.wait_for_log(CONNECTED);
+        let mut there = mosquitto.client(version);
+        let mut here = broker.v5();
+        here.subscribe("new/#", 1);
+        there.publish(Publish::new("old/x", "2").qos(1));
+        there.publish(Publish::new("new/x", "1").qos(1));
+        here.expect_message("new/x", "1");
+        // What had waited came, was acknowledged, and fitted no rule.
+        let counts = || report(&broker, "l")["counts"].clone();
+        eventually("it is counted", || counts()["arrived"] == 1);
+        assert_eq!(counts()["without_rule"], 1, "{version:?}");
     }
 }
 

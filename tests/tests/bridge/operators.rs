@@ -130,6 +130,7 @@ fn the_queue_of_a_link_has_limits_of_its_own() {
 #[test]
 fn what_is_wrong_with_a_link_names_the_key() {
     let plain = || Link::new("l", "mqtt://127.0.0.1:1").rule("#", "out", 1);
+    let old = || Link::new("l", "mqtt://127.0.0.1:1").version(Version::V311);
     for (link, key) in [
         (plain().line("protocoll = '5.0'"), "bridge[0].protocoll"),
         (plain().line("protocol = '4'"), "bridge[0].protocol"),
@@ -148,6 +149,9 @@ fn what_is_wrong_with_a_link_names_the_key() {
         (plain().line("bridge_bit = true"), "bridge[0].bridge_bit"),
         (plain().line("hop_prefix = 'via'"), "bridge[0].hop_prefix"),
         (Link::new("l", "mqtt://x").line("start = 'lazy'").rule("a", "in", 1), "bridge[0].start"),
+        (old().rule("#", "both", 1), "bridge[0].rule[0].direction"),
+        (old().rule("a/+", "in", 1).rule("b", "out", 1).prefixes("", "a/"), "rule[0].direction"),
+        (old().rule("b", "out", 1).rule("b/#", "in", 1), "rule[1].direction"),
     ] {
         let options = Options::new().configuration(&link.text());
         let (status, said) = options.run_to_end();

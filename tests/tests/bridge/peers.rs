@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -93,6 +94,11 @@ impl Mosquitto {
     /// Ends it in order: it writes down what it has.
     pub fn stop(&mut self) {
         self.running.take().expect("mosquitto runs").terminate();
+    }
+
+    /// Ends it with SIGKILL: what it had not written down yet is gone.
+    pub fn kill(&mut self) {
+        self.running.take().expect("mosquitto runs").kill();
     }
 
     pub fn restart(&mut self) {
@@ -201,23 +207,48 @@ impl Ledger {
     }
 
     /// Each number once and in order.
-    pub fn expect_each_once(&self, topic: &str, numbers: std::ops::RangeInclusive<u64>) {
+    pub fn expect_each_once(&self, topic: &str, numbers: RangeInclusive<u64>) {
         let got = self.got.get(topic).cloned().unwrap_or_default();
         let expected: Vec<u64> = numbers.collect();
         assert!(got == expected, "{topic}: {}", differences(&got, &expected));
     }
 
     /// Each number at least once, and for the first time in order.
-    pub fn expect_all(&self, topic: &str, numbers: std::ops::RangeInclusive<u64>) {
-        let got = self.got.get(topic).cloned().unwrap_or_default();
-        let mut first = Vec::new();
-        for number in got {
-            if !first.contains(&number) {
-                first.push(number);
-            }
-        }
+    pub fn expect_all(&self, topic: &str, numbers: RangeInclusive<u64>) {
+        let first = self.first(topic);
         let expected: Vec<u64> = numbers.collect();
         assert!(first == expected, "{topic}: {}", differences(&first, &expected));
+    }
+
+    /// As [`expect_each_once`](Self::expect_each_once), but for what was sent `again`.
+    pub fn expect_each_once_but(
+        &self,
+        topic: &str,
+        numbers: RangeInclusive<u64>,
+        again: &BTreeMap<u64, usize>,
+    ) {
+        self.expect_all(topic, numbers);
+        self.expect_none_doubled_but(topic, again);
+    }
+
+    /// No number twice, but for what was sent `again`.
+    pub fn expect_none_doubled_but(&self, topic: &str, again: &BTreeMap<u64, usize>) {
+        for number in self.first(topic) {
+            let times = self.got[topic].iter().filter(|got| **got == number).count();
+            let most = 1 + again.get(&number).copied().unwrap_or(0);
+            assert!(times <= most, "{topic}: {number} came {times} times, sent {most} times");
+        }
+    }
+
+    /// Each number where it came first.
+    pub fn first(&self, topic: &str) -> Vec<u64> {
+        let mut first = Vec::new();
+        for number in self.got.get(topic).into_iter().flatten() {
+            if !first.contains(number) {
+                first.push(*number);
+            }
+        }
+        first
     }
 }
 

@@ -1,12 +1,19 @@
-//! A network between a link and its remote broker that can be cut at any packet, and swallow some.
+//! A network between a link and its remote broker that can be cut at any packet, swallow some, and
+//! keep every one waiting for a while.
 //!
-//! It forwards whole packets, each written in pieces, and asks a plan about every one.
+//! It forwards whole packets, each written in pieces, and asks a plan about every one. What has
+//! passed is noted in a [`Record`].
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hoopoe_tests::wire::frame_length;
+use socket2::SockRef;
+
+use crate::record::Record;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,14 +37,45 @@ pub enum Fate {
     CutWithin,
     /// The connection is cut behind it.
     CutAfter,
+    /// The connection is reset in place of it: what else is on its way is gone too.
+    Reset,
+}
+
+impl Fate {
+    fn cuts(self) -> bool {
+        !matches!(self, Fate::Pass | Fate::Swallow)
+    }
+
+    fn arrives(self) -> bool {
+        matches!(self, Fate::Pass | Fate::CutAfter)
+    }
 }
 
 type Plan = Box<dyn FnMut(Way, u8) -> Fate + Send>;
+
+/// How long packets wait, for each direction by itself.
+struct Delays {
+    dice: [Dice; 2],
+    most: Duration,
+}
 
 struct Shared {
     upstream: SocketAddr,
     plan: Plan,
     cuts: usize,
+    delays: Option<Delays>,
+    connections: usize,
+    /// Kills of the remote broker so far.
+    kills: usize,
+    record: Record,
+}
+
+impl Shared {
+    /// How long the next packet that goes this way waits.
+    fn delay(&mut self, way: Way) -> Duration {
+        let Some(Delays { dice, most }) = &mut self.delays else { return Duration::ZERO };
+        Duration::from_micros(dice[way as usize].roll(most.as_micros() as u64 + 1))
+    }
 }
 
 /// The network.
@@ -52,8 +90,15 @@ impl Proxy {
     pub fn to(upstream: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it has an address");
-        let plan: Plan = Box::new(|_, _| Fate::Pass);
-        let shared = Shared { upstream, plan, cuts: 0 };
+        let shared = Shared {
+            upstream,
+            plan: Box::new(|_, _| Fate::Pass),
+            cuts: 0,
+            delays: None,
+            connections: 0,
+            kills: 0,
+            record: Record::default(),
+        };
         let proxy = Proxy { address, shared: Arc::new(Mutex::new(shared)) };
         let accepting = proxy.clone();
         std::thread::spawn(move || {
@@ -78,9 +123,18 @@ impl Proxy {
         self.lock().plan = Box::new(plan);
     }
 
-    /// Everything passes.
+    /// From now on packets wait, up to so long, each direction by itself: acknowledgements cross with
+    /// messages and with cuts. Their order stays, as in any connection.
+    pub fn delay(&self, seed: u64, most: Duration) {
+        let dice = [Dice::new(seed), Dice::new(!seed)];
+        self.lock().delays = Some(Delays { dice, most });
+    }
+
+    /// Everything passes, at once.
     pub fn heal(&self) {
-        self.plan(|_, _| Fate::Pass);
+        let mut shared = self.lock();
+        shared.plan = Box::new(|_, _| Fate::Pass);
+        shared.delays = None;
     }
 
     /// How often a plan has cut connections.
@@ -88,48 +142,87 @@ impl Proxy {
         self.lock().cuts
     }
 
+    /// The remote broker has been killed, and has not been started again yet.
+    pub fn was_killed(&self) {
+        self.lock().kills += 1;
+    }
+
+    /// What has passed.
+    pub fn recorded<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.lock().record)
+    }
+
     fn carry(&self, near: TcpStream) {
-        let upstream = self.lock().upstream;
+        let mut shared = self.lock();
+        shared.connections += 1;
+        // Read before the connection is made: at worst it counts as one to the broker before.
+        let (upstream, number, kills) = (shared.upstream, shared.connections, shared.kills);
+        drop(shared);
         // A broker that is away: the link is cut off, and comes again.
         let Ok(far) = TcpStream::connect(upstream) else { return };
+        let reset = Arc::new(AtomicBool::new(false));
         for (from, to, way) in [(&near, &far, Way::Out), (&far, &near, Way::In)] {
+            let reset = reset.clone();
             let from = from.try_clone().expect("a socket can be shared");
             let to = to.try_clone().expect("a socket can be shared");
             let proxy = self.clone();
             std::thread::spawn(move || {
-                proxy.forward(&from, &to, way);
+                if proxy.forward((&from, &to), way, (number, kills)) == Some(Fate::Reset) {
+                    reset.store(true, Ordering::SeqCst);
+                }
                 for one in [&from, &to] {
-                    // The other thread may have been first.
-                    let _ = one.shutdown(Shutdown::Both);
+                    // Either may be gone, or the other thread have been first.
+                    let _ = if reset.load(Ordering::SeqCst) {
+                        // The other thread wakes and says nothing; with the last handle the socket
+                        // is closed, and says RST.
+                        let linger = SockRef::from(one).set_linger(Some(Duration::ZERO));
+                        linger.and_then(|()| one.shutdown(Shutdown::Read))
+                    } else {
+                        one.shutdown(Shutdown::Both)
+                    };
                 }
             });
         }
     }
 
-    fn forward(&self, mut from: &TcpStream, mut to: &TcpStream, way: Way) {
+    /// Forwards until the connection ends; gives the fate that ended it, if it was one.
+    fn forward(
+        &self,
+        (mut from, mut to): (&TcpStream, &TcpStream),
+        way: Way,
+        (number, kills): (usize, usize),
+    ) -> Option<Fate> {
         let (mut buffer, mut chunk) = (Vec::new(), [0; 4096]);
         loop {
-            let Ok(count @ 1..) = from.read(&mut chunk) else { return };
+            let Ok(count @ 1..) = from.read(&mut chunk) else { return None };
             buffer.extend_from_slice(&chunk[..count]);
             while let Some(length) = whole(&buffer) {
                 let frame: Vec<u8> = buffer.drain(..length).collect();
+                let delay = self.lock().delay(way);
+                if !delay.is_zero() {
+                    std::thread::park_timeout(delay);
+                }
                 let mut shared = self.lock();
                 let fate = (shared.plan)(way, frame[0] >> 4);
-                shared.cuts += usize::from(!matches!(fate, Fate::Pass | Fate::Swallow));
+                shared.cuts += usize::from(fate.cuts());
+                // What a link says is said; what it hears is what arrives.
+                if way == Way::Out || fate.arrives() {
+                    shared.record.note(number, kills, way, &frame);
+                }
                 drop(shared);
                 let half = frame.len() / 2;
                 let arrives = match fate {
                     Fate::Pass | Fate::CutAfter => frame.len(),
                     Fate::CutWithin => half,
-                    Fate::Swallow | Fate::CutBefore => 0,
+                    Fate::Swallow | Fate::CutBefore | Fate::Reset => 0,
                 };
                 // In two pieces, so that packets are cut by what reads them too.
                 let (first, second) = frame[..arrives].split_at(half.min(arrives));
                 if to.write_all(first).and_then(|()| to.write_all(second)).is_err() {
-                    return;
+                    return None;
                 }
-                if !matches!(fate, Fate::Pass | Fate::Swallow) {
-                    return;
+                if fate.cuts() {
+                    return Some(fate);
                 }
             }
         }
@@ -158,6 +251,12 @@ pub fn at(
         seen += 1;
         if counts.contains(&seen) { fate } else { Fate::Pass }
     }
+}
+
+/// This becomes of the next packet, and no other.
+pub fn once(fate: Fate) -> impl FnMut(Way, u8) -> Fate + Send {
+    let mut next = Some(fate);
+    move |_, _| next.take().unwrap_or(Fate::Pass)
 }
 
 /// Numbers from a seed.
