@@ -260,7 +260,8 @@ impl Entry {
     /// An event without its content: the edit of a message that is void.
     #[must_use]
     pub fn emptied(&self) -> Entry {
-        Entry { properties: Bytes::new(), payload: Bytes::new(), ..self.clone() }
+        let (properties, payload) = (Bytes::new(), Bytes::new());
+        Entry { expires_at_ms: None, properties, payload, ..self.clone() }
     }
 }
 

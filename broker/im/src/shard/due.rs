@@ -21,6 +21,8 @@ use crate::shard::Work;
 pub enum Due {
     /// A message burns.
     Burn(ConvKey, u64),
+    /// Somebody may have read messages that burn, and the conversation was not told.
+    Light(ConvKey),
     /// A temporary group ends.
     GroupEnd(ConvKey),
     /// What a user said in a conversation is being erased.
@@ -29,7 +31,7 @@ pub enum Due {
 
 impl Work<'_> {
     pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::GroupEnd(conv) = &due
+        if let Due::Burn(conv, _) | Due::Light(conv) | Due::GroupEnd(conv) = &due
             && self.foreign_home(conv).is_some()
         {
             // Its home does it.
@@ -37,6 +39,7 @@ impl Work<'_> {
         }
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
+            Due::Light(conv) => self.light_read(&conv),
             Due::GroupEnd(conv) => self.group_ended(&conv),
             Due::Erase(conv, user) => self.erase_on(&conv, &user),
         }
@@ -59,7 +62,10 @@ pub(crate) fn load(
                 (Some(at), Some(conv)) => {
                     due.insert((at, Due::Burn(conv, keys::seq_of(key))));
                 }
-                (None, Some(conv)) => unlit.add(&conv),
+                (None, Some(conv)) => {
+                    unlit.add(&conv);
+                    due.insert((0, Due::Light(conv)));
+                }
                 (_, None) => {}
             }
             Ok(())
