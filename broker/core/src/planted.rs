@@ -32,6 +32,24 @@ pub enum Bug {
     ShowBeyondRemoval,
     /// A crash takes back that one's own messages are read.
     ForgetOwnRead,
+    /// What a write of unknown outcome has stored after all is announced to nobody.
+    SilentRecovery,
+    /// Whoever reads a channel may post there.
+    PostByAnyone,
+    /// Who no longer follows a channel goes on getting it.
+    FollowForEver,
+    /// Who is a member again sees no more what there was before.
+    ForgetOldInterval,
+    /// What was read and is to burn stays.
+    NeverBurn,
+    /// What has expired is shown.
+    ShowExpired,
+    /// What was cleared is there again.
+    ForgetClear,
+    /// News do not bring a hidden conversation back.
+    HideForGood,
+    /// Retention takes more than it may.
+    KeepTooLittle,
 }
 
 impl Bug {
@@ -47,12 +65,21 @@ impl Bug {
     ];
 
     /// Those of the IM profile.
-    pub const CHAT: [Bug; 5] = [
+    pub const CHAT: [Bug; 14] = [
         Bug::GiveSeqTwice,
         Bug::ForgetCid,
         Bug::ReplayRecalled,
         Bug::ShowBeyondRemoval,
         Bug::ForgetOwnRead,
+        Bug::SilentRecovery,
+        Bug::PostByAnyone,
+        Bug::FollowForEver,
+        Bug::ForgetOldInterval,
+        Bug::NeverBurn,
+        Bug::ShowExpired,
+        Bug::ForgetClear,
+        Bug::HideForGood,
+        Bug::KeepTooLittle,
     ];
 }
 

@@ -182,6 +182,17 @@ pub enum Effect {
     },
 }
 
+/// What becomes of the effects of a batch that was not committed.
+#[derive(Debug, Default)]
+pub struct Failed {
+    /// What happens all the same: refusals, and what rests on no row.
+    pub refused: Vec<Effect>,
+    /// Who waits for what may or may not have happened.
+    pub lost: Vec<Asker>,
+    /// What devices are to hear if it was written after all.
+    pub in_doubt: Vec<Effect>,
+}
+
 /// Effects of a batch that is not committed. They come out with the receipt of its commit, or are
 /// turned into refusals.
 #[derive(Debug, Default)]
@@ -230,8 +241,8 @@ impl Pending {
 
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
     /// the outcome is unknown.
-    pub fn fail(&mut self, error: &CommitError) -> (Vec<Effect>, Vec<Asker>) {
-        let (mut refused, mut lost) = (Vec::new(), Vec::new());
+    pub fn fail(&mut self, error: &CommitError) -> Failed {
+        let mut failed = Failed::default();
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
@@ -239,29 +250,38 @@ impl Pending {
             let asker = match effect {
                 Effect::Answer { asker, answer: Answer::Refused(refusal) } => {
                     let answer = Answer::Refused(refusal);
-                    refused.push(Effect::Answer { asker, answer });
+                    failed.refused.push(Effect::Answer { asker, answer });
                     continue;
                 }
                 Effect::Answer { asker, .. } => asker,
                 Effect::Read(call) => call.asker,
-                Effect::Login(device) => {
-                    // What is there can be read all the same.
-                    refused.push(Effect::Login(device));
+                // What is there can be read all the same, and who is connected rests on no row.
+                Effect::Login(_) | Effect::Attended { .. } => {
+                    failed.refused.push(effect);
                     continue;
                 }
                 Effect::ForwardDone { shard, outbox } => {
-                    refused.push(Effect::ForwardRefused { shard, outbox });
+                    failed.refused.push(Effect::ForwardRefused { shard, outbox });
+                    continue;
+                }
+                Effect::Entry(_)
+                | Effect::EntryFor { .. }
+                | Effect::Listed { .. }
+                | Effect::Skip { .. }
+                    if unknown =>
+                {
+                    failed.in_doubt.push(effect);
                     continue;
                 }
                 _ => continue,
             };
             if unknown {
-                lost.push(asker);
+                failed.lost.push(asker);
             } else {
                 let answer = Answer::Refused(Refusal::not_writable());
-                refused.push(Effect::Answer { asker, answer });
+                failed.refused.push(Effect::Answer { asker, answer });
             }
         }
-        (refused, lost)
+        failed
     }
 }

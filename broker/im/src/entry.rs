@@ -261,7 +261,7 @@ impl Entry {
     #[must_use]
     pub fn emptied(&self) -> Entry {
         let (properties, payload) = (Bytes::new(), Bytes::new());
-        Entry { properties, payload, expires_at_ms: None, ..self.clone() }
+        Entry { expires_at_ms: None, properties, payload, ..self.clone() }
     }
 }
 

@@ -387,6 +387,12 @@ pub fn conv_topic(conv: &ConvKey) -> String {
     ["im/", conv.as_str()].concat()
 }
 
+/// The internal topic of those who have left a conversation and may still have some of it waiting
+/// for them: they hear what takes a body back.
+pub fn left_topic(conv: &ConvKey) -> String {
+    ["im/", conv.as_str(), "/left"].concat()
+}
+
 /// The internal topic of a room.
 pub fn room_topic(tenant: &str, room: &str) -> String {
     ["im/", tenant, "/r/", room].concat()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hoopoe_store::kv::SharedKv;
+use hoopoe_store::memory::FaultKind;
 use hoopoe_store::{
     Durability, MemoryKv, PendingBatch, ShardSettings, ShardView, Store, floors::Floors,
 };
@@ -226,10 +227,33 @@ impl Rig {
             }
             Err(error) => {
                 place.step.forget();
-                pending.fail(&error).0
+                let failed = pending.fail(&error);
+                place.step.doubt(failed.in_doubt);
+                failed.refused
             }
         };
         self.carry_out(shard, effects);
+    }
+
+    /// The next write fails.
+    pub(crate) fn fail_write(&mut self, kind: FaultKind) {
+        self.memory.fail_write(1, kind);
+    }
+
+    /// Rows are read again after a write that failed.
+    pub(crate) fn recover(&mut self) {
+        for shard in 0..self.places.len() {
+            let Place { view, step, .. } = &mut self.places[shard];
+            if view.is_stale() {
+                view.recover(self.now).unwrap();
+                let effects = step.recovered().unwrap();
+                let mut batch = PendingBatch::new();
+                view.on_tick(self.now, &mut batch);
+                drop(view.commit(batch).unwrap());
+                self.carry_out(shard, effects);
+            }
+        }
+        self.settle();
     }
 
     /// Until nothing is under way any more.

@@ -7,8 +7,8 @@ use hoopoe_codec::QoS;
 use hoopoe_core::{Location, PublicationParts};
 use hoopoe_im::command::{Forward, SendSignal};
 use hoopoe_im::effect::Effect;
-use hoopoe_im::entry::Entry;
-use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
+use hoopoe_im::entry::{Entry, EntryKind};
+use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic, left_topic};
 use hoopoe_im::{Answer, Asker, Command, User};
 use smallvec::SmallVec;
 
@@ -123,7 +123,7 @@ impl ImEffects {
                     // Who is no member any more hears nothing live from this commit on; what is
                     // before it is read by cursor.
                     let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
-                    self.listen(&user, &conv_topic(&listed.conv), false);
+                    self.leave(&user, &listed.conv);
                 }
                 let slot = forward.slot();
                 let outbox = outbox.map(|number| (self.shard, number));
@@ -191,6 +191,12 @@ impl ImEffects {
         };
         let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
         self.entry(&topics, entry, big);
+        if matches!(entry.kind, EntryKind::Recall | EntryKind::Burn) {
+            for (worker, receivers) in by_worker(&self.env, &[&left_topic(&entry.conv)]) {
+                let entry = entry.clone();
+                self.mail[worker].push(Mail::Im(ImMail::Forget { entry, receivers }));
+            }
+        }
         if let Some(push) = self.env.im.push() {
             push.entry(entry);
         }
@@ -297,6 +303,20 @@ impl ImEffects {
             }
         }
         listening
+    }
+
+    /// The user's devices hear no more of a conversation but for recalls: what was read for them
+    /// before may still wait for room (ruling 24).
+    fn leave(&mut self, user: &User, conv: &ConvKey) {
+        self.listen(user, &conv_topic(conv), false);
+        let topic = left_topic(conv);
+        for (worker, receivers) in self.inbox(user) {
+            for location in receivers.iter() {
+                self.env.im.reach.insert(&topic, location.to_bits(), *location);
+            }
+            let conv = conv.clone();
+            self.mail[worker].push(Mail::Im(ImMail::Left { receivers, conv }));
+        }
     }
 
     /// Nobody must wait for what may or may not have happened (ruling 12).

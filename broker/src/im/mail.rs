@@ -48,6 +48,21 @@ pub enum ImMail {
         /// Who gets it.
         receivers: Arc<[Location]>,
     },
+    /// A message has lost its body: who has left the conversation may still have it waiting.
+    Forget {
+        /// The event.
+        entry: Arc<Entry>,
+        /// Who has left.
+        receivers: Arc<[Location]>,
+    },
+    /// The users of these devices have left a conversation: who has gone meanwhile is no longer
+    /// to be told of it.
+    Left {
+        /// The devices.
+        receivers: Arc<[Location]>,
+        /// The conversation.
+        conv: ConvKey,
+    },
     /// Entries that a device asked for.
     Entries {
         /// The device's connection.

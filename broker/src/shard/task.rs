@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hoopoe_im::effect::Failed;
 use hoopoe_im::overload::Shed;
 use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
@@ -199,11 +200,12 @@ impl Shard {
             }
             Err(error) => {
                 self.counters.failed_commits.add(1);
-                let (refused, lost) = self.im_pending.fail(&error);
+                let Failed { refused, lost, in_doubt } = self.im_pending.fail(&error);
                 for reply in error.lost {
                     self.effects.lose(reply);
                 }
                 self.im.forget();
+                self.im.doubt(in_doubt);
                 self.im_effects.lose(lost);
                 self.im_effects.release(refused, |_| false);
                 self.effects.release(error.effects);
@@ -223,7 +225,10 @@ impl Shard {
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
                     match self.im.recovered() {
-                        Ok(owed) => self.im_effects.release(owed, |_| false),
+                        Ok(effects) => {
+                            let step = &self.im;
+                            self.im_effects.release(effects, |conv| step.is_big(conv));
+                        }
                         Err(error) => {
                             let shard = self.number;
                             tracing::error!(shard, %error, "what is owed to other shards waits");

@@ -1,6 +1,6 @@
 //! Groups and channels over sockets: membership is the permission, and acts at once.
 
-use hoopoe_tests::{Broker, Connect, Publish, Version, unique_id};
+use hoopoe_tests::{Broker, Connect, Property, Publish, Version, unique_id};
 use serde_json::json;
 
 use crate::entry::{entry, next_entry, send};
@@ -55,6 +55,34 @@ fn a_removal_acts_at_once_also_on_what_waits() {
     assert_eq!(next_entry(&mut bob).payload, "welcome back");
     let pulled = call_pull(&mut bob, "g/g");
     assert!(!pulled.contains(&"after".to_owned()), "{pulled:?}");
+}
+
+/// Ruling 24, also where nobody tells the device of the group any more.
+#[test]
+fn a_recall_reaches_what_waits_for_who_has_left() {
+    let broker = Broker::start();
+    let mut alice = device(&broker, Version::V5, "alice");
+    let connect = Connect::persistent(Version::V5, "ios-1").with(Property::ReceiveMaximum(1));
+    let mut bob = device_with(&broker, &connect, "bob");
+    call_ok(&mut alice, "group/create", &json!({ "group": "g", "name": "g", "members": ["bob"] }));
+    assert_eq!(next_entry(&mut bob).kind, "member");
+    bob.disconnect();
+    ["one", "two", "three"].iter().for_each(|text| send(&mut alice, "im/g/g/msg", text));
+    let mut bob = device_with(&broker, &connect.resume(), "bob");
+    // Not acknowledged: the others have been read, and wait.
+    let first = loop {
+        let publish = bob.expect_publish();
+        if entry(&publish).is_some() {
+            break publish;
+        }
+    };
+    let mut desk = device(&broker, Version::V311, "bob");
+    call_ok(&mut desk, "group/leave", &json!({ "group": "g" }));
+    send(&mut alice, "im/me/op/recall/g/g/3", "");
+    bob.complete(&first);
+    let second = next_entry(&mut bob);
+    assert_eq!((second.seq, &*second.kind, &*second.payload), (3, "void", ""));
+    assert_eq!(next_entry(&mut bob).payload, "three");
 }
 
 /// Everything that can be pulled of a conversation.

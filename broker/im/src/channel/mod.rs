@@ -81,6 +81,9 @@ impl Work<'_> {
         privileged: bool,
     ) -> Result<(), Fault> {
         self.channel(conv)?;
+        #[cfg(feature = "planted")]
+        let privileged =
+            privileged || hoopoe_core::planted::has(hoopoe_core::planted::Bug::PostByAnyone);
         let member = self.member(conv, user)?.filter(MemberRow::is_current);
         if privileged || member.is_some_and(|member| member.role >= Role::Admin) {
             return Ok(());
@@ -206,6 +209,10 @@ impl Work<'_> {
         let head = self.head(&conv)?;
         channel.publishers.retain(|publisher| **publisher != **user);
         channel.followers = channel.followers.saturating_sub(1);
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::FollowForEver) {
+            return Ok(json!({}));
+        }
         self.end_membership(&conv, user, member, head.last);
         self.put_channel(&conv, &channel);
         Ok(json!({}))

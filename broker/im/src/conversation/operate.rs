@@ -11,9 +11,9 @@ use crate::command::{Operate, Operation};
 use crate::effect::Answer;
 use crate::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use crate::id::{ConvKey, ConvKind};
-use crate::keys::{self, conv_kind};
+use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Row, Sent};
+use crate::rows::{Row, Sent, UserConv};
 use crate::shard::{Due, Work};
 
 /// Bytes of one reaction.
@@ -55,8 +55,8 @@ impl Work<'_> {
         self.may_take_part(&operate.conv, &operate.from.id)?;
         let missing = || Refusal::not_found(format!("no message {}", operate.seq));
         let entry = self.entry(&operate.conv, operate.seq)?.ok_or_else(missing)?;
-        let is_over = entry.expires_at_ms.is_some_and(|at| at <= self.now_ms);
-        if entry.kind == EntryKind::Void || is_over {
+        let expired = entry.expires_at_ms.is_some_and(|at| at <= self.now_ms);
+        if entry.kind == EntryKind::Void || (entry.kind == EntryKind::Message && expired) {
             return Err(Refusal::conflict(format!("message {} is void", operate.seq)).into());
         }
         if entry.kind != EntryKind::Message {
@@ -76,7 +76,7 @@ impl Work<'_> {
                 device: operate.device.clone(),
                 cid: operate.cid.clone(),
                 properties: operate.properties.clone(),
-                // What replaces a message goes with it.
+                // New content expires with its message.
                 expires_at_ms: entry.expires_at_ms.filter(|_| kind == EntryKind::Edit),
                 ..NewEntry::event(kind, operate.seq, &operate.from.id, operate.payload.clone())
             },
@@ -232,10 +232,32 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// What readers' lists say reaches the conversation by a word that can be lost: after a start
+    /// they are asked.
+    pub(crate) fn light_read(&mut self, conv: &ConvKey) -> Result<(), Fault> {
+        let Some((low, high)) = conv.pair_users() else { return Ok(()) };
+        for reader in [low, high] {
+            let wire = conv.wire(reader);
+            let key = keys::user_name(conv.tenant(), reader, user_kind::CONV, &wire);
+            if let Some(row) = self.txn.peek_row::<UserConv>(&key)? {
+                self.light(conv, reader, row.read)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The time of a message that burns is over.
     pub(crate) fn burn(&mut self, conv: &ConvKey, seq: u64) -> Result<(), Fault> {
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::NeverBurn) {
+            return Ok(());
+        }
         let key = keys::conv_seq(conv, conv_kind::BURN, seq);
         let Some(burn) = self.txn.json::<Burn>(&key)? else { return Ok(()) };
+        if burn.due_ms.is_none_or(|due_ms| due_ms > self.now_ms) {
+            // It was read in a batch that is lost, and has been read since, or not at all.
+            return Ok(());
+        }
         self.txn.delete(Family::Im, &key);
         let Some(entry) = self.entry(conv, seq)? else { return Ok(()) };
         if entry.kind == EntryKind::Message {

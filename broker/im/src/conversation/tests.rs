@@ -1,10 +1,11 @@
 //! What must be so of single operations, beyond what the model's histories come by.
 
 use bytes::Bytes;
+use hoopoe_store::memory::FaultKind;
 use serde_json::json;
 
 use crate::Asker;
-use crate::command::{Command, Operation};
+use crate::command::{Command, Operation, Send};
 use crate::effect::Answer;
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
 use crate::refusal::{Refusal, Word};
@@ -218,4 +219,43 @@ fn reactions_of_many_are_one_event_per_message_and_interval() {
     let last = rig.query().head(&conv_of("bob", "g/team")).unwrap().last;
     rig.pass(10_000);
     assert_eq!(rig.query().head(&conv_of("bob", "g/team")).unwrap().last, last);
+}
+
+/// Ruling 12: nothing else may follow in the conversation for long.
+#[test]
+fn what_was_written_after_all_is_announced_once_that_is_known() {
+    for (kind, announced) in [(FaultKind::UnknownWritten, true), (FaultKind::UnknownLost, false)] {
+        let mut rig = Rig::new(ImSettings::default());
+        rig.send("alice", "u/bob", "before").unwrap();
+        rig.fail_write(kind);
+        rig.post(|asker| Command::Send(Box::new(message(asker, "alice", "u/bob", "doubtful"))));
+        rig.settle();
+        assert_eq!(rig.entries.len(), 1, "{kind:?}: it is not known yet");
+        rig.recover();
+        let told = rig.entries.iter().skip(1).map(|entry| (entry.seq, &entry.payload[..]));
+        let expected: &[(u64, &[u8])] = if announced { &[(2, b"doubtful")] } else { &[] };
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_read_that_was_lost_burns_nothing() {
+    let mut rig = Rig::new(ImSettings::default());
+    rig.post(|asker| {
+        let send = message(asker, "alice", "u/bob", "burn me");
+        Command::Send(Box::new(Send { burn_secs: 2, ..send }))
+    });
+    rig.settle();
+    // An answer would have been proof of having read it.
+    rig.fail_write(FaultKind::UnknownLost);
+    rig.post(|asker| Command::Send(Box::new(message(asker, "bob", "u/alice", "lost"))));
+    rig.settle();
+    rig.recover();
+    rig.pass(1_000);
+    rig.read("bob", "u/alice", 1);
+    let first = |rig: &mut Rig| rig.pull("alice", "u/bob").unwrap()[0].kind;
+    rig.pass(1_500);
+    assert_eq!(first(&mut rig), EntryKind::Message, "two seconds from now on");
+    rig.pass(1_000);
+    assert_eq!(first(&mut rig), EntryKind::Void);
 }

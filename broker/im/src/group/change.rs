@@ -112,6 +112,10 @@ impl Work<'_> {
         });
         // Whoever may see everything from here on needs none of the intervals inside it.
         member.intervals.retain(|interval| interval.from < from);
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ForgetOldInterval) {
+            member.intervals.clear();
+        }
         if member.intervals.len() >= MOST_INTERVALS {
             member.intervals.remove(0);
         }

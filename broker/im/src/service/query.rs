@@ -219,11 +219,16 @@ impl Query {
     }
 
     fn as_of_now(&self, entry: Entry) -> Entry {
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ShowExpired) {
+            return Entry { expires_at_ms: None, ..entry };
+        }
         match entry.expires_at_ms {
-            Some(at) if at <= self.now_ms && entry.kind == EntryKind::Message => {
-                entry.voided(VOID_EXPIRED)
-            }
-            Some(at) if at <= self.now_ms && entry.kind == EntryKind::Edit => entry.emptied(),
+            Some(at) if at <= self.now_ms => match entry.kind {
+                EntryKind::Message => entry.voided(VOID_EXPIRED),
+                EntryKind::Edit => entry.emptied(),
+                _ => entry,
+            },
             _ => entry,
         }
     }
@@ -390,7 +395,8 @@ impl Query {
             return Ok(0);
         }
         let (mut from, mut before) = (row.read + 1, row.read_count);
-        if from < head.min {
+        // Also where it has taken the very entry that was read: nothing counts up to there.
+        if head.min > 1 && from <= head.min {
             from = head.min;
             before = before.max(self.count_below(conv, head)?);
         }

@@ -141,6 +141,11 @@ impl Query {
         let unread_only = page.unread_only.unwrap_or(false);
         let shown = lines.into_iter().filter(|line| {
             let hidden = line.row.hidden_at.is_some_and(|at| line.head.last <= at);
+            #[cfg(feature = "planted")]
+            let hidden = match planted::has(planted::Bug::HideForGood) {
+                true => line.row.hidden_at.is_some(),
+                false => hidden,
+            };
             !hidden && (!unread_only || line.unread > 0)
         });
         let after = page.next.as_deref().map(Place::parse).transpose()?;

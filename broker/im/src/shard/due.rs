@@ -13,9 +13,8 @@ use crate::conversation::tally::Tally;
 use crate::conversation::unlit::Unlit;
 use crate::group::GroupRow;
 use crate::id::ConvKey;
-use crate::keys::{self, conv_kind, user_kind};
+use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
-use crate::rows::{Row, UserConv};
 use crate::shard::Work;
 
 /// Something that is due at a time.
@@ -23,20 +22,19 @@ use crate::shard::Work;
 pub enum Due {
     /// A message burns.
     Burn(ConvKey, u64),
+    /// Somebody may have read messages that burn, and the conversation was not told.
+    Light(ConvKey),
     /// A temporary group ends.
     GroupEnd(ConvKey),
     /// What a user said in a conversation is being erased.
     Erase(ConvKey, Arc<str>),
     /// Reactions to a message of a big group or channel are told.
     Tally(ConvKey, u64),
-    /// A reader's list knows of more than the conversation has heard: what waits to be read burns.
-    Light(ConvKey, Arc<str>, u64),
 }
 
 impl Work<'_> {
     pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::GroupEnd(conv) | Due::Tally(conv, _) | Due::Light(conv, ..) =
-            &due
+        if let Due::Burn(conv, _) | Due::Light(conv) | Due::GroupEnd(conv) | Due::Tally(conv, _) = &due
             && self.foreign_home(conv).is_some()
         {
             // Its home does it.
@@ -44,10 +42,10 @@ impl Work<'_> {
         }
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
+            Due::Light(conv) => self.light_read(&conv),
             Due::GroupEnd(conv) => self.group_ended(&conv),
             Due::Erase(conv, user) => self.erase_on(&conv, &user),
             Due::Tally(conv, seq) => self.tell_tally(&conv, seq),
-            Due::Light(conv, reader, read) => self.light(&conv, &reader, read),
         }
     }
 }
@@ -60,7 +58,6 @@ pub(crate) fn load(
     shards: u16,
 ) -> Result<(BTreeSet<(u64, Due)>, Unlit), StoreError> {
     let (mut due, mut unlit) = (BTreeSet::new(), Unlit::default());
-    let mut unread = Vec::new();
     let slots = (shard..SLOTS).step_by(usize::from(shards));
     let kinds = [conv_kind::GROUP, conv_kind::BURN, conv_kind::ERASE, conv_kind::TALLY];
     scan_slots(kv, slots, &kinds, |kind, name, key, row| {
@@ -73,7 +70,7 @@ pub(crate) fn load(
                     }
                     (None, Some(conv)) => {
                         unlit.add(&conv);
-                        unread.push((conv, burn.from, keys::seq_of(key)));
+                        due.insert((0, Due::Light(conv)));
                     }
                     (_, None) => {}
                 }
@@ -105,26 +102,7 @@ pub(crate) fn load(
         }
         Ok(())
     })?;
-    for (conv, from, seq) in unread {
-        due.extend(lit_by_list(kv, conv, &from, seq)?.map(|light| (0, light)));
-    }
     Ok((due, unlit))
-}
-
-/// What a message waits for that burns after reading has happened, when the reader's list says so:
-/// the news of it may have been lost with the process.
-fn lit_by_list(
-    kv: &SharedKv,
-    conv: ConvKey,
-    from: &str,
-    seq: u64,
-) -> Result<Option<Due>, StoreError> {
-    let reader: Arc<str> = conv.peer_of(from).into();
-    let wire = conv.wire(&reader);
-    let key = keys::user_name(conv.tenant(), &reader, user_kind::CONV, &wire);
-    let row = kv.get(Family::Im, &key)?;
-    let read = row.map_or(Ok(0), |row| UserConv::decode(&key, &row).map(|row| row.read))?;
-    Ok((read >= seq).then_some(Due::Light(conv, reader, read)))
 }
 
 /// The conversation of a row that is named by it and a number.

@@ -9,6 +9,7 @@
 //! Deliberately not here: the rules, which live with their nouns (`conversation`, `user`,
 //! `group`, …) as methods of `Work`.
 
+mod doubt;
 pub(crate) mod due;
 pub(crate) mod postponed;
 
@@ -86,6 +87,8 @@ pub(crate) struct Memory {
     /// Those of them that the present batch has added.
     pub(crate) waiting_new: Vec<u64>,
     pub(crate) postponed: Postponed,
+    /// What a batch of unknown outcome would have made heard.
+    in_doubt: Vec<Effect>,
 }
 
 /// Answers that wait for another shard.
@@ -151,6 +154,7 @@ impl ImShard {
                 waiting: HashMap::default(),
                 waiting_new: Vec::new(),
                 postponed: Postponed::default(),
+                in_doubt: Vec::new(),
             },
         };
         Ok((step, owed(outbox)))
@@ -350,21 +354,6 @@ impl ImShard {
             }
             Ok(())
         });
-    }
-
-    /// The store was read again after a fault: what is owed to other shards is told once more, as
-    /// nobody may have heard of it, and what is due is read.
-    ///
-    /// # Errors
-    /// When rows cannot be read.
-    pub fn recovered(&mut self) -> Result<Vec<Effect>, StoreError> {
-        let outbox = read_outbox(self.rows.kv(), self.shard)?;
-        let next = outbox.last().map_or(1, |(number, _)| number + 1);
-        self.memory.outbox_next = self.memory.outbox_next.max(next);
-        let (due, unlit) = due::load(self.rows.kv(), self.shard, self.shards)?;
-        self.memory.due.extend(due);
-        self.memory.unlit = unlit;
-        Ok(owed(outbox))
     }
 
     pub(crate) fn memory(&mut self) -> &mut Memory {

@@ -153,7 +153,8 @@ impl Work<'_> {
                     self.pause_walk();
                     return Ok(());
                 }
-                budget.rows -= 1;
+                // A look at another row may have taken the last of it.
+                budget.rows = budget.rows.saturating_sub(1);
             }
             match piece.next {
                 Some(next) => self.memory.sweep.at = next,

@@ -126,6 +126,11 @@ impl Work<'_> {
     ) -> Result<Old, Fault> {
         let mut old = Old { min: head.min, entries: Vec::new() };
         let (mut left, mut fault, mut stays) = (head.bytes, None, None);
+        #[cfg(feature = "planted")]
+        let kept = match hoopoe_core::planted::has(hoopoe_core::planted::Bug::KeepTooLittle) {
+            true => Retention { entries: kept.entries.saturating_sub(3), ..kept },
+            false => kept,
+        };
         let (prefix, from) = (keys::log_prefix(conv), keys::entry(conv, head.min));
         let now_ms = self.now_ms;
         self.txn.scan(Family::Log, &prefix, &from, |key, row| {

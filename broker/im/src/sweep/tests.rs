@@ -286,10 +286,13 @@ fn nobody_has_unread_messages_that_nobody_can_read() {
     // 8 (void), 9 and 10 are left, and the recall.
     assert_eq!(node.seqs(), [8, 9, 10, 11]);
     assert_eq!(unread(&node), 2);
-    let read =
-        MoveCursor { user: user("bob"), conv: pair(), read: true, seq: 9, asker: Asker::Nobody };
-    node.run(Command::MoveCursor(Box::new(read)));
-    assert_eq!(unread(&node), 1);
+    // The very last that is gone, then one of those that are left.
+    for (seq, left) in [(7, 2), (9, 1)] {
+        let (user, conv, asker) = (user("bob"), pair(), Asker::Nobody);
+        let read = MoveCursor { user, conv, read: true, seq, asker };
+        node.run(Command::MoveCursor(Box::new(read)));
+        assert_eq!(unread(&node), left, "behind {seq}");
+    }
 }
 
 #[test]
@@ -362,6 +365,24 @@ fn devices_that_do_not_come_back_go_with_their_cursors() {
     node.wait_secs(2);
     node.walk();
     assert_eq!((node.rows(user_kind::DEVICE), node.rows(user_kind::CURSOR)), (0, 0));
+}
+
+#[test]
+fn a_step_ends_when_looks_elsewhere_have_taken_what_it_may_do() {
+    let mut node = Node::new(settings(KEEP_ALL));
+    node.run(Command::Connected(node.device("ios-1", true)));
+    let mut batch = Batch::default();
+    let many = 2 * super::STEP_ROWS / super::LOOK_ROWS;
+    for number in 0..many {
+        let key = keys::cursor("default", "bob", "ios-1", &format!("u/u{number}"));
+        batch.put(Family::Im, &key, &crate::rows::number_row(1));
+    }
+    node.kv.write(&batch, true).unwrap();
+    node.step();
+    let begun = node.now;
+    node.walk();
+    assert_eq!(node.rows(user_kind::CURSOR), many, "their device is there");
+    assert!(node.now >= begun + 2 * super::STEP_PAUSE_MS, "in steps, each with its pause");
 }
 
 #[test]

@@ -169,8 +169,11 @@ impl Work<'_> {
             row.read_count = row.read_count.max(listed.start_count);
         }
         row.recv = row.recv.max(listed.start);
+        if row.intervals != listed.intervals {
+            // News, and not what was told before.
+            row.hidden_at = None;
+        }
         row.intervals = listed.intervals.clone();
-        row.hidden_at = None;
         self.put_user_conv(&user, &listed.conv, &row);
         self.count_joined(&user, &listed.conv, was_current, row.is_current())?;
         self.txn.effect(Effect::Listed { user, conv: listed.conv.clone(), row });

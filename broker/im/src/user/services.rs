@@ -120,6 +120,10 @@ impl Work<'_> {
         row.recv = row.recv.max(head.last);
         row.read_count = row.read_count.max(head.count);
         row.cleared = row.cleared.max(head.last);
+        #[cfg(feature = "planted")]
+        if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ForgetClear) {
+            row.cleared = 0;
+        }
         self.put_user_conv(user, &conv, &row);
         self.cursor_moved(user, &conv, before, &row);
         let through = row.cleared;

@@ -4,7 +4,7 @@ use hoopoe_core::Location;
 use hoopoe_im::User;
 use hoopoe_im::command::{Command, Device as DeviceFacts, DeviceMove, Progress};
 use hoopoe_im::device::{Gap, Start};
-use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
+use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic, left_topic};
 use hoopoe_im::rows::UserConv;
 use hoopoe_im::service::sync::Login;
 
@@ -67,6 +67,7 @@ impl Worker {
         env.im.reach.remove(&inbox_topic(&im.user.tenant, &im.user.id), bits);
         for conv in im.step.listens_to() {
             env.im.reach.remove(&conv_topic(conv), bits);
+            env.im.reach.remove(&left_topic(conv), bits);
         }
         let stored = session.route.session.is_some();
         let client = session.key.client.clone();
@@ -142,6 +143,13 @@ impl Worker {
             ImMail::Found { reply, found } => self.im_found(reply, found),
             ImMail::Login { location, login } => self.im_login(location, login.map(|login| *login)),
             ImMail::Entry { entry, big, receivers } => self.im_live(&entry, big, &receivers),
+            // It has done its work before the letters of the turn were opened.
+            ImMail::Forget { .. } => {}
+            ImMail::Left { receivers, conv } => {
+                for location in receivers.iter() {
+                    self.im_left(*location, &conv);
+                }
+            }
             ImMail::Entries { location, pages: Some(pages) } => self.im_pages(location, pages),
             ImMail::Entries { location, pages: None } => {
                 let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
@@ -178,6 +186,7 @@ impl Worker {
             // Gone meanwhile: what the reader has entered for it is taken out.
             for start in login.starts.iter().filter(|start| start.conv.kind() != ConvKind::User) {
                 self.env.im.reach.remove(&conv_topic(&start.conv), location.to_bits());
+                self.env.im.reach.remove(&left_topic(&start.conv), location.to_bits());
             }
             return;
         };
@@ -200,15 +209,23 @@ impl Worker {
             self.env.im.reach.remove(&conv_topic(conv), location.to_bits());
             return;
         };
-        let start = Start {
-            conv: conv.clone(),
-            cursor: row.recv.max(row.first() - 1),
-            head,
-            intervals: row.intervals.clone(),
+        // A pair that was not in the list when the device came has had nothing for it: what other
+        // devices have received meanwhile does not count.
+        let cursor = match conv.kind() {
+            ConvKind::User => row.first() - 1,
+            _ => row.recv.max(row.first() - 1),
         };
+        let start = Start { conv: conv.clone(), cursor, head, intervals: row.intervals.clone() };
         let gap = im.step.listed(start, replay_max);
         self.im_gaps(location, gap.into_iter().collect());
         self.im_read_on(location);
+    }
+
+    fn im_left(&mut self, location: Location, conv: &ConvKey) {
+        let device = self.connection(location).and_then(Connection::session);
+        if device.is_none_or(|session| session.im.is_none()) {
+            self.env.im.reach.remove(&left_topic(conv), location.to_bits());
+        }
     }
 
     fn im_skip(&mut self, location: Location, conv: &ConvKey, through: u64) {

@@ -19,7 +19,12 @@ impl Worker {
         }
         let mut events: Vec<(Arc<Entry>, u8)> = Vec::new();
         for letter in letters.iter() {
-            let Mail::Im(ImMail::Entry { entry, receivers, .. }) = letter else { continue };
+            let Mail::Im(
+                ImMail::Entry { entry, receivers, .. } | ImMail::Forget { entry, receivers },
+            ) = letter
+            else {
+                continue;
+            };
             let reason = match entry.kind {
                 EntryKind::Recall => VOID_RECALLED,
                 EntryKind::Burn => VOID_BURNT,
