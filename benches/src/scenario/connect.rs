@@ -8,7 +8,7 @@ use hoopoe_codec::QoS;
 use super::{TURN, base, engine, leave, wipe};
 use crate::clock::{now_ns, secs_to_ns};
 use crate::lobby::{Roster, gather};
-use crate::net::{Idle, Net};
+use crate::net::{Driver, Idle, Net};
 use crate::run::{Meter, Outcome, Run};
 use crate::talk::world::qos;
 
@@ -41,7 +41,7 @@ pub(super) fn storm(run: &Run) -> Result<Outcome> {
         gather(run, &mut net, &mut Idle, &first, everybody.clone())
             .context("the first visit of the sessions")?;
         leave(&mut net, everybody.clone());
-        rest(run, &mut net, SETTLE)?;
+        rest(run, &mut net, &mut Idle, SETTLE)?;
     }
     run.phase(if run.shape.resume { "returning" } else { "connecting" });
     // A session that is there brings its subscriptions along.
@@ -85,11 +85,11 @@ pub(super) fn idle(run: &Run) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     run.phase("connecting");
     let gathered = gather(run, &mut net, &mut Idle, &roster, everybody.clone())?;
-    rest(run, &mut net, SETTLE)?;
+    rest(run, &mut net, &mut Idle, SETTLE)?;
     run.phase("idle");
     run.mark_begin();
     let meter = Meter::begin(net.totals());
-    rest(run, &mut net, crate::clock::duration(run.shape.duration_secs))?;
+    rest(run, &mut net, &mut Idle, crate::clock::duration(run.shape.duration_secs))?;
     meter.end(net.totals(), &mut outcome);
     run.mark_end();
     outcome.work = net.totals().up;
@@ -111,10 +111,15 @@ pub(super) fn idle(run: &Run) -> Result<Outcome> {
 }
 
 /// Lets the engine run without saying anything.
-fn rest(run: &Run, net: &mut Net, time: Duration) -> Result<()> {
+pub(super) fn rest(
+    run: &Run,
+    net: &mut Net,
+    driver: &mut impl Driver,
+    time: Duration,
+) -> Result<()> {
     let until = now_ns() + secs_to_ns(time.as_secs_f64());
     while now_ns() < until && !run.stopping() {
-        net.turn(&mut Idle, TURN, Some(until))?;
+        net.turn(driver, TURN, Some(until))?;
         run.show(net);
     }
     Ok(())

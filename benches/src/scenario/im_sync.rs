@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 
 use super::im::{keep_books, take_answers};
 use super::offline::{Feeders, feed};
+use super::talk::settle;
 use super::{TURN, base, engine, leave, remark};
 use crate::clock::{now_ns, secs_to_ns};
 use crate::lobby::{Roster, gather};
@@ -68,19 +69,6 @@ fn conversations(run: &Run, base: &str) -> World {
         world.add(run.target.version, plan);
     }
     world
-}
-
-/// Waits until everybody has what was said live.
-fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
-    let quiet_ns = secs_to_ns(run.shape.drain_secs);
-    let began = now_ns();
-    while !talk.is_settled() && !run.stopping() {
-        if now_ns() > talk.heard_ns.max(began) + quiet_ns {
-            break;
-        }
-        net.turn(talk, TURN, None)?;
-    }
-    Ok(())
 }
 
 /// The pulls under way.

@@ -160,7 +160,7 @@ fn chores(run: &Run, net: &Net, talk: &mut Talk, _now: u64) {
 }
 
 /// Waits for what is under way, until nothing has come for a while.
-fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
+pub(super) fn settle(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
     let quiet_ns = secs_to_ns(run.shape.drain_secs);
     let began = now_ns();
     while !talk.is_settled() && !run.stopping() {

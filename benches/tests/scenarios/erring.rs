@@ -29,7 +29,7 @@ pub(crate) enum Error {
     Double,
     /// A delivery happens twice with the DUP flag, under another packet identifier.
     Repeat,
-    /// A delivery comes after the next one of the same topic.
+    /// A delivery comes after the next one of the same sender to the same topic.
     Overtake,
     /// A delivery goes to another client as well.
     Misroute,
@@ -54,6 +54,8 @@ const EVERY: u64 = 7;
 
 #[derive(Clone)]
 struct Message {
+    /// The client that published it.
+    sender: String,
     topic: String,
     payload: Vec<u8>,
     qos: QoS,
@@ -66,7 +68,8 @@ struct Session {
     waiting: VecDeque<Message>,
     /// Sent to a persistent session and not acknowledged.
     unsettled: Vec<(PacketId, Message)>,
-    held_back: Option<Message>,
+    /// At most one of each sender and topic.
+    held_back: Vec<Message>,
     online: Option<(TcpStream, Version, u64)>,
     persistent: bool,
     last_id: u16,
@@ -278,6 +281,7 @@ impl State {
                     Ack::success(packet_id).encode(kind, version, &mut answer);
                 }
                 self.on_message(Message {
+                    sender: id.to_owned(),
                     topic: publish.topic.to_owned(),
                     payload: publish.payload.to_vec(),
                     qos: publish.qos,
@@ -378,17 +382,21 @@ impl State {
         let repeats = self.errs(Error::Repeat);
         let overtakes = self.errs(Error::Overtake);
         let session = self.sessions.get_mut(id).unwrap();
-        if overtakes && session.held_back.is_none() {
-            session.held_back = Some(altered);
+        let held = session
+            .held_back
+            .iter()
+            .position(|held| (&held.sender, &held.topic) == (&message.sender, &message.topic));
+        if overtakes && held.is_none() {
+            session.held_back.push(altered);
             return;
         }
         session.publish(&altered, false);
         if doubles || repeats {
             session.publish(&altered, repeats);
         }
-        if session.held_back.as_ref().is_some_and(|held| held.topic == message.topic) {
-            let held = session.held_back.take().unwrap();
-            session.publish(&held, false);
+        if let Some(held) = held {
+            let late = session.held_back.swap_remove(held);
+            session.publish(&late, false);
         }
     }
 }
