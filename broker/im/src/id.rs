@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hoopoe_core::Slot;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 /// The longest id in bytes.
 pub const MAX_ID_LEN: usize = 64;
@@ -232,7 +233,15 @@ impl ConvKey {
 
     fn joined(levels: &[&str]) -> ConvKey {
         debug_assert!(levels.iter().all(|level| !level.is_empty() && !level.contains('/')));
-        ConvKey(levels.join("/").into())
+        // Made for every message: one allocation, not two.
+        let mut text = SmallVec::<[u8; 128]>::new();
+        for level in levels {
+            if !text.is_empty() {
+                text.push(b'/');
+            }
+            text.extend_from_slice(level.as_bytes());
+        }
+        ConvKey(String::from_utf8_lossy(&text).into())
     }
 
     /// The key with this text; `None` unless a constructor makes that very text of valid ids.

@@ -156,8 +156,11 @@ const OUTBOX: u8 = 0x50;
 /// Kind of an operator's calls, behind another one.
 const AUDIT: u8 = 0x51;
 
+/// Room for the names and numbers that come behind the first name: a key is made in one go.
+const ROOM_BEHIND: usize = 80;
+
 fn begin(slot: Slot, kind: u8, room: usize) -> Key {
-    let mut key = Key::with_capacity(room + 3);
+    let mut key = Key::with_capacity(SLOT_BYTES + 1 + room + ROOM_BEHIND);
     key.extend_from_slice(&slot.get().to_be_bytes());
     key.push(kind);
     key

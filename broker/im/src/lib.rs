@@ -8,6 +8,7 @@
 //! shard (`shard`), in the room of their noun.
 
 pub mod audit;
+pub(crate) mod changes;
 pub mod channel;
 pub mod command;
 pub mod conversation;

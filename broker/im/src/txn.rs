@@ -7,7 +7,6 @@
 //!
 //! Deliberately not here: what rows mean (`rows`), how keys are spelled (`keys`).
 
-use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use hoopoe_store::{Damaged, StoreError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::changes::{Batched, Changed, Staged};
 use crate::effect::{Effect, Pending};
 use crate::heads::Heads;
 use crate::keys;
@@ -28,19 +28,6 @@ use crate::rows::{Row, VERSION};
 const MOST_KEPT: usize = 32_768;
 /// Rows above this size are not kept.
 const MOST_KEPT_BYTES: usize = 4_096;
-const FAMILIES: usize = Family::ALL.len();
-
-/// Changed rows of every family, in key order.
-type Changes = [BTreeMap<Box<[u8]>, Changed>; FAMILIES];
-
-/// What becomes of a row.
-#[derive(Clone)]
-struct Changed {
-    /// `None`: it is removed.
-    value: Option<Bytes>,
-    /// It may wait for the next synced batch.
-    lazily: bool,
-}
 
 /// Rows as they are committed, those used lately; `None`: there is none. What was not used while
 /// the young ones filled up is forgotten.
@@ -85,7 +72,9 @@ pub struct Rows {
     /// Rows of the family `im` as they are committed.
     kept: Kept,
     /// What the present batch has changed.
-    changed: Changes,
+    changed: Batched,
+    /// Room for what a command changes.
+    staged: Staged,
     /// Where readers look for heads.
     heads: Arc<Heads>,
 }
@@ -99,8 +88,8 @@ impl std::fmt::Debug for Rows {
 impl Rows {
     /// Nothing kept yet.
     pub fn new(kv: SharedKv) -> Rows {
-        let (kept, changed, heads) = Default::default();
-        Rows { kv, kept, changed, heads }
+        let (kept, changed, staged, heads) = Default::default();
+        Rows { kv, kept, changed, staged, heads }
     }
 
     /// Readers look here for heads from now on.
@@ -115,22 +104,16 @@ impl Rows {
 
     /// The batch is committed: what it changed is what the store holds.
     pub fn committed(&mut self) {
-        for (family, changed) in Family::ALL.into_iter().zip(&mut self.changed) {
-            let changed = std::mem::take(changed);
-            // Entries of logs are written once and read by others.
-            if family != Family::Im {
+        // Entries of logs are written once and read by others.
+        for (key, Changed { value, .. }) in self.changed.drain(Family::Im) {
+            self.heads.row(&key, value.as_deref());
+            if !keys::is_asked_again(&key) {
                 continue;
             }
-            for (key, Changed { value, .. }) in changed {
-                self.heads.row(&key, value.as_deref());
-                if !keys::is_asked_again(&key) {
-                    continue;
-                }
-                if value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
-                    self.kept.insert(key, value);
-                } else {
-                    self.kept.remove(&key);
-                }
+            if value.as_ref().is_none_or(|value| value.len() <= MOST_KEPT_BYTES) {
+                self.kept.insert(key, value);
+            } else {
+                self.kept.remove(&key);
             }
         }
     }
@@ -139,15 +122,15 @@ impl Rows {
     pub fn forget(&mut self) {
         self.kept.clear();
         // They may be on disk all the same.
-        for key in std::mem::take(&mut self.changed[Family::Im as usize]).keys() {
-            self.heads.row(key, None);
+        for (key, _) in self.changed.drain(Family::Im) {
+            self.heads.row(&key, None);
         }
-        self.changed = Changes::default();
     }
 
     /// A look through these rows that writes into `batch`.
     pub fn open<'a>(&'a mut self, batch: &'a mut PendingBatch) -> Txn<'a> {
-        Txn { rows: self, batch, staged: Changes::default(), effects: Vec::new() }
+        let staged = std::mem::take(&mut self.staged);
+        Txn { rows: self, batch, staged, effects: Vec::new() }
     }
 }
 
@@ -156,21 +139,20 @@ impl Rows {
 pub struct Txn<'a> {
     rows: &'a mut Rows,
     batch: &'a mut PendingBatch,
-    staged: Changes,
+    staged: Staged,
     effects: Vec<Effect>,
 }
 
 /// How far a command has come.
 pub struct Mark {
-    staged: Changes,
+    staged: Staged,
     effects: usize,
 }
 
 impl Txn<'_> {
     /// What this command, or an earlier one of the batch, has made of a row.
     fn changed(&self, family: Family, key: &[u8]) -> Option<&Changed> {
-        let at = family as usize;
-        self.staged[at].get(key).or_else(|| self.rows.changed[at].get(key))
+        self.staged.get(family, key).or_else(|| self.rows.changed.get(family, key))
     }
 
     /// The value of a row.
@@ -214,28 +196,17 @@ impl Txn<'_> {
 
     /// Writes a row that somebody waits for.
     pub fn put(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Changed { value: Some(value.into()), lazily: false });
+        self.staged.put(family, key, Changed { value: Some(value.into()), lazily: false });
     }
 
     /// Writes a row that may wait for the next synced batch.
     pub fn put_lazily(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
-        self.stage(family, key, Changed { value: Some(value.into()), lazily: true });
+        self.staged.put(family, key, Changed { value: Some(value.into()), lazily: true });
     }
 
     /// Removes a row.
     pub fn delete(&mut self, family: Family, key: &[u8]) {
-        self.stage(family, key, Changed { value: None, lazily: false });
-    }
-
-    fn stage(&mut self, family: Family, key: &[u8], changed: Changed) {
-        let staged = &mut self.staged[family as usize];
-        match staged.get_mut(key) {
-            // Somebody waits for the row as it was: its successor does not wait.
-            Some(at) => *at = Changed { lazily: at.lazily && changed.lazily, ..changed },
-            None => {
-                staged.insert(key.into(), changed);
-            }
-        }
+        self.staged.put(family, key, Changed { value: None, lazily: false });
     }
 
     /// What has been written and done so far.
@@ -255,18 +226,16 @@ impl Txn<'_> {
     }
 
     /// The command is applied: its rows go into the batch, its effects to `pending`.
-    pub fn finish(self, pending: &mut Pending) {
-        let changed = self.rows.changed.iter_mut();
-        for ((family, staged), changed) in Family::ALL.into_iter().zip(self.staged).zip(changed) {
-            for (key, row) in staged {
-                match &row.value {
-                    Some(value) if row.lazily => self.batch.put_lazily(family, &key, value),
-                    Some(value) => self.batch.put(family, &key, value),
-                    None => self.batch.delete(family, &key),
-                }
-                changed.insert(key, row);
+    pub fn finish(mut self, pending: &mut Pending) {
+        for (family, key, row) in self.staged.drain() {
+            match &row.value {
+                Some(value) if row.lazily => self.batch.put_lazily(family, &key, value),
+                Some(value) => self.batch.put(family, &key, value),
+                None => self.batch.delete(family, &key),
             }
+            self.rows.changed.put(family, key, row);
         }
+        self.rows.staged = self.staged;
         pending.extend(self.effects);
     }
 
@@ -280,7 +249,7 @@ impl Txn<'_> {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let start = if from > prefix { from } else { prefix };
-        let changed = self.uncommitted(family, prefix, start);
+        let changed = self.rows.changed.below(&self.staged, family, prefix, start);
         let mut changed = changed.into_iter().peekable();
         let mut ended = false;
         self.rows.kv.scan_below(family, prefix, Bound::Included(start), &mut |key, value| {
@@ -321,23 +290,6 @@ impl Txn<'_> {
     ) -> Result<(), StoreError> {
         let span = Span { from: Bound::Included(from), to: Bound::Unbounded, reverse: false };
         self.rows.kv.scan(family, span, &mut visit)
-    }
-
-    /// What the batch and this command have changed below a prefix, from a key on.
-    fn uncommitted(
-        &self,
-        family: Family,
-        prefix: &[u8],
-        start: &[u8],
-    ) -> BTreeMap<Box<[u8]>, Option<Bytes>> {
-        let from = (Bound::Included(start), Bound::Unbounded);
-        let mut found = BTreeMap::new();
-        for layer in [&self.rows.changed, &self.staged] {
-            let rows = layer[family as usize].range::<[u8], _>(from);
-            let rows = rows.take_while(|(key, _)| key.starts_with(prefix));
-            found.extend(rows.map(|(key, row)| (key.clone(), row.value.clone())));
-        }
-        found
     }
 
     /// The keys that begin with `prefix`, at most `limit`.

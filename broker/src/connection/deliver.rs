@@ -3,8 +3,8 @@
 //! disk instead (`queue`).
 
 use hoopoe_codec::{PacketId, QoS, ReasonCode};
-use hoopoe_core::Location;
 use hoopoe_core::session::alias::Alias;
+use hoopoe_core::{Location, PublicationParts};
 use smallvec::SmallVec;
 
 use super::closing::Cause;
@@ -152,6 +152,25 @@ impl Worker {
             session.backlog_bytes += outgoing.publication.payload().len();
             session.backlog.push_back(outgoing);
         }
+    }
+
+    /// Sends a publication of QoS 0 that nobody else gets: it is encoded from where it lies. Dropped
+    /// when the client does not read.
+    pub(super) fn send_at_most_once(&mut self, location: Location, parts: PublicationParts<'_>) {
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut message = Message::borrowed(parts, &mut frames, self.now_ms);
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        if let Some(connection) = connection.filter(|c| c.location == location) {
+            if connection.is_full() {
+                counters.dropped(Dropped::FullBuffer);
+            } else {
+                let qos = QoS::AtMostOnce;
+                let copy = Copy { qos, retain: false, dup: false, identifiers: &[] };
+                write_to(connection, turn, pool, counters, &mut message, copy, None);
+            }
+        }
+        self.frames = frames;
     }
 
     /// Encodes one message to a connection, under its identifier.

@@ -91,14 +91,24 @@ impl Work<'_> {
 
     /// Appends an entry and lets it go to the connected devices of the conversation.
     pub(crate) fn append(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
-        let entry = self.append_entry(conv, new)?;
+        let head = self.head(conv)?;
+        self.append_behind(conv, head, new)
+    }
+
+    /// As [`append`](Self::append), behind a head that was just read.
+    pub(crate) fn append_behind(
+        &mut self,
+        conv: &ConvKey,
+        head: Head,
+        new: NewEntry,
+    ) -> Result<Arc<Entry>, Fault> {
+        let entry = self.append_entry(conv, head, new);
         self.spread_entry(&entry, true)?;
         self.txn.effect(Effect::Entry(entry.clone()));
         Ok(entry)
     }
 
-    fn append_entry(&mut self, conv: &ConvKey, new: NewEntry) -> Result<Arc<Entry>, Fault> {
-        let mut head = self.head(conv)?;
+    fn append_entry(&mut self, conv: &ConvKey, mut head: Head, new: NewEntry) -> Arc<Entry> {
         head.last += 1;
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::GiveSeqTwice) && head.last.is_multiple_of(9) {
@@ -136,7 +146,7 @@ impl Work<'_> {
         self.put_head(conv, &head);
         let sender = (entry.kind == EntryKind::Message).then_some(&entry.from);
         self.memory.tails.append(conv, entry.seq, sender);
-        Ok(entry)
+        entry
     }
 
     /// The entry at a seq, as it is now; `None` when retention has taken it.

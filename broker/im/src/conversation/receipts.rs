@@ -12,7 +12,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
-use crate::rows::{CursorCopy, Row};
+use crate::rows::{CursorCopy, Head, Row};
 use crate::shard::Work;
 
 /// At most one receipt per conversation and reader in this time.
@@ -49,8 +49,15 @@ impl Receipts {
         self.not_before_ms = until_ms;
     }
 
-    fn moved(&mut self, now_ms: u64, conv: &ConvKey, user: &str, from: CursorCopy, to: CursorCopy) {
-        let key = (conv.clone(), Arc::from(user));
+    fn moved(
+        &mut self,
+        now_ms: u64,
+        conv: &ConvKey,
+        user: &Arc<str>,
+        from: CursorCopy,
+        to: CursorCopy,
+    ) {
+        let key = (conv.clone(), user.clone());
         if let Some(reader) = self.readers.get_mut(&key) {
             reader.now = to;
             return;
@@ -88,10 +95,24 @@ impl Work<'_> {
         conv: &ConvKey,
         user: &str,
     ) -> Result<CursorCopy, StoreError> {
+        let head = match conv.kind() {
+            ConvKind::User => self.head(conv)?,
+            _ => Head::default(),
+        };
+        self.cursor_copy_at(conv, user, &head)
+    }
+
+    /// As [`cursor_copy`](Self::cursor_copy), with the head that was just read.
+    pub(crate) fn cursor_copy_at(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+        head: &Head,
+    ) -> Result<CursorCopy, StoreError> {
         let key = keys::conv_name(conv, conv_kind::COPY, user);
         let copy = self.txn.row::<CursorCopy>(&key)?.unwrap_or_default();
         let own = match conv.kind() {
-            ConvKind::User => self.head(conv)?.own_of(conv, user),
+            ConvKind::User => head.own_of(conv, user),
             _ => 0,
         };
         Ok(copy.max(CursorCopy { recv: own, read: own }))
@@ -102,7 +123,7 @@ impl Work<'_> {
     pub(crate) fn cursors_moved(
         &mut self,
         conv: &ConvKey,
-        user: &str,
+        user: &Arc<str>,
         recv: u64,
         read: u64,
     ) -> Result<bool, Fault> {
@@ -123,7 +144,7 @@ impl Work<'_> {
     pub(crate) fn copy_moved(
         &mut self,
         conv: &ConvKey,
-        user: &str,
+        user: &Arc<str>,
         before: CursorCopy,
         now: CursorCopy,
     ) -> Result<(), Fault> {
@@ -220,14 +241,14 @@ mod tests {
     #[test]
     fn receipts_of_a_reader_are_merged_to_one_a_second() {
         let conv = ConvKey::pair("default", "alice", "bob");
-        let mut receipts = Receipts::default();
+        let (mut receipts, bob) = (Receipts::default(), Arc::from("bob"));
         let at = |recv| CursorCopy { recv, read: 0 };
-        receipts.moved(1_000, &conv, "bob", at(0), at(1));
+        receipts.moved(1_000, &conv, &bob, at(0), at(1));
         assert_eq!(receipts.next_timeout(), Some(1_000));
         let due = receipts.take_due(1_000);
         assert_eq!(due, [(conv.clone(), "bob".into(), at(0), at(1))]);
         for n in 2..9 {
-            receipts.moved(1_000 + n, &conv, "bob", at(n - 1), at(n));
+            receipts.moved(1_000 + n, &conv, &bob, at(n - 1), at(n));
         }
         assert_eq!(receipts.take_due(1_500), []);
         let due = receipts.take_due(2_000);

@@ -34,15 +34,17 @@ impl Work<'_> {
             return self.ask_send(home, send);
         }
         self.may_send(send)?;
-        let is_first = self.head(&send.conv)?.last == 0;
+        let head = self.head(&send.conv)?;
+        let is_first = head.last == 0;
         let is_pair = send.conv.kind() == ConvKind::User;
         let before = match is_pair {
-            true => self.cursor_copy(&send.conv, &send.from.id)?,
+            true => self.cursor_copy_at(&send.conv, &send.from.id, &head)?,
             false => CursorCopy::default(),
         };
         let mentions = self.mentioned(send)?;
-        let entry = self.append(
+        let entry = self.append_behind(
             &send.conv,
+            head,
             NewEntry {
                 kind: EntryKind::Message,
                 reference: 0,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hoopoe_codec::{QoS, Version};
-use hoopoe_core::{Location, Publication};
+use hoopoe_core::{Location, Publication, PublicationParts};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use super::ImDevice;
 use crate::connection::Connection;
-use crate::connection::session::{Origin, Outgoing};
+use crate::connection::session::Outgoing;
 use crate::connection::worker::Worker;
-use crate::im::{ImRead, Page, system_publication};
+use crate::im::{ImRead, Page};
 use crate::shard::ReadJob;
 
 /// Entries per page.
@@ -270,18 +270,15 @@ impl Worker {
         topic: &str,
         payload: &[u8],
     ) {
-        let publication = Arc::new(system_publication(topic, payload));
-        let outgoing = Outgoing {
-            publication,
+        let parts = PublicationParts {
+            topic,
+            properties: &[],
+            payload,
             qos: QoS::AtMostOnce,
             retain: false,
-            identifiers: SmallVec::new(),
-            origin: Origin::Transient,
-            dup: false,
-            again: None,
-            entry: None,
+            expires_at_ms: None,
         };
-        self.send_or_wait(location, outgoing);
+        self.send_at_most_once(location, parts);
     }
 }
 

@@ -3,6 +3,7 @@
 //! notice that leaves before it (ruling 30).
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use hoopoe_codec::{
@@ -452,7 +453,9 @@ impl Worker {
     fn im_tell_sent(&mut self, location: Location, im: &ImOwed, sent: &Sent) {
         if let Some(cid) = &im.cid {
             let Sent { seq, id, ts_ms } = sent;
-            let topic = format!("im/me/sys/sent/{cid}/{}/{seq}/{id}/{ts_ms}", im.conv);
+            let mut topic = String::with_capacity(SENT_BYTES);
+            // Writing into a text does not fail.
+            let _ = write!(topic, "im/me/sys/sent/{cid}/{}/{seq}/{id}/{ts_ms}", im.conv);
             self.im_notice(location, &topic, b"");
         }
     }
@@ -463,6 +466,9 @@ impl Worker {
         self.im_notice(location, &topic, refusal.message.as_bytes());
     }
 }
+
+/// Most topics of a `sent` notice have no more bytes.
+const SENT_BYTES: usize = 160;
 
 /// The user sends faster than may be (ruling 37).
 fn too_fast() -> Refusal {

@@ -368,3 +368,38 @@ fn what_cannot_be_reopened_is_still_read() {
     assert!(kv.fault().is_some_and(|fault| fault.contains("000012.sst")));
     assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
 }
+
+/// Rows of some stretches, with the stretch of each.
+type Stretches = Vec<(usize, Vec<u8>)>;
+
+#[test]
+fn stretches_are_read_alike_whether_their_blocks_are_kept_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    for file in 0..3u8 {
+        let mut batch = Batch::default();
+        for n in (0..3_000u16).filter(|n| n % 3 == u16::from(file)) {
+            batch.put(Family::Im, &n.to_be_bytes(), &[file; 100]);
+        }
+        kv.write(&batch, true).expect("writes");
+        if file < 2 {
+            kv.flush().expect("flushes");
+        }
+    }
+    let bounds: Vec<[[u8; 2]; 2]> = [(0, 5), (5, 5), (7, 900), (900, 899), (2_990, 9_000)]
+        .map(|(from, to): (u16, u16)| [from.to_be_bytes(), to.to_be_bytes()])
+        .to_vec();
+    let spans: Vec<(&[u8], &[u8])> = bounds.iter().map(|[from, to]| (&from[..], &to[..])).collect();
+    let (mut kept, mut once) = (Stretches::new(), Stretches::new());
+    let visit = |found: &mut Stretches, at: usize, key: &[u8]| {
+        found.push((at, key.to_vec()));
+        // A stretch that is broken off does not end the others.
+        if at == 2 && found.len() > 50 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    kv.scan_each(Family::Im, &spans, &mut |at, key, _| visit(&mut kept, at, key)).expect("scans");
+    kv.scan_each_once(Family::Im, &spans, &mut |at, key, _| visit(&mut once, at, key))
+        .expect("scans");
+    assert_eq!(kept, once);
+    let counts = [0, 1, 2, 3, 4].map(|at| kept.iter().filter(|(of, _)| *of == at).count());
+    assert_eq!(counts, [6, 1, 44, 0, 10]);
+}
