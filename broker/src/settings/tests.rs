@@ -572,6 +572,8 @@ const ALL_CHANGED: &str = "
         held_max = 1
         home = [{ site = 'y' }]
         link = [{ site = 'y' }]
+        [[im.tenant]]
+        name = 'x'
         [[bridge]]
         name = 'x'
         ";
@@ -595,7 +597,7 @@ fn every_key_is_taken_up_on_reload_or_named_as_needing_a_restart() {
     named.insert("listener.url".to_owned());
     // Lists are named as a whole.
     let mut expected = all_keys();
-    for list in ["bridge", "im.site.home", "im.site.link"] {
+    for list in ["bridge", "im.site.home", "im.site.link", "im.tenant"] {
         expected.retain(|key| !key.starts_with(&format!("{list}.")));
         expected.insert(list.to_owned());
     }
