@@ -167,25 +167,18 @@ fn granted(version: Version, connack: &ConnAck<'_>) -> Greeting {
 }
 
 /// SUBSCRIBE to all of these. Nothing of a link's own comes back, RETAIN stays as it was, and what is
-/// retained comes once, where it is to come at all. False when there is nothing to ask for.
+/// retained comes as `retain_handling` says. False when there is nothing to ask for.
 pub fn subscribe(
     version: Version,
     filters: &[(String, QoS)],
-    retained: bool,
+    retain_handling: RetainHandling,
     out: &mut Vec<u8>,
 ) -> bool {
     if filters.is_empty() {
         return false;
     }
-    let options = |qos| SubscribeOptions {
-        qos,
-        no_local: true,
-        retain_as_published: true,
-        retain_handling: match retained {
-            true => RetainHandling::SendIfNew,
-            false => RetainHandling::DoNotSend,
-        },
-    };
+    let options =
+        |qos| SubscribeOptions { qos, no_local: true, retain_as_published: true, retain_handling };
     let options = |qos| match version {
         Version::V5 => options(qos),
         Version::V311 => SubscribeOptions::with_qos(qos),

@@ -1,26 +1,45 @@
-//! What a link has subscribed to at the remote broker, remembered over restarts of this one.
+//! What a link remembers over restarts of its broker: what it has subscribed to at the remote one, and
+//! from which of its own filters it has yet to send what is retained.
 //!
 //! A remote session that is kept keeps its subscriptions, those of rules too that have been taken out
 //! of the settings. The link has no store, but a session at the local broker, whose subscriptions are
 //! stored: so each filter of the remote session stands there as well, below a tree to which nobody can
 //! publish. It is noted before SUBSCRIBE is sent, and goes when the remote broker has answered
-//! UNSUBSCRIBE, or says that it knows nothing of the session.
+//! UNSUBSCRIBE, or says that it knows nothing of the session. In the same way a local filter that is
+//! new is noted until the link has been connected with it: only then can it take what is retained.
 
 use hoopoe_codec::{QoS, check_filter};
 
-/// Topics that begin with `$` are the broker's; none is published below this one.
-const TREE: &str = "$bridge/remote/";
-
-/// The local filters that note these remote ones. One that is too long with the tree before it is
-/// not noted: 65,520 bytes are enough for anybody else.
-pub fn notes<'a>(filters: impl Iterator<Item = &'a str>) -> Vec<(String, QoS)> {
-    let notes = filters.map(|filter| (format!("{TREE}{filter}"), QoS::AtMostOnce));
-    notes.filter(|(note, _)| check_filter(note).is_ok()).collect()
+/// What is noted below a tree of its own. Topics that begin with `$` are the broker's; none is
+/// published below these.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// The remote session has this filter.
+    Remote,
+    /// What is retained under this filter is yet to be sent.
+    Retained,
 }
 
-/// The remote filter that a local one notes, if it is such a note.
-pub fn noted(filter: &str) -> Option<&str> {
-    filter.strip_prefix(TREE)
+impl About {
+    fn tree(self) -> &'static str {
+        match self {
+            About::Remote => "$bridge/remote/",
+            About::Retained => "$bridge/retained/",
+        }
+    }
+
+    /// The local filters that note these. One that is too long with the tree before it is not noted:
+    /// 65,500 bytes are enough for anybody else.
+    pub fn notes<'a>(self, filters: impl Iterator<Item = &'a str>) -> Vec<(String, QoS)> {
+        let tree = self.tree();
+        let notes = filters.map(|filter| (format!("{tree}{filter}"), QoS::AtMostOnce));
+        notes.filter(|(note, _)| check_filter(note).is_ok()).collect()
+    }
+
+    /// The filter that a local one notes, if it is such a note.
+    pub fn noted(self, filter: &str) -> Option<&str> {
+        filter.strip_prefix(self.tree())
+    }
 }
 
 #[cfg(test)]
@@ -30,9 +49,12 @@ mod tests {
     #[test]
     fn a_note_says_the_filter() {
         let long = "x".repeat(65_530);
-        let notes = notes(["#", "a/+/b", &long].into_iter());
-        let read: Vec<_> = notes.iter().map(|(note, _)| noted(note)).collect();
-        assert_eq!(read, [Some("#"), Some("a/+/b")]);
-        assert_eq!(noted("a/#"), None);
+        for (about, other) in [(About::Remote, About::Retained), (About::Retained, About::Remote)] {
+            let notes = about.notes(["#", "a/+/b", &long].into_iter());
+            let read: Vec<_> = notes.iter().map(|(note, _)| about.noted(note)).collect();
+            assert_eq!(read, [Some("#"), Some("a/+/b")]);
+            assert!(notes.iter().all(|(note, _)| other.noted(note).is_none()));
+            assert_eq!(about.noted("a/#"), None);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hoopoe_codec::{
-    AckKind, Disconnect, MAX_PACKET_LEN, Packet, PacketId, QoS, ReasonCode, Version,
+    AckKind, Disconnect, MAX_PACKET_LEN, Packet, PacketId, QoS, ReasonCode, RetainHandling, Version,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
@@ -19,7 +19,7 @@ use crate::greeting::{
     Greeting, LocalSession, Lost, greet_local, greet_remote, subscribe, unsubscribe,
 };
 use crate::link::{Encoder, End, Link, LinkFault, Sink};
-use crate::noted::{noted, notes};
+use crate::noted::About;
 use crate::rules::Rules;
 use crate::settings::{LinkSettings, Start};
 use crate::status::{State, Status};
@@ -131,6 +131,9 @@ struct Wanted {
     inward: Vec<(String, QoS)>,
     /// What the remote session may still have, although no rule asks for it any more.
     gone: Vec<String>,
+    /// Of `outward`, what has not been subscribed to while connected: what is retained there has yet
+    /// to be sent. (The broker sends it to whom it sees connected, and stores none of it.)
+    fresh: Vec<(String, QoS)>,
     /// This process has subscribed in the remote session that is there.
     subscribed: bool,
 }
@@ -138,19 +141,38 @@ struct Wanted {
 impl Wanted {
     fn new(settings: &LinkSettings, rules: &Rules, known: &[String]) -> Wanted {
         let inward = inward_filters(settings, rules);
-        let once = known.iter().filter_map(|filter| noted(filter));
+        let noted = |about: About| known.iter().filter_map(move |filter| about.noted(filter));
+        let once = noted(About::Remote);
         let gone = once.filter(|once| inward.iter().all(|(filter, _)| filter != once));
         let gone = gone.map(str::to_owned).collect();
-        Wanted { outward: rules.outward_filters(), inward, gone, subscribed: false }
+        let outward = rules.outward_filters();
+        let is_fresh = |filter: &str| {
+            let is_noted = noted(About::Retained).any(|noted| noted == filter);
+            is_noted || known.iter().all(|known| known != filter)
+        };
+        let fresh = outward.iter().filter(|(filter, _)| settings.retained && is_fresh(filter));
+        let fresh = fresh.cloned().collect();
+        Wanted { outward, inward, gone, fresh, subscribed: false }
     }
 
     /// The filters of the local session: what goes out, and notes of what the remote one has.
     fn local(&self) -> Vec<(String, QoS)> {
         let inward = self.inward.iter().map(|(filter, _)| &**filter);
         let remote = inward.chain(self.gone.iter().map(|filter| &**filter));
+        let fresh = self.fresh.iter().map(|(filter, _)| &**filter);
         let mut filters = self.outward.clone();
-        filters.extend(notes(remote));
+        filters.extend(About::Remote.notes(remote));
+        filters.extend(About::Retained.notes(fresh));
         filters
+    }
+
+    /// A connection stands that has subscribed to all of it. Gives the notes that are done with.
+    fn done(&mut self) -> Vec<String> {
+        self.subscribed = true;
+        let (gone, fresh) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.fresh));
+        let gone = About::Remote.notes(gone.iter().map(|filter| &**filter));
+        let fresh = About::Retained.notes(fresh.iter().map(|(filter, _)| &**filter));
+        gone.into_iter().chain(fresh).map(|(note, _)| note).collect()
     }
 }
 
@@ -174,7 +196,7 @@ impl LinkTask {
             let asked = LocalSession { window: 1, anew, ..LocalSession::default() };
             greet_local(&self.settings.name, asked, ends).await?;
             unsubscribe(Version::V5, &gone, &mut outbox.bytes);
-            subscribe(Version::V5, &filters, self.settings.retained, &mut outbox.bytes);
+            subscribe(Version::V5, &filters, RetainHandling::DoNotSend, &mut outbox.bytes);
             // The broker answers in order: with the last answer all of it is on disk.
             Packet::PingReq.encode(Version::V5, &mut outbox.bytes);
             let mut answers = usize::from(!gone.is_empty()) + usize::from(!filters.is_empty());
@@ -258,6 +280,9 @@ impl LinkTask {
                 true
             }
             Order::DropQueue(done) => {
+                if self.settings.retained {
+                    self.wanted.fresh.clone_from(&self.wanted.outward);
+                }
                 while let Err(lost) = self.open_session(&[], true).await {
                     self.failed(&lost);
                     sleep(self.backoff.pause()).await;
@@ -324,11 +349,8 @@ impl LinkTask {
                 Err(fault) => return Ending::Lost(fault.into()),
             };
             if link.is_ready() && self.status.state() != State::Connected {
-                self.wanted.subscribed = true;
-                let gone = std::mem::take(&mut self.wanted.gone);
-                let gone = notes(gone.iter().map(|filter| &**filter));
-                let gone: Vec<String> = gone.into_iter().map(|(note, _)| note).collect();
-                if unsubscribe(Version::V5, &gone, &mut local.outbox.bytes) {
+                let done = self.wanted.done();
+                if unsubscribe(Version::V5, &done, &mut local.outbox.bytes) {
                     link.asking(End::Local);
                 }
                 self.enter(State::Connected);
@@ -412,9 +434,18 @@ async fn connect(
     let greeted = greet_local(&settings.name, asked, ends);
     let ours = timeout(LOCAL_TIMEOUT, greeted).await.unwrap_or(Err(Lost::Late(End::Local)))?;
     let mut link = Link::new(settings, rules.clone(), ours.takes, theirs.takes);
-    if !ours.session_present {
-        let filters = wanted.local();
-        if subscribe(Version::V5, &filters, settings.retained, &mut near.outbox.bytes) {
+    let retained = match settings.retained {
+        true => RetainHandling::SendIfNew,
+        false => RetainHandling::DoNotSend,
+    };
+    let to_local = &mut near.outbox.bytes;
+    if ours.session_present {
+        // It has been waiting for the link since its start; what is retained comes only now.
+        if subscribe(Version::V5, &wanted.fresh, RetainHandling::Send, to_local) {
+            link.asking(End::Local);
+        }
+    } else {
+        if subscribe(Version::V5, &wanted.local(), retained, to_local) {
             link.asking(End::Local);
         }
         if theirs.session_present && rules.sends_exactly_once() {
@@ -423,7 +454,7 @@ async fn connect(
     }
     let (version, to_remote) = (settings.version, &mut remote.outbox.bytes);
     if !(theirs.session_present && wanted.subscribed)
-        && subscribe(version, &wanted.inward, settings.retained, to_remote)
+        && subscribe(version, &wanted.inward, retained, to_remote)
     {
         link.asking(End::Remote);
     }

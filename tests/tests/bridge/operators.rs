@@ -76,7 +76,9 @@ fn operators_see_a_link_in_every_place() {
     command.args(["ctl", "--url", &format!("http://{}", broker.http()), "--token", TOKEN]);
     command.args(["bridges", "list"]);
     let (status, said) = run_to_end(command);
-    assert!(status.success() && said.contains("waiting"), "{said}");
+    // It tries again and again, and may be in the middle of that.
+    let is_away = said.contains("waiting") || said.contains("connecting");
+    assert!(status.success() && is_away, "{said}");
 }
 
 #[test]
