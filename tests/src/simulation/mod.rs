@@ -4,8 +4,8 @@
 //!
 //! `link` is what lies between, `broker` the broker, `client` with its halves `publisher` and
 //! `receiver` who takes part, `script` what they do, `ledger` what has happened, `stage` what goes
-//! wrong, `world` lets them all go on in an order that the seed decides. `chat` is another world, of users who chat, over the
-//! same broker. The same seed gives the same run to the last byte.
+//! wrong, `world` lets them all go on in an order that the seed decides. `chat` is another world, of
+//! users who chat, over the same broker. The same seed gives the same run to the last byte.
 
 pub mod broker;
 pub mod chat;

@@ -157,11 +157,10 @@ impl<'a> Verdict<'a> {
         let name = &cast.users[user];
         let is_change = fact.kind == Some(Kind::Member);
         match self.cast_conv() {
-            Conv::Channel { .. } => {
-                if !self.cast_conv().is_publisher(user) {
-                    self.fault(seq, format!("{name} is no publisher"));
-                }
+            conv @ Conv::Channel { .. } if !conv.is_publisher(user) => {
+                self.fault(seq, format!("{name} is no publisher"));
             }
+            Conv::Channel { .. } => {}
             _ if is_change => {}
             _ if !self.members[user].may_see(seq) => {
                 self.fault(seq, format!("{name} is no member"));
