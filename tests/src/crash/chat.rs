@@ -367,6 +367,8 @@ impl Run {
                 self.arrived(arrival, false);
             }
             (0..self.devices.len()).for_each(|device| self.answer(device));
+            let more = self.continuations(since);
+            self.ask_all(more).await;
             self.found = self.judge.verdict(since);
         }
     }

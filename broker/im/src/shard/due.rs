@@ -34,7 +34,8 @@ pub enum Due {
 
 impl Work<'_> {
     pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::Light(conv) | Due::GroupEnd(conv) | Due::Tally(conv, _) = &due
+        if let Due::Burn(conv, _) | Due::Light(conv) | Due::GroupEnd(conv) | Due::Tally(conv, _) =
+            &due
             && self.foreign_home(conv).is_some()
         {
             // Its home does it.
