@@ -24,7 +24,5 @@ pub mod receiver;
 pub mod run;
 pub mod scene;
 pub mod script;
-pub mod settings;
 
-pub use run::{Outcome, run};
-pub use settings::Settings;
+pub use run::{Outcome, Settings, run};
