@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::TURN;
-use crate::clock::now_ns;
+use crate::clock::{now_ns, secs_to_ns};
 use crate::net::Net;
 use crate::run::{Outcome, Run};
 use crate::shape::{Kind, Shape};
@@ -38,6 +38,22 @@ pub(super) fn keep_books(run: &Run, talk: &mut Talk) {
     let mut profile = Profile::new(run.target.version, slots, talk.feeds.len());
     profile.reads = run.shape.kind == Kind::ImPairs;
     talk.profile = Some(profile);
+}
+
+/// Waits until everybody has been told where their conversations stand. A send says that its user has
+/// what came before it (ruling 22): whoever speaks sooner has what the others say meanwhile in its
+/// history, and not pushed.
+pub(super) fn await_hellos(run: &Run, net: &mut Net, talk: &mut Talk) -> Result<()> {
+    let clients = talk.feeds.len() as u64;
+    let until = now_ns() + secs_to_ns(run.shape.drain_secs);
+    // A broker that greets nobody fails by what it does not deliver.
+    while talk.profile.as_ref().is_some_and(|profile| profile.hellos < clients)
+        && now_ns() < until
+        && !run.stopping()
+    {
+        net.turn(talk, TURN, Some(until))?;
+    }
+    Ok(())
 }
 
 /// Makes every group: its first speaker owns it, members are added in portions.

@@ -68,6 +68,7 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     let everybody = 0..clients as u32;
     let gathered = gather(run, &mut net, &mut talk, &roster, everybody.clone())
         .context("bringing the clients in")?;
+    im::await_hellos(run, &mut net, &mut talk)?;
     if shape.kind == Kind::ImGroup {
         im::create_groups(run, &mut net, &mut talk, &roster.name)?;
     }

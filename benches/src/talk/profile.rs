@@ -43,6 +43,8 @@ pub(crate) struct Profile {
     pub errors: u64,
     /// Notices that somebody has received or read.
     pub receipts: u64,
+    /// Clients that were told where their conversations stand.
+    pub hellos: u64,
     /// Sums of likes.
     pub likes: u64,
     /// Readers move their `read` cursors.
@@ -72,6 +74,7 @@ impl Profile {
             gaps: 0,
             errors: 0,
             receipts: 0,
+            hellos: 0,
             likes: 0,
             reads: false,
             out_of_order: 0,
@@ -109,6 +112,8 @@ impl Profile {
             }
             let status = String::from_utf8_lossy(status).into_owned();
             self.answers.push(Answer { client, status, body: message.payload.to_vec() });
+        } else if topic == b"me/sys/hello" {
+            self.hellos += 1;
         } else if topic.starts_with(b"me/sys/receipt/") {
             self.receipts += 1;
         } else if topic.starts_with(b"me/sys/gap/") {
