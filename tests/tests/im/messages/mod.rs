@@ -272,8 +272,8 @@ fn an_expired_message_is_void_and_a_too_large_one_a_gap() {
     let mut carol = device(&broker, Version::V5, "carol");
     carol.publish(carol_says("gone").with(Property::MessageExpiryInterval(1)));
     carol.publish(carol_says("stays"));
+    let mut dave = device(&broker, Version::V5, "dave");
     eventually("what has expired is not unread", || {
-        let mut dave = device(&broker, Version::V5, "dave");
         let counts = call_ok(&mut dave, "sync/counts", &json!({}));
         counts["unread_total"] == 1
     });
