@@ -190,6 +190,7 @@ impl Worker {
             }
             return;
         };
+        im.note_listed(&login.starts);
         let gaps = im.step.load(login.starts, replay_max);
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
