@@ -24,5 +24,7 @@ pub mod receiver;
 pub mod run;
 pub mod scene;
 pub mod script;
+pub mod settings;
 
-pub use run::{Outcome, Settings, run};
+pub use run::{Outcome, run};
+pub use settings::Settings;

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::ops::AddAssign;
 use std::time::Instant;
 
-use hoopoe_tests::simulation::{Failure, Listener, Tally, chat, run};
+use hoopoe_tests::simulation::{Failure, Listener, Mishaps, Tally, chat, run};
 
 /// Runs of an ordinary test.
 const RUNS: u64 = 200;
@@ -58,9 +58,9 @@ fn nothing_that_must_hold_is_broken() {
         all.repeats,
         all.resumed,
         all.take_overs,
-        all.crashes,
-        all.restarts,
-        all.disk_faults,
+        all.mishaps.crashes,
+        all.mishaps.restarts,
+        all.mishaps.disk_faults,
         all.entries,
     ];
     assert!(seen.iter().all(|count| *count > 0), "{all:?}");
@@ -70,8 +70,8 @@ fn nothing_that_must_hold_is_broken() {
 #[test]
 fn nothing_that_chat_users_are_promised_is_broken() {
     let Some(all) = all::<chat::Tally>("chat", chat::run) else { return };
-    let seen =
-        [all.refused, all.delivered, all.take_overs, all.crashes, all.restarts, all.disk_faults];
+    let Mishaps { crashes, restarts, disk_faults } = all.mishaps;
+    let seen = [all.refused, all.delivered, all.take_overs, crashes, restarts, disk_faults];
     assert!(seen.iter().all(|count| *count > 0), "{all:?}");
     assert!(all.answered > 2 * all.refused && all.delivered > all.answered, "{all:?}");
 }

@@ -248,8 +248,9 @@ impl Pending {
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
         for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {
             let asker = match effect {
-                Effect::Answer { asker, answer: Answer::Refused(refusal) } => {
-                    let answer = Answer::Refused(refusal);
+                Effect::Answer { asker, answer: Answer::Refused(_) } => {
+                    // The reason may be what was to be written before it in the batch.
+                    let answer = Answer::Refused(Refusal::not_writable());
                     failed.refused.push(Effect::Answer { asker, answer });
                     continue;
                 }

@@ -257,6 +257,20 @@ impl Entry {
         }
     }
 
+    /// What it is at that time: an expired message is void, an expired edit has no content
+    /// (ruling 23).
+    #[must_use]
+    pub fn as_of(self, now_ms: u64) -> Entry {
+        if self.expires_at_ms.is_none_or(|at| at > now_ms) {
+            return self;
+        }
+        match self.kind {
+            EntryKind::Message => self.voided(VOID_EXPIRED),
+            EntryKind::Edit => self.emptied(),
+            _ => self,
+        }
+    }
+
     /// An event without its content: the edit of a message that is void.
     #[must_use]
     pub fn emptied(&self) -> Entry {

@@ -180,6 +180,8 @@ impl Worker {
         outgoing: &Outgoing,
         id: Option<PacketId>,
     ) {
+        let expired = self.im_expired(location, outgoing);
+        let outgoing = expired.as_ref().unwrap_or(outgoing);
         let mut frames = std::mem::take(&mut self.frames);
         let mut message = Message::shared(&outgoing.publication, &mut frames, self.now_ms);
         let Worker { connections, turn, pool, counters, .. } = self;

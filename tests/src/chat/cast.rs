@@ -40,6 +40,33 @@ pub enum Conv {
         /// Who joins sees everything.
         shows_all: bool,
     },
+    /// A channel that anyone may follow.
+    Channel {
+        /// Its id.
+        id: String,
+        /// Its owner.
+        owner: usize,
+        /// Who posts besides the owner.
+        publishers: Vec<usize>,
+    },
+}
+
+impl Conv {
+    /// Who made it, of a group or channel.
+    pub fn owner(&self) -> Option<usize> {
+        match self {
+            Conv::Group { owner, .. } | Conv::Channel { owner, .. } => Some(*owner),
+            Conv::Pair(..) | Conv::Notes(_) => None,
+        }
+    }
+
+    /// Whether it is a channel in which this user posts.
+    pub fn is_publisher(&self, user: usize) -> bool {
+        match self {
+            Conv::Channel { owner, publishers, .. } => *owner == user || publishers.contains(&user),
+            _ => false,
+        }
+    }
 }
 
 /// Everybody, and all they talk in.
@@ -88,6 +115,7 @@ impl Cast {
             group("team", 0, &[1, 2], false),
             group("club", 1, &[0], true),
             Conv::Notes(0),
+            Conv::Channel { id: "news".to_owned(), owner: 1, publishers: vec![0] },
         ];
         convs.extend((2..users).map(|user| Conv::Pair(user - 2, user)));
         Cast { users: NAMES[..users].iter().map(ToString::to_string).collect(), devices, convs }
@@ -101,6 +129,7 @@ impl Cast {
             Conv::Notes(of) if *of == user => Some(format!("u/{}", self.users[user])),
             Conv::Pair(..) | Conv::Notes(_) => None,
             Conv::Group { id, .. } => Some(format!("g/{id}")),
+            Conv::Channel { id, .. } => Some(format!("c/{id}")),
         }
     }
 

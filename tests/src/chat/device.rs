@@ -264,12 +264,11 @@ impl Device {
         let message =
             Message { publisher: self.number as u16, topic: deed.conv as u16, seq: number as u32 };
         let body = |filler| Attempt { message, number: attempt }.payload(filler);
-        let by_property = deed.cid && (deed.what != What::Send || (v5 && number % 2 == 0));
+        let by_property = deed.cid && (!deed.what.is_send() || (v5 && number % 2 == 0));
+        let tail = if deed.cid && !by_property { format!("/{cid}") } else { String::new() };
         let (topic, payload) = match deed.what {
-            What::Send if deed.cid && !by_property => {
-                (format!("im/{wire}/msg/{cid}"), body(filler))
-            }
-            What::Send => (format!("im/{wire}/msg"), body(filler)),
+            What::Send | What::Fleeting(_) => (format!("im/{wire}/msg{tail}"), body(filler)),
+            What::Burning(secs) => (format!("im/{wire}/burn/{secs}{tail}"), body(filler)),
             What::Recall(seq) => (format!("im/me/op/recall/{wire}/{seq}"), Vec::new()),
             What::Edit(seq) => (format!("im/me/op/edit/{wire}/{seq}"), body(filler)),
             What::React(seq) => (format!("im/me/op/react/{wire}/{seq}"), body(0)),
@@ -279,6 +278,9 @@ impl Device {
         let mut publish = Publish::new(&topic, payload).qos(qos).id(id);
         if by_property {
             publish = publish.with(Property::UserProperty("im-cid".to_owned(), cid));
+        }
+        if let What::Fleeting(secs) = deed.what {
+            publish = publish.with(Property::MessageExpiryInterval(secs));
         }
         if dup {
             publish = publish.dup();
@@ -294,33 +296,51 @@ fn call(cast: &Cast, deed: Deed, user: usize, number: usize) -> (String, Vec<u8>
     let names = |users: &[usize]| -> Vec<&str> {
         users.iter().map(|user| cast.users[*user].as_str()).collect()
     };
-    let group = match &cast.convs[deed.conv] {
-        Conv::Group { id, .. } => id.as_str(),
-        _ => "",
+    let (kind, id) = match &cast.convs[deed.conv] {
+        Conv::Group { id, .. } => ("group", id.as_str()),
+        Conv::Channel { id, .. } => ("channel", id.as_str()),
+        _ => ("", ""),
     };
+    let place = || json!({ kind: id });
     let peer = cast.peer(deed.conv, user).map(|peer| cast.users[peer].as_str());
     let wire = cast.wire(deed.conv, user);
     let (name, body) = match deed.what {
-        What::Create => {
-            let Conv::Group { members, shows_all, .. } = &cast.convs[deed.conv] else {
-                unreachable!("groups are made, nothing else is")
-            };
-            let history = if *shows_all { "all" } else { "joined" };
-            let members = names(members);
-            let body = json!({
-                "group": group, "name": group, "members": members, "join": "open",
-                "history": history,
-            });
-            ("group/create", body)
-        }
-        What::Join => ("group/join", json!({ "group": group })),
-        What::Leave => ("group/leave", json!({ "group": group })),
-        What::Kick(whom) => ("group/kick", json!({ "group": group, "users": names(&[whom]) })),
-        What::Invite(whom) => ("group/invite", json!({ "group": group, "users": names(&[whom]) })),
+        What::Create => creation(cast, deed.conv, names),
+        What::Join if kind == "channel" => ("channel/follow", place()),
+        What::Leave if kind == "channel" => ("channel/unfollow", place()),
+        What::Join => ("group/join", place()),
+        What::Leave => ("group/leave", place()),
+        What::Clear => ("conv/clear", json!({ "conv": wire })),
+        What::Hide(on) => ("conv/hide", json!({ "conv": wire, "on": on })),
+        What::Kick(whom) => ("group/kick", json!({ "group": id, "users": names(&[whom]) })),
+        What::Invite(whom) => ("group/invite", json!({ "group": id, "users": names(&[whom]) })),
         What::Block => ("roster/block", json!({ "user": peer })),
         What::Unblock => ("roster/unblock", json!({ "user": peer })),
         What::Pull(from) => ("sync/pull", json!({ "conv": wire, "from": from, "limit": 200 })),
         _ => ("sync/heads", json!({ "limit": 200 })),
     };
     (format!("im/svc/{name}/{req}"), body.to_string().into_bytes())
+}
+
+/// The call that makes a group or channel.
+fn creation<'a>(
+    cast: &'a Cast,
+    conv: usize,
+    names: impl Fn(&[usize]) -> Vec<&'a str>,
+) -> (&'static str, serde_json::Value) {
+    match &cast.convs[conv] {
+        Conv::Group { id, members, shows_all, .. } => {
+            let history = if *shows_all { "all" } else { "joined" };
+            let body = json!({
+                "group": id, "name": id, "members": names(members), "join": "open",
+                "history": history,
+            });
+            ("group/create", body)
+        }
+        Conv::Channel { id, publishers, .. } => {
+            let body = json!({ "channel": id, "name": id, "publishers": names(publishers) });
+            ("channel/create", body)
+        }
+        Conv::Pair(..) | Conv::Notes(_) => unreachable!("groups and channels are made"),
+    }
 }

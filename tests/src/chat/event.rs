@@ -12,6 +12,10 @@ pub type Link = u32;
 pub enum What {
     /// A message.
     Send,
+    /// A message that expires after so many seconds.
+    Fleeting(u32),
+    /// A message that burns so many seconds after it was read.
+    Burning(u32),
     /// Takes a message back.
     Recall(u64),
     /// Gives a message another content.
@@ -20,9 +24,9 @@ pub enum What {
     React(u64),
     /// Moves the user's `read`.
     Read(u64),
-    /// Makes the group.
+    /// Makes the group or channel.
     Create,
-    /// Joins the group.
+    /// Joins the group, follows the channel.
     Join,
     /// Leaves it.
     Leave,
@@ -34,6 +38,10 @@ pub enum What {
     Block,
     /// No longer.
     Unblock,
+    /// Clears the conversation for the user.
+    Clear,
+    /// Hides it from the user's list until something comes, or shows it again.
+    Hide(bool),
     /// Asks for entries from this one on.
     Pull(u64),
     /// Asks for the conversation list.
@@ -43,8 +51,13 @@ pub enum What {
 impl What {
     /// A call to a service, which is answered by a publication.
     pub fn is_call(self) -> bool {
-        use What::{Edit, React, Read, Recall, Send};
-        !matches!(self, Send | Recall(_) | Edit(_) | React(_) | Read(_))
+        use What::{Edit, React, Read, Recall};
+        !self.is_send() && !matches!(self, Recall(_) | Edit(_) | React(_) | Read(_))
+    }
+
+    /// A message, of whatever kind.
+    pub fn is_send(self) -> bool {
+        matches!(self, What::Send | What::Fleeting(_) | What::Burning(_))
     }
 }
 
@@ -95,6 +108,7 @@ pub struct Line {
     pub unread: u64,
     pub read: u64,
     pub recv: u64,
+    pub min: u64,
 }
 
 /// One thing that happened.
@@ -181,6 +195,8 @@ pub enum Event {
         deed: usize,
         /// Where to go on.
         next: Option<u64>,
+        /// The first entry that is there for the user.
+        min: u64,
         /// The last entry there is.
         last: u64,
     },
@@ -232,8 +248,8 @@ impl fmt::Display for Event {
             Event::Pulled { deed, entry } => {
                 write!(f, "< pulled by {deed}: {} {}", entry.seq, short(entry))
             }
-            Event::PullEnded { deed, next, last } => {
-                write!(f, "< pull {deed} ended, next {next:?}, last {last}")
+            Event::PullEnded { deed, next, min, last } => {
+                write!(f, "< pull {deed} ended, next {next:?}, {min} to {last}")
             }
             Event::Listed { deed, lines } => write!(f, "< list {deed}: {lines:?}"),
             Event::Ping { device } => write!(f, "d{device} > PINGREQ"),

@@ -1,7 +1,7 @@
 //! Holds what devices see against what was done: what can never be is found the moment it is
 //! seen. Owns all that is known of a run; what is right in the end is in `verdict`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub type Order = usize;
 
 /// Bytes of a body that are kept for reports.
 const KEPT_BODY: usize = 40;
+/// How much later than it should be known a broker may learn the time.
+const SLACK_MS: u64 = 1_000;
 
 /// Something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,12 +68,13 @@ pub(super) struct Seen {
     pub(super) steps: Vec<Vec<Step>>,
 }
 
-/// Entries that a user has pulled from the first one on, and the last one there was.
+/// Entries that a user has pulled from the first one on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pull {
     pub(super) asked: Order,
     pub(super) entries: Vec<(u64, Kind, Option<Attempt>)>,
-    pub(super) last: u64,
+    /// The first and the last entry there was.
+    pub(super) bounds: (u64, u64),
     pub(super) done: bool,
     /// Where the last question began, and what it was.
     from: u64,
@@ -84,8 +87,12 @@ pub(super) struct Pull {
 pub struct Judge {
     /// Who takes part.
     pub cast: Arc<Cast>,
-    /// The time of what is noted next.
+    /// The time of what is noted next, since the beginning.
     pub now_ms: u64,
+    /// When the beginning was, in ms since the epoch.
+    pub began_ms: u64,
+    /// How many entries of a pair or group are kept; all when nothing is said.
+    pub keep: Option<u64>,
     /// Everything that happened, in order.
     pub trail: Vec<(u64, Event)>,
     /// What must not have been.
@@ -104,8 +111,12 @@ pub struct Judge {
     pub(super) pulls: BTreeMap<(usize, usize), Pull>,
     /// The last list of each user.
     pub(super) lists: Vec<Option<(Order, Vec<Line>)>>,
-    /// When a message was first known to be recalled.
-    pub(super) recalled: Vec<BTreeMap<u64, Order>>,
+    /// When a message was first known to be recalled, burnt or expired.
+    pub(super) gone: Vec<BTreeMap<u64, Order>>,
+    /// When an entry was first heard of.
+    pub(super) heard: Vec<BTreeMap<u64, Order>>,
+    /// When it was first seen without its body.
+    pub(super) voided: Vec<BTreeMap<u64, Order>>,
     /// Where deeds are stored.
     pub(super) stored: BTreeMap<usize, Vec<u64>>,
     recorded: bool,
@@ -118,6 +129,8 @@ impl Judge {
         let seen = Seen { steps: vec![Vec::new(); convs], ..Seen::default() };
         Judge {
             now_ms: 0,
+            began_ms: 0,
+            keep: None,
             trail: Vec::new(),
             faults: Vec::new(),
             written_since: None,
@@ -128,7 +141,9 @@ impl Judge {
             received: vec![vec![Vec::new(); convs]; cast.users.len()],
             pulls: BTreeMap::new(),
             lists: vec![None; cast.users.len()],
-            recalled: vec![BTreeMap::new(); convs],
+            gone: vec![BTreeMap::new(); convs],
+            heard: vec![BTreeMap::new(); convs],
+            voided: vec![BTreeMap::new(); convs],
             stored: BTreeMap::new(),
             recorded,
             cast,
@@ -182,10 +197,18 @@ impl Judge {
         open
     }
 
-    /// The conversations in the last list of a user.
-    pub fn listed(&self, user: usize) -> Vec<usize> {
+    /// The conversations in the last list of a user, and those that it has hidden.
+    pub fn listed(&self, user: usize) -> BTreeSet<usize> {
         let lines = self.lists[user].iter().flat_map(|(_, lines)| lines);
-        lines.map(|line| line.conv).collect()
+        let hides = |number: &usize| {
+            let known = &self.known[*number];
+            known.deed.what == What::Hide(true) && self.user(*number) == user
+        };
+        let hidden = (0..self.known.len()).filter(|number| self.is_done(*number) && hides(number));
+        lines
+            .map(|line| line.conv)
+            .chain(hidden.map(|number| self.known[number].deed.conv))
+            .collect()
     }
 
     /// Pulls begun after `since` that were answered in part, and where they go on.
@@ -203,6 +226,17 @@ impl Judge {
     /// Whose deed it is.
     pub(super) fn user(&self, deed: usize) -> usize {
         self.cast.devices[self.known[deed].deed.device].user
+    }
+
+    /// Whether a user has ever hidden a conversation.
+    pub(super) fn hides(&self, user: usize) -> bool {
+        let of_user = |known: &Known| self.cast.devices[known.deed.device].user == user;
+        self.known.iter().any(|known| known.deed.what == What::Hide(true) && of_user(known))
+    }
+
+    /// When that was, in ms since the epoch.
+    pub(super) fn time_of(&self, at: Order) -> u64 {
+        self.began_ms + self.trail.get(at).map_or(self.now_ms, |(ms, _)| *ms)
     }
 
     /// The place of what is noted next.
@@ -272,11 +306,11 @@ impl Judge {
                 self.step(*device, Some(*conv), Step::Gap { from: *from, to: *to });
             }
             Event::Pulled { deed, entry } => return self.pulled(at, *deed, entry),
-            Event::PullEnded { deed, next, last } => {
+            Event::PullEnded { deed, next, min, last } => {
                 let (user, conv) = (self.user(*deed), self.known[*deed].deed.conv);
                 self.known[*deed].answered.get_or_insert((at, Answer::Done));
                 let pull = self.pulls.entry((user, conv)).or_default();
-                (pull.last, pull.done, pull.next) = (*last, next.is_none(), *next);
+                (pull.bounds, pull.done, pull.next) = ((*min, *last), next.is_none(), *next);
             }
             Event::Listed { deed, lines } => {
                 self.known[*deed].answered.get_or_insert((at, Answer::Done));
@@ -325,9 +359,10 @@ impl Judge {
         let Deed { conv, what, .. } = self.known[number].deed;
         if let Answer::Sent(sent) = answer {
             self.logs[conv].acknowledged(sent)?;
+            self.heard[conv].entry(sent.seq).or_insert(at);
             self.stored_at(number, sent.seq)?;
             if let What::Recall(of) = what {
-                self.recalled[conv].entry(of).or_insert(at);
+                self.gone[conv].entry(of).or_insert(at);
             }
             if let Some((_, Answer::Sent(before))) = &self.known[number].answered
                 && self.known[number].deed.cid
@@ -409,16 +444,18 @@ impl Judge {
         entry: &Entry,
     ) -> Result<Option<Attempt>, String> {
         let body = self.body_of(conv, entry)?;
+        self.heard[conv].entry(entry.seq).or_insert(at);
         match entry.kind {
             Kind::Void => {
-                self.recalled[conv].entry(entry.seq).or_insert(at);
+                self.gone[conv].entry(entry.seq).or_insert(at);
+                self.voided[conv].entry(entry.seq).or_insert(at);
             }
-            Kind::Recall => {
-                self.recalled[conv].entry(entry.reference).or_insert(at);
+            Kind::Recall | Kind::Burn => {
+                self.gone[conv].entry(entry.reference).or_insert(at);
             }
             Kind::Message | Kind::Edit if !entry.payload.is_empty() => {
                 let of = if entry.kind == Kind::Edit { entry.reference } else { entry.seq };
-                if self.recalled[conv].get(&of).is_some_and(|recalled| *recalled < fence) {
+                if self.gone[conv].get(&of).is_some_and(|gone| *gone < fence) {
                     return Err(format!("the body of {of}, which was recalled before"));
                 }
             }
@@ -433,13 +470,25 @@ impl Judge {
                 return Err(format!("number {} was {before:?}", entry.seq));
             }
         }
+        if entry.kind == Kind::Message
+            && let Some(What::Fleeting(secs)) = self.origin(conv, entry.seq).map(|of| of.deed.what)
+            && self.time_of(fence) > entry.ts + u64::from(secs) * 1000 + SLACK_MS
+        {
+            return Err("the body of a message that had expired".to_owned());
+        }
         Ok(body)
+    }
+
+    /// The deed that an entry began with, as far as its body tells.
+    pub(super) fn origin(&self, conv: usize, seq: u64) -> Option<&Known> {
+        let body = self.logs[conv].facts.get(&seq)?.body?;
+        self.known.get(body.message.seq as usize)
     }
 
     /// Whether this is the body an entry began with, and not one that an edit gave it.
     fn is_origin(&self, body: Attempt, entry: &Entry) -> bool {
         let what = self.known[body.message.seq as usize].deed.what;
-        entry.kind != Kind::Message || what == What::Send
+        entry.kind != Kind::Message || what.is_send()
     }
 
     /// What a body says, and whether whoever stands in the envelope has sent it there.
@@ -460,7 +509,7 @@ impl Judge {
             return Err(format!("deed {number} was sent by {from} to c{sent_to}"));
         }
         let fits = match entry.kind {
-            Kind::Message => what == What::Send || what == What::Edit(entry.seq),
+            Kind::Message => what.is_send() || what == What::Edit(entry.seq),
             Kind::Edit => what == What::Edit(entry.reference),
             _ => what == What::React(entry.reference),
         };

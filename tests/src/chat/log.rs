@@ -106,9 +106,9 @@ impl Log {
         self.facts.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// The first number that is missing below the head.
-    pub fn hole(&self) -> Option<u64> {
-        (1..=self.head()).find(|seq| {
+    /// The first number that is missing between `from` and the head.
+    pub fn hole(&self, from: u64) -> Option<u64> {
+        (from..=self.head()).find(|seq| {
             self.facts.get(seq).is_none_or(|fact| fact.kind.is_none() || fact.from.is_none())
         })
     }
@@ -118,9 +118,9 @@ impl Log {
         self.facts.get(&seq).is_some_and(|fact| fact.kind == Some(Kind::Message))
     }
 
-    /// Whether a message was recalled, by the log's own word.
-    pub fn is_recalled(&self, seq: u64) -> bool {
-        self.events(Kind::Recall, seq).next().is_some()
+    /// Whether a message was recalled or has burnt, by the log's own word.
+    pub fn is_gone(&self, seq: u64) -> bool {
+        [Kind::Recall, Kind::Burn].iter().any(|kind| self.events(*kind, seq).next().is_some())
     }
 
     /// The events of a kind about a message.
@@ -130,9 +130,9 @@ impl Log {
         self.facts.range(of..).filter(about).map(|(seq, fact)| (*seq, fact))
     }
 
-    /// Messages from `read + 1` to `end` that have not been recalled.
+    /// Messages from `read + 1` to `end` that have not been recalled or burnt.
     pub fn unread(&self, read: u64, end: u64) -> u64 {
-        let open = (read + 1..=end).filter(|seq| self.counts(*seq) && !self.is_recalled(*seq));
+        let open = (read + 1..=end).filter(|seq| self.counts(*seq) && !self.is_gone(*seq));
         open.count() as u64
     }
 
@@ -145,6 +145,8 @@ impl Log {
                 members[*high].sees.push((1, None));
             }
             Conv::Notes(of) => members[*of].sees.push((1, None)),
+            // Who follows is not in the log.
+            Conv::Channel { .. } => {}
             Conv::Group { shows_all, .. } => {
                 for (seq, fact) in &self.facts {
                     let Some(change) = &fact.change else { continue };

@@ -7,12 +7,10 @@ use super::judge::Judge;
 use crate::Version;
 use crate::crash::random::Random;
 
-/// The calls that make the groups, each by a device of the owner, until they are made.
+/// The calls that make groups and channels, each by a device of the owner.
 pub fn creations(cast: &Cast) -> Vec<Deed> {
-    let groups = cast.convs.iter().enumerate().filter_map(|(conv, of)| match of {
-        Conv::Group { owner, .. } => Some((conv, *owner)),
-        _ => None,
-    });
+    let groups = cast.convs.iter().enumerate();
+    let groups = groups.filter_map(|(conv, of)| Some((conv, of.owner()?)));
     let creation = |(conv, owner)| {
         let device = cast.devices_of(owner).next()?;
         Some(Deed { device, conv, what: What::Create, cid: false, qos: 1 })
@@ -53,19 +51,29 @@ pub fn next(random: &mut Random, judge: &Judge, device: usize) -> Option<(Deed, 
     if matches!(cast.convs[conv], Conv::Group { .. }) && head == 0 {
         return None;
     }
+    let is_channel = matches!(cast.convs[conv], Conv::Channel { .. });
+    if is_channel && !cast.convs[conv].is_publisher(user) && random.chance(70) {
+        // Mostly they read, and now and then try what is not theirs to do.
+        let what = if random.chance(70) { What::Join } else { What::Leave };
+        return Some((Deed { device, conv, what, cid: false, qos: 1 }, 0));
+    }
+    let v5 = cast.devices[device].version == Version::V5;
     let what = match random.below(100) {
-        0..60 => What::Send,
+        0..50 => What::Send,
+        50..55 if v5 => What::Fleeting(random.between(1, 4) as u32),
+        55..60 if cast.peer(conv, user).is_some() => What::Burning(random.between(1, 4) as u32),
         60..72 if head > 0 => What::Read(random.between(1, head as usize) as u64),
         72..88 if head > 0 => operation(random, judge, conv, user)?,
-        88..96 => relation(random, cast, conv, user),
+        88..94 => relation(random, cast, conv, user),
+        94 if head > 0 => What::Clear,
+        95 if head > 0 => What::Hide(random.chance(75)),
         96 if head > 0 => What::Pull(1),
         97 => What::Heads,
         _ => What::Send,
     };
-    let v5 = cast.devices[device].version == Version::V5;
     let is_entry = matches!(what, What::Recall(_) | What::Edit(_) | What::React(_));
     let cid = match what {
-        What::Send => random.chance(80),
+        send if send.is_send() => random.chance(80),
         _ => is_entry && v5 && random.chance(50),
     };
     let qos = if what.is_call() || random.chance(80) { 1 } else { 2 };
@@ -86,12 +94,14 @@ fn operation(random: &mut Random, judge: &Judge, conv: usize, user: usize) -> Op
     let mine: Vec<u64> =
         messages.clone().filter(|(_, fact)| own(fact.from.as_ref())).map(|(seq, _)| *seq).collect();
     let all: Vec<u64> = messages.map(|(seq, _)| *seq).collect();
+    // Channels merge reactions: nothing is promised of each.
+    let is_channel = matches!(cast.convs[conv], Conv::Channel { .. });
     match random.below(3) {
         0 if !mine.is_empty() => Some(What::Edit(*random.pick(&mine))),
         // Not always one's own: owners may, others are refused.
         1 if !all.is_empty() && random.chance(30) => Some(What::Recall(*random.pick(&all))),
         0 | 1 if !mine.is_empty() => Some(What::Recall(*random.pick(&mine))),
-        _ if !all.is_empty() => Some(What::React(*random.pick(&all))),
+        _ if !all.is_empty() && !is_channel => Some(What::React(*random.pick(&all))),
         _ => None,
     }
 }
@@ -106,7 +116,7 @@ fn relation(random: &mut Random, cast: &Cast, conv: usize, user: usize) -> What 
                 What::Unblock
             }
         }
-        Conv::Notes(_) => What::Send,
+        Conv::Notes(_) | Conv::Channel { .. } => What::Send,
         Conv::Group { owner, .. } => {
             let others: Vec<usize> = (0..cast.users.len()).filter(|u| u != owner).collect();
             let other = *random.pick(&others);

@@ -154,8 +154,8 @@ impl Sight {
 fn answered(deed: usize, status: &str, body: &Value, judge: &mut Judge) -> Option<()> {
     match status {
         "end" => {
-            let last = body["last"].as_u64()?;
-            judge.note(Event::PullEnded { deed, next: body["next"].as_u64(), last });
+            let (min, last) = (body["min"].as_u64()?, body["last"].as_u64()?);
+            judge.note(Event::PullEnded { deed, next: body["next"].as_u64(), min, last });
         }
         "ok" if body.get("unread_total").is_some() => {
             let cast = judge.cast.clone();
@@ -163,8 +163,10 @@ fn answered(deed: usize, status: &str, body: &Value, judge: &mut Judge) -> Optio
             let found = body["conversations"].as_array()?;
             let lines: Option<Vec<Line>> = found.iter().map(|l| line(&cast, user, l)).collect();
             let lines = lines?;
-            let total: u64 = lines.iter().map(|line| line.unread).sum();
-            (body["unread_total"].as_u64()? == total).then_some(())?;
+            let shown: u64 = lines.iter().map(|line| line.unread).sum();
+            let total = body["unread_total"].as_u64()?;
+            // What is hidden is not shown, and counts.
+            (total == shown || (total > shown && judge.hides(user))).then_some(())?;
             judge.note(Event::Listed { deed, lines });
         }
         "ok" => judge.note(Event::Answered { deed, answer: Answer::Done }),
@@ -185,5 +187,6 @@ fn line(cast: &Cast, user: usize, line: &Value) -> Option<Line> {
         unread: number("unread")?,
         read: number("read")?,
         recv: number("recv")?,
+        min: number("min")?,
     })
 }

@@ -17,6 +17,7 @@ const EVE: usize = 3;
 /// Conversations.
 const PAIR: usize = 0;
 const TEAM: usize = 1;
+const NEWS: usize = 2;
 
 fn cast() -> Cast {
     let device = |name: &str, user| DeviceRole {
@@ -39,13 +40,14 @@ fn cast() -> Cast {
         convs: vec![
             Conv::Pair(0, 1),
             Conv::Group { id: "team".to_owned(), owner: 0, members: vec![1], shows_all: false },
+            Conv::Channel { id: "news".to_owned(), owner: 0, publishers: Vec::new() },
         ],
     }
 }
 
 struct Story {
     judge: Judge,
-    logs: [Vec<Entry>; 2],
+    logs: [Vec<Entry>; 3],
     links: [Link; 4],
     last_link: Link,
 }
@@ -75,7 +77,7 @@ impl Story {
     }
 
     fn asks(&mut self, device: usize, conv: usize, what: What) -> usize {
-        let deed = self.judge.register(Deed { device, conv, what, cid: true, qos: 1 });
+        let deed = self.judge.register(Deed { device, conv, what, cid: !what.is_call(), qos: 1 });
         self.judge.note(Event::Asked { deed, attempt: 1 });
         deed
     }
@@ -100,7 +102,7 @@ impl Story {
         self.logs[conv].push(Entry {
             seq,
             id: format!("{seq:013}"),
-            ts: 1_000 + seq,
+            ts: self.judge.now_ms.max(1_000 + seq),
             from: from.to_owned(),
             kind,
             reference,
@@ -124,10 +126,18 @@ impl Story {
 
     /// Sent, stored, acknowledged.
     fn sends(&mut self, device: usize, conv: usize) -> u64 {
-        let deed = self.asks(device, conv, What::Send);
-        let seq = self.stores(deed);
-        self.answered(deed, seq);
-        seq
+        self.operates(device, conv, What::Send)
+    }
+
+    /// Asked, and answered.
+    fn does(&mut self, device: usize, conv: usize, what: What) {
+        let deed = self.asks(device, conv, what);
+        self.judge.note(Event::Answered { deed, answer: Answer::Done });
+    }
+
+    /// So many seconds later.
+    fn passes(&mut self, secs: u64) {
+        self.judge.now_ms += secs * 1000;
     }
 
     fn stores(&mut self, deed: usize) -> u64 {
@@ -185,7 +195,7 @@ impl Story {
         let cast = self.judge.cast.clone();
         for (user, device) in [(0, PHONE), (1, BOB), (2, EVE)] {
             let mut lines = Vec::new();
-            for conv in [PAIR, TEAM] {
+            for conv in [PAIR, TEAM, NEWS] {
                 let member = self.members(conv)[user].clone();
                 let log = self.logs[conv].clone();
                 if member.sees.is_empty() || log.is_empty() {
@@ -199,7 +209,8 @@ impl Story {
                 }
                 let until = member.sees.last().and_then(|(_, until)| *until);
                 let last = until.unwrap_or(u64::MAX).min(log.len() as u64);
-                self.judge.note(Event::PullEnded { deed, next: None, last });
+                let min = member.sees[0].0;
+                self.judge.note(Event::PullEnded { deed, next: None, min, last });
                 let own =
                     log.iter().filter(|e| e.kind != Kind::Recall && e.from == cast.users[user]);
                 let own = own.filter(|e| matches!(e.kind, Kind::Message | Kind::Void));
@@ -207,7 +218,8 @@ impl Story {
                 let open = log.iter().filter(|e| e.seq > read && e.kind == Kind::Message).count();
                 let counts = |e: &&Entry| matches!(e.kind, Kind::Message | Kind::Void);
                 let count = log.iter().filter(|e| e.seq <= last && counts(e)).count() as u64;
-                let mut line = Line { conv, last, count, unread: open as u64, read, recv: read };
+                let unread = open as u64;
+                let mut line = Line { conv, last, count, unread, read, recv: read, min };
                 twist(&mut line);
                 lines.push(line);
             }
@@ -222,7 +234,13 @@ impl Story {
         for entry in &self.logs[conv] {
             let _ = log.seen(entry, None);
         }
-        log.intervals(&self.judge.cast.convs[conv], &self.judge.cast.users)
+        let mut members = log.intervals(&self.judge.cast.convs[conv], &self.judge.cast.users);
+        if conv == NEWS {
+            // Ann's channel, which bob follows.
+            members[0].sees.push((1, None));
+            members[1].sees.push((1, None));
+        }
+        members
     }
 
     fn rests(&mut self) -> Vec<Fault> {
@@ -478,12 +496,13 @@ fn a_recalled_body_never_comes_later() {
 #[test]
 fn lists_and_pulls_say_what_the_log_says() {
     type Twist = fn(&mut Line);
-    let table: [(Twist, &str); 5] = [
+    let table: [(Twist, &str); 6] = [
         (|line| line.unread += 1, "unread"),
         (|line| line.read = 0, "has read up to"),
         (|line| line.count += 1, "is 2 with 2"),
         (|line| line.last += 1, "is 2 with 2"),
         (|line| line.recv += 100, "has received up to"),
+        (|line| line.min += 1, "sees from 2 on"),
     ];
     for (twist, what) in table {
         let mut story = Story::begin();
@@ -501,4 +520,190 @@ fn lists_and_pulls_say_what_the_log_says() {
     story.logs[PAIR][1].count = Some(7);
     story.comes(EVE, true);
     says(&story.rests(), "count was 2, is 7");
+}
+
+#[test]
+fn a_channel_has_publishers_and_followers() {
+    let follow = |story: &mut Story| {
+        story.does(PHONE, NEWS, What::Create);
+        story.does(BOB, NEWS, What::Join);
+    };
+    let mut story = Story::begin();
+    follow(&mut story);
+    story.talks(NEWS);
+    clean(story);
+
+    let mut story = Story::begin();
+    follow(&mut story);
+    let seq = story.sends(BOB, NEWS);
+    story.gets(PHONE, NEWS, seq);
+    story.gets(DESK, NEWS, seq);
+    says(&story.rests(), "bob is no publisher");
+
+    let mut story = Story::begin();
+    follow(&mut story);
+    let seq = story.talks(NEWS);
+    story.gets(EVE, NEWS, seq);
+    says(&story.rests(), "which is not for it");
+
+    // Who has gone hears nothing of what is said then.
+    let mut story = Story::begin();
+    follow(&mut story);
+    story.does(BOB, NEWS, What::Leave);
+    story.talks(NEWS);
+    says(&story.rests(), "which is not for it");
+
+    let mut story = Story::begin();
+    follow(&mut story);
+    let seq = story.sends(PHONE, NEWS);
+    story.gets(DESK, NEWS, seq);
+    says(&story.rests(), "d2 has not got 1");
+}
+
+#[test]
+fn a_message_burns_once_it_was_read_for_so_long() {
+    let burn = |story: &mut Story, wait: u64, read: bool| {
+        story.operates(PHONE, PAIR, What::Burning(2));
+        story.gets(DESK, PAIR, 1);
+        story.gets(BOB, PAIR, 1);
+        if read {
+            story.does(BOB, PAIR, What::Read(1));
+        }
+        story.passes(wait);
+    };
+    let burns = |story: &mut Story| {
+        story.logs[PAIR][0].kind = Kind::Void;
+        story.logs[PAIR][0].payload.clear();
+        let seq = story.append(PAIR, "ann", Kind::Burn, 1, Vec::new());
+        [PHONE, DESK, BOB].iter().for_each(|device| story.gets(*device, PAIR, seq));
+    };
+    let told = |line: &mut Line| {
+        (line.read, line.recv, line.unread) = (1, 1, 0);
+    };
+    for (wait, read, what) in
+        [(3, true, None), (1, true, Some("burns at")), (9, false, Some("burns at"))]
+    {
+        let mut story = Story::begin();
+        story.passes(5);
+        burn(&mut story, wait, read);
+        burns(&mut story);
+        let faults = story.rests_with(
+            |line| {
+                if line.conv == PAIR && read {
+                    told(line)
+                }
+            },
+            None,
+        );
+        match what {
+            Some(what) => says(&faults, what),
+            None => assert_eq!(faults, []),
+        }
+    }
+    let mut story = Story::begin();
+    burn(&mut story, 60, true);
+    says(&story.rests(), "what should have burnt");
+
+    let mut story = Story::begin();
+    story.passes(5);
+    burn(&mut story, 3, true);
+    let body = story.logs[PAIR][0].clone();
+    burns(&mut story);
+    story.comes(BOB, true);
+    story.is_sent(BOB, PAIR, body);
+    says(&story.judge.faults, "which was recalled before");
+}
+
+#[test]
+fn what_has_expired_is_void_and_nothing_else_is() {
+    let send = |story: &mut Story| {
+        story.passes(5);
+        story.operates(PHONE, PAIR, What::Fleeting(2));
+        story.gets(DESK, PAIR, 1);
+    };
+    let void = |story: &mut Story| {
+        story.logs[PAIR][0].kind = Kind::Void;
+        story.logs[PAIR][0].payload.clear();
+        story.gets(BOB, PAIR, 1);
+    };
+    // A list counts it still.
+    let counted = |line: &mut Line| line.unread = u64::from(line.conv == PAIR && line.read == 0);
+    let mut story = Story::begin();
+    send(&mut story);
+    story.passes(3);
+    void(&mut story);
+    assert_eq!(story.rests_with(counted, None), []);
+
+    let mut story = Story::begin();
+    send(&mut story);
+    story.passes(1);
+    void(&mut story);
+    says(&story.rests(), "void, and nobody has recalled it");
+
+    let mut story = Story::begin();
+    send(&mut story);
+    story.passes(9);
+    story.comes(BOB, true);
+    story.gets(BOB, PAIR, 1);
+    says(&story.judge.faults, "that had expired");
+}
+
+#[test]
+fn what_was_cleared_is_gone_and_what_is_hidden_comes_back_with_news() {
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.does(BOB, PAIR, What::Clear);
+    says(&story.rests(), "bob sees from 1 on, cleared 1..1");
+
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.does(BOB, PAIR, What::Hide(true));
+    says(&story.rests(), "bob: in the list");
+
+    let gone = |story: &mut Story| {
+        story.rests_with(
+            |line| {
+                if line.conv == PAIR {
+                    line.conv = usize::MAX
+                }
+            },
+            None,
+        )
+    };
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    says(&gone(&mut story), "bob: not in the list");
+
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    for device in [PHONE, BOB] {
+        story.does(device, PAIR, What::Hide(true));
+    }
+    assert_eq!(gone(&mut story), []);
+
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.does(BOB, PAIR, What::Hide(true));
+    story.talks(PAIR);
+    says(&gone(&mut story), "bob: not in the list");
+}
+
+#[test]
+fn retention_takes_what_is_beyond_it_and_nothing_else() {
+    let kept = |from: u64, keep: u64| {
+        let mut story = Story::begin();
+        story.judge.keep = Some(keep);
+        (0..4).for_each(|_| {
+            story.talks(PAIR);
+        });
+        let told = |line: &mut Line| {
+            if line.conv == PAIR {
+                (line.min, line.unread) = (from, line.unread.min(5 - from));
+            }
+        };
+        story.rests_with(told, None)
+    };
+    let pulls = |fault: &Fault| fault.what.contains("pulls");
+    assert!(kept(3, 2).iter().all(pulls));
+    says(&kept(4, 2), "sees from 4 on");
 }

@@ -5,17 +5,17 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::task::{LocalSet, yield_now};
+use tokio::task::yield_now;
 
 use super::history::Client;
 use super::links::{Arrival, Links};
 use super::power::Power;
 use super::random::Random;
-use super::run::Settings;
+use super::settings::{Settings, on_one_thread};
 use crate::DEADLINE;
-use crate::broker::{Broker, Options};
+use crate::broker::Broker;
 use crate::chat::device::Phase;
 use crate::chat::event::{Deed, Event};
 use crate::chat::judge::Order;
@@ -73,11 +73,7 @@ struct Run {
 ///
 /// Panics when the broker does not start.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> ChatOutcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    let run = async {
+    on_one_thread(async {
         let mut run = Run::start(settings);
         run.create_groups().await;
         for number in 0..settings.kills {
@@ -89,35 +85,29 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> ChatOutcome {
         }
         run.finish().await;
         run.outcome()
-    };
-    LocalSet::new().block_on(&runtime, run)
+    })
 }
 
 impl Run {
     fn start(settings: &Settings) -> Run {
         let cast = Arc::new(Cast::of_seed(settings.seed, USERS));
-        let options = Options::new()
-            .argument("--durability")
-            .argument(&settings.durability)
-            .environment("HOOPOE_BROKER__RESTART_GRACE_SECS", "1")
+        let (options, power) = settings.broker();
+        let broker = options
             .environment("HOOPOE_IM__SENDS_PER_SEC", "100000")
-            .environment("HOOPOE_IM__SEND_BURST", "100000");
-        let (options, power) = if settings.power_cuts {
-            let (options, power) = Power::watch(options);
-            (options, Some(power))
-        } else {
-            (options, None)
-        };
-        let broker = options.start();
+            .environment("HOOPOE_IM__SEND_BURST", "100000")
+            .start();
         let links = Links::new(broker.tcp());
         let roles = cast.devices.iter().cloned().enumerate();
         let devices = roles.map(|(number, role)| Device::new(number, role)).collect();
+        let mut judge = Judge::new(cast, true);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        judge.began_ms = since.as_millis() as u64;
         Run {
             settings: settings.clone(),
             broker,
             power,
             links,
-            judge: Judge::new(cast, true),
+            judge,
             devices,
             random: Random::of_part(settings.seed, 78),
             started: Instant::now(),
@@ -377,6 +367,8 @@ impl Run {
                 self.arrived(arrival, false);
             }
             (0..self.devices.len()).for_each(|device| self.answer(device));
+            let more = self.continuations(since);
+            self.ask_all(more).await;
             self.found = self.judge.verdict(since);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tokio::task::{LocalSet, yield_now};
+use tokio::task::yield_now;
 
 use super::audit::{Fault, LAZY_MS, LAZY_SYNC_MS, audit};
 use super::cast::Cast;
@@ -16,7 +16,8 @@ use super::publisher::Publisher;
 use super::receiver::Receiver;
 use super::scene::Scene;
 use super::script::{Action, Round, Trigger};
-use crate::broker::{Broker, Options};
+use super::settings::{Settings, on_one_thread};
+use crate::broker::Broker;
 use crate::connect::Connect;
 use crate::wire::{Publish, Version};
 use crate::{DEADLINE, RawClient};
@@ -33,39 +34,6 @@ const SHOWN_FAULTS: usize = 6;
 const TRAIL_LINES: usize = 120;
 /// A retained message outside the cast, sent after all others that match earlier filters.
 const LAST_RETAINED: &str = "mark/retained";
-
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Decides everything.
-    pub seed: u64,
-    /// How often the broker is killed, besides the last time.
-    pub kills: usize,
-    /// Publications acknowledged in an ordinary round.
-    pub acks: usize,
-    /// `sync` or `os`.
-    pub durability: String,
-    /// Each kill is a power cut: what was not synced is gone.
-    pub power_cuts: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { seed: 1, kills: 20, acks: 400, durability: "sync".to_owned(), power_cuts: false }
-    }
-}
-
-impl Settings {
-    /// What replays this run's decisions.
-    pub fn command(&self) -> String {
-        let Settings { seed, kills, acks, durability, power_cuts } = self;
-        let power_cuts = if *power_cuts { "yes" } else { "no" };
-        format!(
-            "make crash SEED={seed} KILLS={kills} ARGS='--acks {acks} --durability {durability} \
-             --power-cuts {power_cuts}'"
-        )
-    }
-}
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -105,11 +73,7 @@ struct Run {
 ///
 /// Panics when the broker does not start, or answers nothing any more.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    let run = async {
+    on_one_thread(async {
         let mut run = Run::start(settings);
         for number in 0..settings.kills {
             run.round(number).await;
@@ -120,23 +84,13 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&str)) -> Outcome {
         }
         run.finish().await;
         run.outcome()
-    };
-    LocalSet::new().block_on(&runtime, run)
+    })
 }
 
 impl Run {
     fn start(settings: &Settings) -> Run {
         let cast = Cast::of_seed(settings.seed, PUBLISHERS, RECEIVERS);
-        let options = Options::new()
-            .argument("--durability")
-            .argument(&settings.durability)
-            .environment("HOOPOE_BROKER__RESTART_GRACE_SECS", "1");
-        let (options, power) = if settings.power_cuts {
-            let (options, power) = Power::watch(options);
-            (options, Some(power))
-        } else {
-            (options, None)
-        };
+        let (options, power) = settings.broker();
         let broker = options.start();
         let scene = Scene::new(Links::new(broker.tcp()));
         let roles = cast.publishers.iter().cloned().enumerate();

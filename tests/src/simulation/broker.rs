@@ -34,6 +34,8 @@ pub struct Shape {
     pub window_v311: u16,
     /// Its clients are users who chat.
     pub im: bool,
+    /// Entries that are kept of their conversations; 0 for all.
+    pub keep_entries: u64,
 }
 
 /// What is on the disk.
@@ -95,6 +97,10 @@ impl Broker {
         settings.broker.shards = shape.shards;
         settings.queue.max_messages = shape.queue_messages;
         (settings.im.sends_per_sec, settings.im.send_burst) = (100_000, 100_000);
+        if shape.keep_entries > 0 {
+            settings.im.retention.entries = shape.keep_entries;
+            settings.im.sweep_interval_secs = 1;
+        }
         let (node, parts) =
             Node::prepare(&settings, access(), store, now_ms).expect("the node is prepared");
         let shards: Vec<Shard> = parts.shards.into_iter().map(Shard::new).collect();
@@ -202,8 +208,12 @@ impl Broker {
         }
     }
 
-    /// The letters that wait for a worker, to be looked at.
+    /// The letters that wait for a worker, to be looked at. Nobody reads those of one that has
+    /// ended.
     pub fn look_at_letters(&self, worker: usize, mut look: impl FnMut(&Mail)) {
+        if self.workers[worker].is_none() {
+            return;
+        }
         let mailbox = &self.node.env.fabric.workers[worker];
         let mut letters = Vec::new();
         if mailbox.take(&mut letters) {

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::Failure;
-use super::broker::{Broker, Disk, Shape};
+use super::broker::Shape;
+use super::guard::{guarded, take_panic};
 use super::link::Link;
 use super::script;
-use super::world::{Listener, Temper, guarded, take_panic};
+use super::stage::{Blow, Listener, Mishaps, Played, START_MS, Stage, Temper, stop_and_start};
 use crate::chat::device::Phase;
 use crate::chat::event::{Deed, Event};
 use crate::chat::script as talk;
@@ -17,8 +18,6 @@ use crate::crash::random::Random;
 use crate::wire::{self, frame_length};
 use crate::{Properties, Version};
 
-/// When every run begins, in ms since the epoch.
-const START_MS: u64 = 1_700_000_000_000;
 /// Steps between two comparisons.
 const STEPS: usize = 260;
 /// How often a run comes to rest.
@@ -45,12 +44,8 @@ pub struct Tally {
     pub delivered: u64,
     /// Connections that took the session of another one.
     pub take_overs: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Clean stops.
-    pub restarts: u64,
-    /// Writes that failed.
-    pub disk_faults: u64,
+    /// What went wrong.
+    pub mishaps: Mishaps,
     /// A hash of everything the broker has sent, and when.
     pub digest: u64,
 }
@@ -62,9 +57,7 @@ impl std::ops::AddAssign for Tally {
         self.refused += other.refused;
         self.delivered += other.delivered;
         self.take_overs += other.take_overs;
-        self.crashes += other.crashes;
-        self.restarts += other.restarts;
-        self.disk_faults += other.disk_faults;
+        self.mishaps += other.mishaps;
         self.digest ^= other.digest;
     }
 }
@@ -75,13 +68,15 @@ impl std::ops::AddAssign for Tally {
 /// When something was not as it must be.
 pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let mut random = Random::of_part(seed, 79);
-    let shape = Shape { im: true, ..script::shape(&mut random) };
+    let keep_entries = if random.chance(30) { random.between(4, 20) as u64 } else { 0 };
+    let shape = Shape { im: true, keep_entries, ..script::shape(&mut random) };
     let temper = script::temper(&mut random);
     let users = random.between(3, 4);
     let cast = Arc::new(Cast::of_seed(seed, users));
-    let mut world = World::new(random, shape, temper, cast, listener);
+    let mut world = World::new(Stage::new(random, shape, temper, listener), cast);
+    world.judge.keep = (keep_entries > 0).then_some(keep_entries);
     let result = guarded(|| world.play());
-    let (step, disk_failed) = (world.tally.steps, world.judge.disk_failed);
+    let (step, disk_failed) = (world.stage.steps, world.judge.disk_failed);
     result.map(|()| world.tally).map_err(|what| Failure { seed, step, disk_failed, what })
 }
 
@@ -110,8 +105,7 @@ enum Turn {
 }
 
 struct World {
-    random: Random,
-    now_ms: u64,
+    stage: Stage,
     judge: Judge,
     devices: Vec<Device>,
     lines: Vec<Line>,
@@ -119,50 +113,36 @@ struct World {
     settling: bool,
     /// When each device has last sent a CONNECT.
     greeted_ms: Vec<u64>,
-    listener: Option<Listener>,
-    shape: Shape,
-    temper: Temper,
-    disk: Disk,
-    broker: Option<Broker>,
+}
+
+impl Played for World {
+    fn stage(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
+
+    fn step_worker(&mut self, worker: usize) -> Result<(), String> {
+        self.worker_steps(worker)
+    }
 }
 
 impl World {
-    fn new(
-        random: Random,
-        shape: Shape,
-        temper: Temper,
-        cast: Arc<Cast>,
-        listener: Option<Listener>,
-    ) -> World {
-        let disk = Disk::new(shape.shards);
-        let broker = Broker::start(&shape, &disk, START_MS);
+    fn new(stage: Stage, cast: Arc<Cast>) -> World {
         let roles = cast.devices.iter().cloned().enumerate();
+        let mut judge = Judge::new(cast.clone(), stage.listener.is_some());
+        judge.began_ms = START_MS;
         World {
-            random,
-            now_ms: START_MS,
-            judge: Judge::new(cast.clone(), listener.is_some()),
+            stage,
+            judge,
             devices: roles.map(|(number, role)| Device::new(number, role)).collect(),
             lines: Vec::new(),
             tally: Tally { digest: 0xcbf2_9ce4_8422_2325, ..Tally::default() },
             settling: false,
             greeted_ms: vec![0; cast.devices.len()],
-            listener,
-            shape,
-            temper,
-            disk,
-            broker: Some(broker),
         }
-    }
-
-    fn broker(&mut self) -> &mut Broker {
-        self.broker.as_mut().expect("a broker runs whenever it is asked")
     }
 
     fn tell(&self, what: impl FnOnce() -> String) {
-        if let Some(listener) = self.listener {
-            let at = self.now_ms - START_MS;
-            listener(&format!("{:6} {at:7} ms  {}", self.tally.steps, what()));
-        }
+        self.stage.tell(what);
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -181,18 +161,13 @@ impl World {
         let (answered, refused) = self.judge.answered();
         (self.tally.answered, self.tally.refused) = (answered as u64, refused as u64);
         self.tally.delivered = self.judge.deliveries() as u64;
+        (self.tally.steps, self.tally.mishaps) = (self.stage.steps, self.stage.mishaps);
         Ok(())
     }
 
     /// Everything comes to rest; all are asked what they can see.
     fn compare(&mut self) -> Result<(), String> {
         self.settle()?;
-        if self.judge.disk_failed {
-            // What was written with an error nobody has announced: devices hear of it when
-            // something follows, or when they come again.
-            (0..self.devices.len()).for_each(|device| self.cut(device, true));
-            self.settle()?;
-        }
         let since = self.judge.order();
         let first = self.judge.deeds();
         let mut questions = talk::lists(&self.judge.cast.clone());
@@ -224,13 +199,13 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.tally.steps += 1;
+        self.stage.steps += 1;
         if !self.settling {
             self.mischief()?;
         }
         let turns = self.turns();
         let all: usize = turns.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.random.below(all.max(1));
+        let mut at = self.stage.random.below(all.max(1));
         let mut chosen = Turn::Time;
         for (turn, weight) in turns {
             if at < weight {
@@ -244,16 +219,16 @@ impl World {
 
     fn turns(&self) -> Vec<(Turn, usize)> {
         let mut turns = Vec::new();
-        let Some(broker) = &self.broker else { return turns };
-        let Temper { shard_weight, worker_weight, link_weight, .. } = self.temper;
+        let (broker, now_ms) = (self.stage.running(), self.stage.now_ms);
+        let Temper { shard_weight, worker_weight, link_weight, .. } = self.stage.temper;
         for worker in 0..broker.workers() {
             let ready = self.lines.iter().any(|line| line.worker == worker && line.link.is_ready());
-            if ready || broker.worker_is_due(worker, self.now_ms) {
+            if ready || broker.worker_is_due(worker, now_ms) {
                 turns.push((Turn::Worker(worker), worker_weight));
             }
         }
         for shard in 0..broker.shards() {
-            if broker.shard_is_due(shard, self.now_ms) {
+            if broker.shard_is_due(shard, now_ms) {
                 turns.push((Turn::Shard(shard), shard_weight));
             }
         }
@@ -284,31 +259,24 @@ impl World {
     fn has_more_to_do(&self, device: &Device) -> bool {
         match device.phase {
             Phase::Away => true,
-            Phase::Greeting => self.now_ms >= self.greeted_ms[device.number] + PATIENCE_MS,
+            Phase::Greeting => self.stage.now_ms >= self.greeted_ms[device.number] + PATIENCE_MS,
             Phase::In => device.owed() > 0,
         }
     }
 
     fn take(&mut self, turn: Turn) -> Result<(), String> {
-        let now_ms = self.now_ms;
-        self.judge.now_ms = now_ms - START_MS;
+        self.judge.now_ms = self.stage.now_ms - START_MS;
         match turn {
-            Turn::Worker(worker) => return self.step_worker(worker),
-            Turn::Shard(shard) => self.broker().step_shard(shard, now_ms),
-            Turn::Reader => self.broker().step_reader(now_ms),
+            Turn::Worker(worker) => return self.worker_steps(worker),
+            Turn::Shard(shard) => self.stage.step_shard(shard),
+            Turn::Reader => self.stage.step_reader(),
             Turn::Up(line) => {
-                let most = self.lines[line].link.upward();
-                let part = self.random.chance(30);
-                let count = if part { self.random.between(1, most) } else { most };
+                let count = self.stage.portion(self.lines[line].link.upward());
                 self.lines[line].link.carry_up(count);
             }
             Turn::Down(line) => return self.carry_down(line),
             Turn::Device(device) => self.act(device),
-            Turn::Time => {
-                let long = self.random.chance(10);
-                let (low, high) = if long { (100, 1500) } else { (1, 20) };
-                self.now_ms += self.random.between(low, high) as u64;
-            }
+            Turn::Time => self.stage.pass_time(),
         }
         self.first_fault()
     }
@@ -317,16 +285,15 @@ impl World {
         self.judge.faults.first().map_or(Ok(()), |fault| Err(self.words(fault)))
     }
 
-    fn step_worker(&mut self, worker: usize) -> Result<(), String> {
-        let (mut ready, now_ms) = (Vec::new(), self.now_ms);
+    fn worker_steps(&mut self, worker: usize) -> Result<(), String> {
+        let (mut ready, now_ms) = (Vec::new(), self.stage.now_ms);
         for line in self.lines.iter_mut().filter(|line| line.worker == worker) {
             line.blocked = line.link.is_blocked();
             ready.extend(line.link.take_ready());
         }
         let since = self.judge.order();
         self.tell(|| format!("worker {worker}"));
-        let Some(broker) = &mut self.broker else { return Ok(()) };
-        broker.step_worker(worker, now_ms, ready);
+        self.stage.broker().step_worker(worker, now_ms, ready);
         if let Some(bug) = take_panic() {
             return Err(format!("the broker met a bug: {bug}"));
         }
@@ -355,9 +322,9 @@ impl World {
             if here {
                 let noted = self.judge.order();
                 device.see(&wire::decode(device.role.version, &frame), &mut self.judge);
-                if let Some(listener) = self.listener {
+                if let Some(listener) = self.stage.listener {
                     for (at, event) in &self.judge.trail[noted..] {
-                        listener(&format!("{:6} {at:7} ms  {event}", self.tally.steps));
+                        listener(&format!("{:6} {at:7} ms  {event}", self.stage.steps));
                     }
                 }
             }
@@ -366,10 +333,8 @@ impl World {
     }
 
     fn carry_down(&mut self, number: usize) -> Result<(), String> {
-        let part = self.random.chance(30);
         let line = &mut self.lines[number];
-        let most = line.link.downward();
-        let count = if part && most > 0 { self.random.between(1, most) } else { most };
+        let count = self.stage.portion(line.link.downward());
         let bytes = line.link.carry_down(count);
         let over = line.link.is_over();
         if self.devices[line.device].link != Some(number as u32) {
@@ -411,7 +376,7 @@ impl World {
     /// A device's turn.
     fn act(&mut self, device: usize) {
         let phase = self.devices[device].phase;
-        match (phase, self.random.below(1000)) {
+        match (phase, self.stage.random.below(1000)) {
             (Phase::Away, dice) if self.settling || dice < 400 => self.connect(device),
             (Phase::Away, _) => {}
             (Phase::Greeting, dice) => {
@@ -419,7 +384,7 @@ impl World {
                 if self.settling {
                     self.cut(device, true);
                 } else if dice < 30 {
-                    let noticed = self.random.chance(70);
+                    let noticed = self.stage.random.chance(70);
                     self.cut(device, noticed);
                 }
             }
@@ -432,14 +397,15 @@ impl World {
             }
             (Phase::In, 18..24) => self.leave(device),
             (Phase::In, _) => {
-                if self.random.chance(self.devices[device].role.diligence) {
+                if self.stage.random.chance(self.devices[device].role.diligence) {
                     let owed = self.devices[device].owed();
-                    let count = self.random.between(0, owed);
+                    let count = self.stage.random.between(0, owed);
                     self.answer(device, count);
                 }
                 if self.devices[device].has_room()
-                    && self.random.chance(50)
-                    && let Some((deed, filler)) = talk::next(&mut self.random, &self.judge, device)
+                    && self.stage.random.chance(50)
+                    && let Some((deed, filler)) =
+                        talk::next(&mut self.stage.random, &self.judge, device)
                 {
                     self.ask(deed, filler);
                 }
@@ -448,14 +414,14 @@ impl World {
     }
 
     fn connect(&mut self, device: usize) {
-        let capacity = *self.random.pick(&[300, 3_000, 64_000]);
-        let anew = !self.settling && self.random.chance(6);
+        let capacity = *self.stage.random.pick(&[300, 3_000, 64_000]);
+        let anew = !self.settling && self.stage.random.chance(6);
         let (link, end) = Link::new(capacity);
-        let worker = self.broker().accept(end);
+        let worker = self.stage.broker().accept(end);
         let (partial, inbox) = (Vec::new(), Vec::new());
         self.lines.push(Line { link, device, worker, partial, inbox, blocked: false });
         let number = self.lines.len() as u32 - 1;
-        self.greeted_ms[device] = self.now_ms;
+        self.greeted_ms[device] = self.stage.now_ms;
         let packet = self.devices[device].connect(number, anew, &mut self.judge);
         self.send(device, &packet);
     }
@@ -486,91 +452,23 @@ impl World {
     }
 
     fn mischief(&mut self) -> Result<(), String> {
-        let Temper { crash, restart, disk, reclaim, .. } = self.temper;
-        let mut strikes = |once_in: usize| once_in > 0 && self.random.below(once_in) == 0;
-        let (crash, restart) = (strikes(crash), strikes(restart));
-        let (disk, reclaim) = (strikes(disk), strikes(reclaim));
-        if disk {
-            self.fail_a_write();
-        }
-        if reclaim {
-            self.broker().node.store.reclaim().map_err(|error| error.to_string())?;
-        }
-        if crash {
-            self.crash();
-        } else if restart {
-            self.restart()?;
-        }
-        Ok(())
-    }
-
-    fn fail_a_write(&mut self) {
-        use hoopoe_store::memory::FaultKind;
-        let kinds = [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten];
-        let kind = *self.random.pick(&kinds);
-        let nth = self.random.between(1, 5) as u64;
-        self.disk.kv.fail_write(nth, kind);
-        self.tell(|| format!("write {nth} will fail: {kind:?}"));
-        self.judge.disk_failed = true;
-        self.tally.disk_faults += 1;
-    }
-
-    /// The process is gone, and with it what was not synced.
-    fn crash(&mut self) {
-        self.tell(|| "crash".to_owned());
-        self.tally.crashes += 1;
-        self.judge.note(Event::Killed);
-        self.broker = None;
-        let keep = if self.random.chance(50) { 0 } else { self.random.below(6) };
-        self.disk = self.disk.crashed(keep, self.shape.shards);
-        self.start_broker();
-    }
-
-    fn start_broker(&mut self) {
-        self.now_ms += self.random.between(1, 300) as u64;
-        self.broker = Some(Broker::start(&self.shape, &self.disk, self.now_ms));
-    }
-
-    /// A clean stop and a new start.
-    fn restart(&mut self) -> Result<(), String> {
-        self.tell(|| "clean stop".to_owned());
-        self.tally.restarts += 1;
-        self.broker().tell_to_stop(false);
-        for round in 0..100 {
-            for _ in 0..20 {
-                for worker in 0..self.broker().workers() {
-                    self.step_worker(worker)?;
-                }
-                let now_ms = self.now_ms;
-                let broker = self.broker();
-                for shard in 0..broker.shards() {
-                    broker.step_shard(shard, now_ms);
-                }
-                while broker.reader_is_due() {
-                    broker.step_reader(now_ms);
-                }
+        let blow = self.stage.strike()?;
+        self.judge.disk_failed |= self.stage.mishaps.disk_faults > 0;
+        match blow {
+            Some(Blow::Crash) => {
+                self.judge.note(Event::Killed);
+                self.stage.crash();
+                Ok(())
             }
-            if self.broker().workers_ended() {
-                break;
-            }
-            self.now_ms += 200;
-            if round == 80 {
-                return Err("the workers do not end".to_owned());
-            }
+            Some(Blow::Stop) => stop_and_start(self),
+            None => Ok(()),
         }
-        let now_ms = self.now_ms;
-        if let Some(broker) = self.broker.take() {
-            broker.finish(now_ms);
-        }
-        self.disk = self.disk.closed(self.shape.shards);
-        self.start_broker();
-        Ok(())
     }
 
     /// Lets everything come to its end: all devices connected, every answer given.
     fn settle(&mut self) -> Result<(), String> {
         self.settling = true;
-        self.disk.kv.set_full(false);
+        self.stage.disk.kv.set_full(false);
         let mut still = 0;
         for _ in 0..MOST_SETTLING_STEPS {
             if self.turns().is_empty() {
@@ -578,13 +476,13 @@ impl World {
                 if still > 12 {
                     return Ok(());
                 }
-                self.now_ms += 500;
+                self.stage.now_ms += 500;
                 continue;
             }
             self.step()?;
             // Whoever waits for a timer waits in vain if time stands still.
-            if self.random.chance(2) {
-                self.now_ms += 50;
+            if self.stage.random.chance(2) {
+                self.stage.now_ms += 50;
             }
         }
         let waiting: Vec<String> = self.devices.iter().map(Device::waits_for).collect();

@@ -3,23 +3,28 @@
 //! links that break, with clients that judge every packet they get.
 //!
 //! `link` is what lies between, `broker` the broker, `client` with its halves `publisher` and
-//! `receiver` who takes part, `script` what they do, `ledger` what has happened, `world` lets them
-//! all go on in an order that the seed decides. `chat` is another world, of users who chat, over the
-//! same broker. The same seed gives the same run to the last byte.
+//! `receiver` who takes part, `script` what they do, `ledger` what has happened, `stage` what goes
+//! wrong, `world` lets them all go on in an order that the seed decides. `chat` is another world, of
+//! users who chat, over the same broker. The same seed gives the same run to the last byte.
 
 pub mod broker;
 pub mod chat;
 pub mod client;
+pub(crate) mod guard;
 pub mod ledger;
 pub mod link;
 pub mod publisher;
 pub mod receiver;
 pub mod script;
+pub mod stage;
 pub mod world;
 
 use crate::crash::random::Random;
-pub use world::{Listener, Tally};
-use world::{World, guarded};
+use guard::guarded;
+use stage::Stage;
+pub use stage::{Listener, Mishaps};
+pub use world::Tally;
+use world::World;
 
 /// Steps of a run before it is brought to its end.
 const STEPS: usize = 600;
@@ -47,10 +52,9 @@ pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let shape = script::shape(&mut random);
     let temper = script::temper(&mut random);
     let roles = script::roles(&mut random, &shape);
-    let mut world = World::new(random, shape, temper, roles);
-    world.listener = listener;
+    let mut world = World::new(Stage::new(random, shape, temper, listener), roles);
     let result = guarded(|| play(&mut world));
-    let (step, disk_failed) = (world.tally.steps, world.ledger.disk_failed);
+    let (step, disk_failed) = (world.stage.steps, world.ledger.disk_failed);
     result.map(|()| world.tally).map_err(|what| Failure { seed, step, disk_failed, what })
 }
 

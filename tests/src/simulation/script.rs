@@ -4,7 +4,8 @@ use super::broker::Shape;
 use super::client::{Phase, Role};
 use super::ledger::Publication;
 use super::publisher::MOST_IN_FLIGHT;
-use super::world::{Temper, World};
+use super::stage::Temper;
+use super::world::World;
 use crate::connect::Will;
 use crate::crash::random::Random;
 use crate::wire::Version;
@@ -24,6 +25,7 @@ pub fn shape(random: &mut Random) -> Shape {
         queue_messages: if random.chance(10) { 15 } else { 100_000 },
         window_v311: random.between(1, 8) as u16,
         im: false,
+        keep_entries: 0,
     }
 }
 
@@ -95,13 +97,13 @@ impl World {
     pub(super) fn act(&mut self, client: usize) {
         match self.clients[client].phase {
             Phase::Away => self.connect(client),
-            Phase::Greeting if !self.settling && self.random.chance(3) => {
-                let noticed = self.random.chance(70);
+            Phase::Greeting if !self.settling && self.stage.random.chance(3) => {
+                let noticed = self.stage.random.chance(70);
                 self.cut(client, noticed);
             }
             Phase::Greeting => {
                 // The broker closes who says nothing; who is not answered comes again.
-                if self.settling && self.random.chance(1) {
+                if self.settling && self.stage.random.chance(1) {
                     self.cut(client, true);
                 }
             }
@@ -111,14 +113,14 @@ impl World {
     }
 
     fn connect(&mut self, client: usize) {
-        if !self.settling && self.random.chance(60) {
+        if !self.settling && self.stage.random.chance(60) {
             return;
         }
         let link = self.open_link(client);
         let role = self.clients[client].role.clone();
         let will = (role.will && !self.settling).then(|| {
-            let topic = *self.random.pick(&TOPICS);
-            let qos = self.random.below(3) as u8;
+            let topic = *self.stage.random.pick(&TOPICS);
+            let qos = self.stage.random.below(3) as u8;
             let message = self.ledger.publish(Publication {
                 publisher: client,
                 topic,
@@ -131,11 +133,11 @@ impl World {
             });
             let will = Will::new(topic, self.ledger.attempt(message).payload(0)).qos(qos);
             match role.version {
-                Version::V5 if self.random.chance(30) => will.delay_secs(1),
+                Version::V5 if self.stage.random.chance(30) => will.delay_secs(1),
                 _ => will,
             }
         });
-        if !self.settling && role.stored && self.random.chance(4) {
+        if !self.settling && role.stored && self.stage.random.chance(4) {
             self.clients[client].clean = true;
         }
         let packet = self.clients[client].connect(link, will);
@@ -143,16 +145,16 @@ impl World {
     }
 
     fn live(&mut self, client: usize) {
-        let dice = self.random.below(1000);
+        let dice = self.stage.random.below(1000);
         match dice {
             0..8 => self.cut(client, true),
             8..12 => self.cut(client, false),
             // The same client again, while its connection stands.
             12..18 => self.connect(client),
             18..24 => self.leave(client),
-            _ if self.random.chance(self.clients[client].role.diligence) => {
+            _ if self.stage.random.chance(self.clients[client].role.diligence) => {
                 self.answer(client);
-                if self.random.chance(50) {
+                if self.stage.random.chance(50) {
                     self.work(client);
                 }
             }
@@ -163,7 +165,7 @@ impl World {
     /// Sends what is owed to the broker, or a part of it.
     fn answer(&mut self, client: usize) {
         let all = self.clients[client].todo.len();
-        let count = if self.settling { all } else { self.random.between(0, all) };
+        let count = if self.settling { all } else { self.stage.random.between(0, all) };
         for _ in 0..count {
             if let Some(packet) = self.clients[client].todo.pop_front() {
                 self.send(client, &packet);
@@ -198,10 +200,10 @@ impl World {
         }
         let publication = Publication {
             publisher: client,
-            topic: TOPICS[self.random.below(TOPICS.len())],
-            qos: (self.random.below(10) as u8).div_ceil(4).min(2),
-            retain: self.random.chance(8),
-            padding: if self.random.chance(4) { 5000 } else { 0 },
+            topic: TOPICS[self.stage.random.below(TOPICS.len())],
+            qos: (self.stage.random.below(10) as u8).div_ceil(4).min(2),
+            retain: self.stage.random.chance(8),
+            padding: if self.stage.random.chance(4) { 5000 } else { 0 },
             attempts: Vec::new(),
             acked: None,
             will: false,
@@ -217,12 +219,12 @@ impl World {
         if wanted.is_empty() {
             return;
         }
-        let (filter, qos) = *self.random.pick(&wanted);
-        let World { clients, ledger, random, .. } = self;
+        let (filter, qos) = *self.stage.random.pick(&wanted);
+        let World { clients, ledger, stage, .. } = self;
         let subscriber = &mut clients[client];
-        let packet = if !subscriber.receiver.is_subscribed(filter) || random.chance(2) {
+        let packet = if !subscriber.receiver.is_subscribed(filter) || stage.random.chance(2) {
             subscriber.subscribe(filter, qos, ledger)
-        } else if random.chance(2) {
+        } else if stage.random.chance(2) {
             subscriber.unsubscribe(filter, ledger)
         } else {
             return;

@@ -2,26 +2,17 @@
 //! Each step lets one of them do one thing; which one, the seed says.
 //!
 //! Owns who is where. What clients do is in `script`, what must hold in `receiver`, `publisher`
-//! and `ledger`.
+//! and `ledger`; the broker itself stands on the `stage`.
 
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-
-use super::broker::{Broker, Disk, Shape};
 use super::client::{Client, Phase, Role};
+use super::guard::take_panic;
 use super::ledger::Ledger;
 use super::link::Link;
-use crate::crash::random::Random;
+use super::stage::{Blow, Mishaps, Played, Stage, Temper, stop_and_start};
 use crate::wire::frame_length;
 
-/// When every run begins, in ms since the epoch.
-const START_MS: u64 = 1_700_000_000_000;
 /// Steps that a run may take to come to rest.
 const MOST_SETTLING_STEPS: usize = 20_000;
-
-/// Who is told the course of a run, line by line.
-pub type Listener = fn(&str);
 
 /// A link and whose it is.
 #[derive(Debug)]
@@ -41,25 +32,6 @@ pub struct Line {
     let_in: bool,
 }
 
-/// How often what is to happen.
-#[derive(Clone, Copy, Debug)]
-pub struct Temper {
-    /// Of so many, one step is a crash; 0: none.
-    pub crash: usize,
-    /// A clean stop and start.
-    pub restart: usize,
-    /// A write that fails.
-    pub disk: usize,
-    /// Give back the space of dead rows.
-    pub reclaim: usize,
-    /// Weights of shards, workers and links among all that can go on.
-    pub shard_weight: usize,
-    /// Of workers.
-    pub worker_weight: usize,
-    /// Of links.
-    pub link_weight: usize,
-}
-
 /// What a run was like.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Tally {
@@ -77,12 +49,8 @@ pub struct Tally {
     pub resumed: u64,
     /// Connections that took another one's session.
     pub take_overs: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Clean stops.
-    pub restarts: u64,
-    /// Writes that failed.
-    pub disk_faults: u64,
+    /// What went wrong.
+    pub mishaps: Mishaps,
     /// Entries whose numbers were checked.
     pub entries: u64,
     /// A hash of everything the broker has sent, and when.
@@ -98,9 +66,7 @@ impl std::ops::AddAssign for Tally {
         self.repeats += other.repeats;
         self.resumed += other.resumed;
         self.take_overs += other.take_overs;
-        self.crashes += other.crashes;
-        self.restarts += other.restarts;
-        self.disk_faults += other.disk_faults;
+        self.mishaps += other.mishaps;
         self.entries += other.entries;
         self.digest ^= other.digest;
     }
@@ -120,10 +86,8 @@ enum Turn {
 
 /// A run.
 pub struct World {
-    /// Where its choices come from.
-    pub random: Random,
-    /// Milliseconds since the epoch.
-    pub now_ms: u64,
+    /// The broker, and what it stands on.
+    pub stage: Stage,
     /// What was published and acknowledged.
     pub ledger: Ledger,
     /// Clients.
@@ -134,54 +98,47 @@ pub struct World {
     pub tally: Tally,
     /// No more mischief: everything is to come to its end.
     pub settling: bool,
-    /// Is told what happens.
-    pub listener: Option<Listener>,
-    shape: Shape,
-    temper: Temper,
-    disk: Disk,
-    broker: Option<Broker>,
     turns: Vec<(Turn, usize)>,
+}
+
+impl Played for World {
+    fn stage(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
+
+    fn step_worker(&mut self, worker: usize) -> Result<(), String> {
+        self.worker_steps(worker)
+    }
+
+    fn ended(&mut self) {
+        self.broker_ended();
+    }
 }
 
 impl World {
     /// A run with these clients.
-    pub fn new(random: Random, shape: Shape, temper: Temper, roles: Vec<Role>) -> World {
-        let disk = Disk::new(shape.shards);
-        let broker = Broker::start(&shape, &disk, START_MS);
+    pub fn new(stage: Stage, roles: Vec<Role>) -> World {
         World {
-            random,
-            now_ms: START_MS,
+            stage,
             ledger: Ledger::default(),
             clients: roles.into_iter().map(Client::new).collect(),
             lines: Vec::new(),
             tally: Tally { digest: 0xcbf2_9ce4_8422_2325, ..Tally::default() },
             settling: false,
-            listener: None,
-            shape,
-            temper,
-            disk,
-            broker: Some(broker),
             turns: Vec::new(),
         }
     }
 
-    fn broker(&mut self) -> &mut Broker {
-        self.broker.as_mut().expect("a broker runs whenever it is asked")
-    }
-
     /// Tells what happens, when it is to be told.
     pub fn tell(&self, what: impl FnOnce() -> String) {
-        if let Some(listener) = self.listener {
-            let at = self.now_ms - START_MS;
-            listener(&format!("{:6} {at:7} ms  {}", self.tally.steps, what()));
-        }
+        self.stage.tell(what);
     }
 
     /// A new link for a client; gives its number.
     pub fn open_link(&mut self, client: usize) -> usize {
-        let capacity = *self.random.pick(&[200, 2_000, 64_000]);
+        let capacity = *self.stage.random.pick(&[200, 2_000, 64_000]);
         let (link, end) = Link::new(capacity);
-        let worker = self.broker().accept(end);
+        let worker = self.stage.broker().accept(end);
         let superseded = None;
         let (greeting, partial) = (Vec::new(), Vec::new());
         let let_in = false;
@@ -191,7 +148,7 @@ impl World {
 
     /// One step.
     pub fn step(&mut self) -> Result<(), String> {
-        self.tally.steps += 1;
+        self.stage.steps += 1;
         if !self.settling {
             self.mischief()?;
         }
@@ -204,7 +161,7 @@ impl World {
         turns.clear();
         self.list_turns(&mut turns);
         let all: usize = turns.iter().map(|(_, weight)| weight).sum();
-        let mut at = self.random.below(all.max(1));
+        let mut at = self.stage.random.below(all.max(1));
         let mut chosen = Turn::Time;
         for (turn, weight) in &turns {
             if at < *weight {
@@ -218,16 +175,16 @@ impl World {
     }
 
     fn list_turns(&self, turns: &mut Vec<(Turn, usize)>) {
-        let Some(broker) = &self.broker else { return };
-        let Temper { shard_weight, worker_weight, link_weight, .. } = self.temper;
+        let (broker, now_ms) = (self.stage.running(), self.stage.now_ms);
+        let Temper { shard_weight, worker_weight, link_weight, .. } = self.stage.temper;
         for worker in 0..broker.workers() {
             let ready = self.lines.iter().any(|line| line.worker == worker && line.link.is_ready());
-            if ready || broker.worker_is_due(worker, self.now_ms) {
+            if ready || broker.worker_is_due(worker, now_ms) {
                 turns.push((Turn::Worker(worker), worker_weight));
             }
         }
         for shard in 0..broker.shards() {
-            if broker.shard_is_due(shard, self.now_ms) {
+            if broker.shard_is_due(shard, now_ms) {
                 turns.push((Turn::Shard(shard), shard_weight));
             }
         }
@@ -258,47 +215,26 @@ impl World {
             self.tell(|| format!("{turn:?}"));
         }
         match turn {
-            Turn::Worker(worker) => self.step_worker(worker),
-            Turn::Shard(shard) => {
-                let now_ms = self.now_ms;
-                self.broker().step_shard(shard, now_ms);
-                Ok(())
-            }
-            Turn::Reader => {
-                let now_ms = self.now_ms;
-                self.broker().step_reader(now_ms);
-                Ok(())
-            }
+            Turn::Worker(worker) => return self.worker_steps(worker),
+            Turn::Shard(shard) => self.stage.step_shard(shard),
+            Turn::Reader => self.stage.step_reader(),
             Turn::Up(line) => {
-                let most = self.lines[line].link.upward();
-                let count =
-                    if self.random.chance(70) { most } else { self.random.between(1, most) };
+                let count = self.stage.portion(self.lines[line].link.upward());
                 self.lines[line].link.carry_up(count);
-                Ok(())
             }
-            Turn::Down(line) => self.carry_down(line),
-            Turn::Client(client) => {
-                self.act(client);
-                Ok(())
-            }
-            Turn::Time => {
-                let step = if self.random.chance(90) {
-                    self.random.between(1, 20)
-                } else {
-                    self.random.between(100, 1500)
-                };
-                self.now_ms += step as u64;
-                Ok(())
-            }
+            Turn::Down(line) => return self.carry_down(line),
+            Turn::Client(client) => self.act(client),
+            Turn::Time => self.stage.pass_time(),
         }
+        Ok(())
     }
 
-    fn step_worker(&mut self, worker: usize) -> Result<(), String> {
+    fn worker_steps(&mut self, worker: usize) -> Result<(), String> {
         let lines = self.lines.iter_mut().filter(|line| line.worker == worker);
         let ready = lines.filter_map(|line| line.link.take_ready()).collect();
-        let now_ms = self.now_ms;
-        let Some(broker) = &mut self.broker else { return Ok(()) };
-        let (mut fault, ledger, listener) = (Ok(()), &mut self.ledger, self.listener);
+        let now_ms = self.stage.now_ms;
+        let (mut fault, ledger, listener) = (Ok(()), &mut self.ledger, self.stage.listener);
+        let broker = self.stage.broker();
         broker.look_at_letters(worker, |letter| {
             if let Some(listener) = listener
                 && let Some(words) = super::ledger::describe(letter)
@@ -367,15 +303,14 @@ impl World {
     fn carry_down(&mut self, number: usize) -> Result<(), String> {
         let link = &mut self.lines[number].link;
         let most = link.downward();
-        let count =
-            if most == 0 || self.random.chance(70) { most } else { self.random.between(1, most) };
+        let count = self.stage.portion(most);
         let bytes = link.carry_down(count);
         let over = link.is_over();
         let client = self.lines[number].client;
         if self.clients[client].link != Some(number) {
             return Ok(());
         }
-        if self.listener.is_some() {
+        if self.stage.listener.is_some() {
             let packets = self.clients[client].preview(&bytes);
             self.tell(|| format!("{} <- [{number}] {packets}", self.clients[client].role.name));
         }
@@ -389,49 +324,23 @@ impl World {
     }
 
     fn mischief(&mut self) -> Result<(), String> {
-        let Temper { crash, restart, disk, reclaim, .. } = self.temper;
-        let mut strikes = |once_in: usize| once_in > 0 && self.random.below(once_in) == 0;
-        let (crash, restart) = (strikes(crash), strikes(restart));
-        let (disk, reclaim) = (strikes(disk), strikes(reclaim));
-        if disk {
-            self.fail_a_write();
+        let blow = self.stage.strike()?;
+        self.ledger.disk_failed |= self.stage.mishaps.disk_faults > 0;
+        match blow {
+            Some(Blow::Crash) => {
+                self.ledger.crashes.push(self.stage.now_ms);
+                self.broker_ended();
+                self.stage.crash();
+                Ok(())
+            }
+            Some(Blow::Stop) => stop_and_start(self),
+            None => Ok(()),
         }
-        if reclaim {
-            self.broker().node.store.reclaim().map_err(|error| error.to_string())?;
-        }
-        if crash {
-            self.crash();
-        } else if restart {
-            self.restart()?;
-        }
-        Ok(())
     }
 
-    fn fail_a_write(&mut self) {
-        use hoopoe_store::memory::FaultKind;
-        let kinds = [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten];
-        let kind = *self.random.pick(&kinds);
-        let nth = self.random.between(1, 5) as u64;
-        self.disk.kv.fail_write(nth, kind);
-        self.tell(|| format!("write {nth} will fail: {kind:?}"));
-        self.ledger.disk_failed = true;
-        self.tally.disk_faults += 1;
-    }
-
-    /// The process is gone, and with it what was not synced.
-    fn crash(&mut self) {
-        self.tell(|| "crash".to_owned());
-        self.tally.crashes += 1;
-        self.ledger.crashes.push(self.now_ms);
-        self.close_broker();
-        let keep = if self.random.chance(50) { 0 } else { self.random.below(6) };
-        self.disk = self.disk.crashed(keep, self.shape.shards);
-        self.start_broker();
-    }
-
-    fn close_broker(&mut self) {
-        self.ledger.overflowed += self.broker().overflowed();
-        self.broker = None;
+    /// The process is gone, or about to be.
+    fn broker_ended(&mut self) {
+        self.ledger.overflowed += self.stage.broker().overflowed();
         self.ledger.restarted();
         for line in &mut self.lines {
             // A connection dies with the process, also one that nobody has closed.
@@ -439,56 +348,10 @@ impl World {
         }
     }
 
-    fn start_broker(&mut self) {
-        self.now_ms += self.random.between(1, 300) as u64;
-        self.broker = Some(Broker::start(&self.shape, &self.disk, self.now_ms));
-    }
-
-    /// A clean stop and a new start.
-    fn restart(&mut self) -> Result<(), String> {
-        self.tell(|| "clean stop".to_owned());
-        self.tally.restarts += 1;
-        self.broker().tell_to_stop(false);
-        for round in 0..100 {
-            for _ in 0..20 {
-                for worker in 0..self.broker().workers() {
-                    self.step_worker(worker)?;
-                }
-                let now_ms = self.now_ms;
-                let broker = self.broker();
-                for shard in 0..broker.shards() {
-                    broker.step_shard(shard, now_ms);
-                }
-                while broker.reader_is_due() {
-                    broker.step_reader(now_ms);
-                }
-            }
-            if self.broker().workers_ended() {
-                break;
-            }
-            self.now_ms += 200;
-            if round == 80 {
-                return Err("the workers do not end".to_owned());
-            }
-        }
-        let now_ms = self.now_ms;
-        self.ledger.overflowed += self.broker().overflowed();
-        if let Some(broker) = self.broker.take() {
-            broker.finish(now_ms);
-        }
-        self.ledger.restarted();
-        for line in &mut self.lines {
-            line.superseded = Some(true);
-        }
-        self.disk = self.disk.closed(self.shape.shards);
-        self.start_broker();
-        Ok(())
-    }
-
     /// Lets everything come to its end: all clients connected, every answer given.
     pub fn settle(&mut self) -> Result<(), String> {
         self.settling = true;
-        self.disk.kv.set_full(false);
+        self.stage.disk.kv.set_full(false);
         let mut still = 0;
         for _ in 0..MOST_SETTLING_STEPS {
             let mut turns = std::mem::take(&mut self.turns);
@@ -497,15 +360,15 @@ impl World {
             let idle = turns.is_empty();
             self.turns = turns;
             if !idle {
-                self.tally.steps += 1;
+                self.stage.steps += 1;
                 let turn = self.next_turn();
                 if matches!(turn, Turn::Up(_) | Turn::Down(_) | Turn::Client(_)) {
                     still = 0;
                 }
                 self.take(turn)?;
                 // Whoever waits for a timer waits in vain if time stands still.
-                if self.random.chance(2) {
-                    self.now_ms += 50;
+                if self.stage.random.chance(2) {
+                    self.stage.now_ms += 50;
                 }
                 continue;
             }
@@ -513,7 +376,7 @@ impl World {
             if still > 12 {
                 return Ok(());
             }
-            self.now_ms += 500;
+            self.stage.now_ms += 500;
         }
         Err(format!(
             "no rest after {MOST_SETTLING_STEPS} steps: {}; {:?}",
@@ -533,7 +396,7 @@ impl World {
 
     /// What must be true of a run that has come to rest.
     pub fn verdict(&mut self) -> Result<(), String> {
-        let overflowed = self.ledger.overflowed + self.broker().overflowed();
+        let overflowed = self.ledger.overflowed + self.stage.broker().overflowed();
         let mut missing = Vec::new();
         for number in 0..self.ledger.publications.len() {
             let message = super::ledger::Message(number);
@@ -558,6 +421,7 @@ impl World {
         if missing.len() as u64 > overflowed {
             return Err(format!("{} ({overflowed} dropped from full queues)", missing.join(", ")));
         }
+        (self.tally.steps, self.tally.mishaps) = (self.stage.steps, self.stage.mishaps);
         let published = &self.ledger.publications;
         self.tally.publications = published.len() as u64;
         self.tally.acknowledged = published.iter().filter(|p| p.acked.is_some()).count() as u64;
@@ -592,38 +456,6 @@ impl World {
     /// Whether a client is connected.
     pub fn is_in(&self, client: usize) -> bool {
         self.clients[client].phase == Phase::In
-    }
-}
-
-thread_local! {
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    static GUARDED: RefCell<bool> = const { RefCell::new(false) };
-}
-
-pub(super) fn take_panic() -> Option<String> {
-    PANIC.with_borrow_mut(Option::take)
-}
-
-/// Runs `body`; a panic in it, also one that the broker has caught, becomes the run's fault.
-pub fn guarded<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let default = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if GUARDED.with_borrow(|guarded| *guarded) {
-                PANIC.with_borrow_mut(|panic| *panic = Some(info.to_string()));
-            } else {
-                default(info);
-            }
-        }));
-    });
-    GUARDED.set(true);
-    let result = catch_unwind(AssertUnwindSafe(body));
-    GUARDED.set(false);
-    let panic = take_panic();
-    match result {
-        Ok(result) => result,
-        Err(_) => Err(panic.unwrap_or_else(|| "a panic".to_owned())),
     }
 }
 

@@ -12,7 +12,7 @@ mod background;
 mod budget;
 mod quiet;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::HashMap;
 
@@ -105,7 +105,7 @@ pub struct Device {
     /// Conversations that have had nothing for it since it connected.
     quiet: Quiet,
     /// Heads of conversations heard of before the list arrived; `None` once it has.
-    early: Option<HashMap<ConvKey, u64>>,
+    early: Option<BTreeMap<ConvKey, u64>>,
     /// Streams with entries to read, in turn.
     behind: VecDeque<u32>,
     /// Streams that are being read.
@@ -121,7 +121,7 @@ pub struct Device {
 impl Device {
     /// A device whose conversations are being read.
     pub fn new() -> Device {
-        Device { early: Some(HashMap::default()), ..Device::default() }
+        Device { early: Some(BTreeMap::new()), ..Device::default() }
     }
 
     /// True until the list has arrived.

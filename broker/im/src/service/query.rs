@@ -17,7 +17,7 @@ use crate::channel::listed_for_everyone;
 use crate::command::User;
 use crate::conversation::read_entry;
 use crate::device::Read;
-use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
+use crate::entry::{Entry, EntryKind};
 use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
@@ -223,14 +223,7 @@ impl Query {
         if hoopoe_core::planted::has(hoopoe_core::planted::Bug::ShowExpired) {
             return Entry { expires_at_ms: None, ..entry };
         }
-        match entry.expires_at_ms {
-            Some(at) if at <= self.now_ms => match entry.kind {
-                EntryKind::Message => entry.voided(VOID_EXPIRED),
-                EntryKind::Edit => entry.emptied(),
-                _ => entry,
-            },
-            _ => entry,
-        }
+        entry.as_of(self.now_ms)
     }
 
     /// Entries `from` to `to` of a conversation, both included, at most `most` and about

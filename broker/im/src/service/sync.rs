@@ -65,9 +65,10 @@ impl Query {
         let until = row.intervals.last().and_then(|interval| interval.until);
         let Some(until) = until.filter(|until| *until < head.last) else { return Ok(head) };
         let end = self.entry(conv, until)?;
-        // Where retention has taken even that, what the user has read is the last there is.
-        let (count, ts_ms) =
-            end.map_or((row.read_count, row.since_ms), |end| (end.count, end.ts_ms));
+        // Where retention has taken even that, what the user has read is the last there is; a
+        // cursor may stand behind the removal.
+        let count = row.read_count.min(until);
+        let (count, ts_ms) = end.map_or((count, row.since_ms), |end| (end.count, end.ts_ms));
         Ok(Head { last: until, count, ts_ms, ..head })
     }
 

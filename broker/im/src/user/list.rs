@@ -157,7 +157,13 @@ impl Work<'_> {
     pub(crate) fn listed(&mut self, listed: &Listed) -> Result<(), Fault> {
         let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
         let before = self.user_conv(&user, &listed.conv)?;
-        if before.as_ref().is_some_and(|row| is_known(row, listed)) {
+        if let Some(row) = before.as_ref().filter(|row| is_known(row, listed)) {
+            let gone = listed.intervals.last().is_some_and(|interval| interval.until.is_some());
+            if gone && row.is_current() {
+                // An old removal, told again, has let go of the devices of who is back since.
+                let (conv, row) = (listed.conv.clone(), row.clone());
+                self.txn.effect(Effect::Listed { user, conv, row });
+            }
             return Ok(());
         }
         let was_current = before.as_ref().is_some_and(UserConv::is_current);

@@ -194,6 +194,7 @@ impl Worker {
             }
             return;
         };
+        im.note_listed(&login.starts);
         let gaps = im.step.load(login.starts, replay_max);
         let unsaid = std::mem::take(&mut im.unsaid);
         let hello = login.hello.to_string();

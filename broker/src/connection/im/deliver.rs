@@ -148,7 +148,7 @@ impl Worker {
             origin: im.origin(stream, entry.seq, recorded || known),
             dup: false,
             again: None,
-            entry: None,
+            entry: Some(entry.clone()),
         };
         if recorded || known {
             return self.im_send_exactly(location, outgoing, entry);
@@ -166,6 +166,22 @@ impl Worker {
             // The cursor moves with the bytes, `recv` only by `cur` (ruling 28).
             self.im_acknowledged(location, stream, entry.seq, false);
         }
+    }
+
+    /// An entry that has expired on its way is sent as what it is now (ruling 23), at its seq.
+    pub(in crate::connection) fn im_expired(
+        &mut self,
+        location: Location,
+        outgoing: &Outgoing,
+    ) -> Option<Outgoing> {
+        let entry = outgoing.entry.as_ref()?;
+        entry.expires_at_ms.filter(|at| *at <= self.now_ms)?;
+        let now = Entry::clone(entry).as_of(self.now_ms);
+        now.expires_at_ms.is_none().then_some(())?;
+        let session = self.connection(location).and_then(Connection::session)?;
+        let me = &session.im.as_ref()?.user.id;
+        let publication = Arc::new(delivery(&now, me, session.version));
+        Some(Outgoing { publication, entry: Some(Arc::new(now)), ..outgoing.clone() })
     }
 
     /// An entry is acknowledged, or counts as such.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS};
 use hoopoe_core::Location;
+use hoopoe_im::device::Start;
 use hoopoe_im::entry::{Entry, EntryKind};
 use hoopoe_store::Command;
 use hoopoe_store::command::{ExchangeChange, InFlight, Phase, Source};
@@ -41,6 +42,8 @@ struct Kept {
     done: bool,
     /// The device has passed the entry without it: the exchange ends by itself.
     passed: bool,
+    /// The user's list had the conversation when the device came.
+    listed: bool,
 }
 
 /// The QoS 2 deliveries of one device.
@@ -56,7 +59,7 @@ pub(super) struct Exchanges {
 impl Exchanges {
     /// What an earlier connection left in flight.
     pub(super) fn keep(&mut self, tag: u64, seq: u64, id: PacketId) {
-        self.kept.push(Kept { tag, seq, id, done: false, passed: false });
+        self.kept.push(Kept { tag, seq, id, done: false, passed: false, listed: false });
     }
 
     /// An entry is sent, or takes its place again.
@@ -121,6 +124,14 @@ impl ImDevice {
     pub(super) fn has_kept(&self, entry: &Entry) -> bool {
         let kept = &self.exchanges.kept;
         !kept.is_empty() && self.exchanges.find(entry.conv.tag(), entry.seq).is_some()
+    }
+
+    /// The device's conversations have been read. One that is not among them may still be on its
+    /// way into the list, and nothing of it is passed before it is there.
+    pub(super) fn note_listed(&mut self, starts: &[Start]) {
+        for kept in &mut self.exchanges.kept {
+            kept.listed = starts.iter().any(|start| start.conv.tag() == kept.tag);
+        }
     }
 
     /// What an earlier connection left in flight.
@@ -206,7 +217,9 @@ impl Worker {
             let waits = |(_, entry): &(u32, Arc<Entry>)| {
                 entry.seq == kept.seq && entry.conv.tag() == kept.tag
             };
-            let next = step.next_by_tag(kept.tag).unwrap_or(u64::MAX);
+            let Some(next) = step.next_by_tag(kept.tag).or(kept.listed.then_some(u64::MAX)) else {
+                continue;
+            };
             if kept.seq >= next || page.iter().any(waits) {
                 continue;
             }

@@ -44,7 +44,8 @@ impl ShardView {
             self.groups.insert(id, group);
         }
         for id in known.ids() {
-            if let Some(group) = known.remove(id).filter(|group| !group.durable) {
+            let Some(mut group) = known.remove(id) else { continue };
+            if !group.durable || group.stays_in_memory() {
                 self.floors.insert(id, 0);
                 self.groups.insert(id, group);
             }

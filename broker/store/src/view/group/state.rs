@@ -208,13 +208,15 @@ impl Group {
     }
 
     /// A member is there with these terms. What it had over another connection goes back, but for
-    /// QoS 2, which the member finishes.
-    pub(super) fn seat(&mut self, member: Member) {
+    /// QoS 2 in delivery, which the member finishes. `unheard`: nothing of what was offered over
+    /// a connection that was never said to have ended can be in delivery.
+    pub(super) fn seat(&mut self, member: Member, unheard: bool) {
         let subscriber = member.subscriber;
-        let mut moved = false;
+        let (mut moved, mut finishes) = (false, true);
         let mut state = match self.members.remove(&subscriber) {
             Some(known) => {
                 moved = known.member.location != member.location;
+                finishes = !(unheard && known.is_online());
                 MemberState { member, ..known }
             }
             None => MemberState { member, held: BTreeMap::new(), leaving: false },
@@ -222,7 +224,7 @@ impl Group {
         state.leaving = false;
         self.put_member(state);
         if moved {
-            self.give_back(subscriber, |_, held| held.qos == QoS::ExactlyOnce);
+            self.give_back(subscriber, |_, held| finishes && held.qos == QoS::ExactlyOnce);
         }
     }
 
@@ -253,6 +255,21 @@ impl Group {
             self.members.remove(&subscriber);
             self.takers.remove(&subscriber);
         }
+    }
+
+    /// The batch that made the group a stored one was not written: it is in memory only, as
+    /// before, without those whose sessions are stored. False when nobody else is in it.
+    pub(super) fn stays_in_memory(&mut self) -> bool {
+        self.durable = false;
+        let stored = |member: &&MemberState| member.member.session.is_some();
+        let unwritten: Vec<u64> =
+            self.members.values().filter(stored).map(|member| member.member.subscriber).collect();
+        for subscriber in unwritten {
+            self.give_back(subscriber, |_, _| false);
+            self.members.remove(&subscriber);
+            self.takers.remove(&subscriber);
+        }
+        !self.members.is_empty()
     }
 
     /// Nobody is left to take anything.

@@ -450,3 +450,37 @@ fn a_member_that_has_left_and_gone_gives_back_what_it_had() {
     assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
     assert_eq!(b.offers(&a.offline(&mut rig, &[])), one(1, "1"));
 }
+
+#[test]
+fn a_connection_that_ended_before_it_knew_of_its_group_keeps_nothing() {
+    let mut rig = Rig::memory();
+    let (a, _) = stored_worker(&mut rig, "a", 5);
+    a.join(&mut rig);
+    let effects = send_at(&mut rig, "1", QoS::ExactlyOnce, None);
+    assert_eq!(a.offers(&effects), one(1, "1"), "which nobody reads there");
+    // It was gone before its SUBACK; the client comes back and subscribes again.
+    let location = rig.place();
+    let again = Worker { member: Member { location, ..a.member } };
+    assert_eq!(again.offers(&again.join(&mut rig)), one(1, "1"));
+}
+
+#[test]
+fn a_group_outlives_a_stored_member_that_could_not_be_written() {
+    for kind in [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten] {
+        let mut rig = Rig::memory();
+        let a = worker(&mut rig, 1, 1);
+        a.join(&mut rig);
+        send(&mut rig, "1");
+        send(&mut rig, "2");
+        let (b, _) = stored_worker(&mut rig, "b", 5);
+        rig.memory.as_ref().expect("memory").fail_write(1, kind);
+        let (member, reply) = (b.member.clone(), Some(rig.reply()));
+        let join = GroupCommand::Join { share: SHARE.into(), filter: FILTER.into(), member, reply };
+        rig.try_run(vec![tell(join)]).expect_err("fails");
+        let restored = rig.view.recover(rig.now).expect("recovers");
+        assert_eq!(restored.groups.len(), 1, "{kind:?}");
+        let mut offered = b.offers(&rig.pass(0));
+        offered.extend(a.offers(&a.done(&mut rig, 1)));
+        assert_eq!(offered, one(2, "2"), "{kind:?}");
+    }
+}
