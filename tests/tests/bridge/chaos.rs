@@ -168,6 +168,14 @@ fn random_cuts_double_and_lose_nothing() {
     });
 }
 
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what passed the network:\n{}", self.proxy.trace());
+        }
+    }
+}
+
 /// Publishes these numbers at both ends to `out/TOPIC` and `in/TOPIC`, at the QoS of each topic.
 fn send_all(
     (here, there): (&mut RawClient, &mut RawClient),
@@ -187,14 +195,8 @@ fn send_all(
 fn bad_weather(seed: u64) -> impl FnMut(Way, u8) -> Fate + Send {
     let mut dice = Dice::new(seed);
     let mut until = 5 + dice.roll(40);
-    let (mut silent, mut silences) = (None, 0);
-    move |way, kind| {
-        if kind == packet_type::CONNECT {
-            silent = None;
-        }
-        if silent == Some(way) {
-            return Fate::Swallow;
-        }
+    let mut silences = 0;
+    move |_, _| {
         until = until.saturating_sub(1);
         if until > 0 {
             return Fate::Pass;
@@ -202,8 +204,7 @@ fn bad_weather(seed: u64) -> impl FnMut(Way, u8) -> Fate + Send {
         until = 20 + dice.roll(100);
         if dice.roll(4) == 0 && silences < 2 {
             silences += 1;
-            silent = Some(way);
-            return Fate::Swallow;
+            return Fate::Silence;
         }
         [Fate::CutBefore, Fate::CutWithin, Fate::CutAfter, Fate::Reset][dice.roll(4) as usize]
     }
@@ -233,13 +234,7 @@ fn delays_drops_and_resets_together_double_and_lose_nothing() {
         pair.proxy.heal();
         send_all((&mut here, &mut there), 121..=121, &TOPICS[1..]);
         let [near, far] = pair.ledgers(&["one", "two"], 121);
-        // Once and complete. Not yet asserted here is the order of what comes in at QoS 2: it was off
-        // by one in one run of six, between two Hoopoes, and the cause is not known.
-        let again = pair.proxy.recorded(|record| record.again("in/two"));
-        near.expect_none_doubled_but("in/two", &again);
-        let mut came = near.first("in/two");
-        came.sort_unstable();
-        assert!(came.iter().copied().eq(1..=121), "in/two: {came:?}");
+        pair.expect_what_came_in(&near, "in/two", 1..=121);
         far.expect_each_once("out/two", 1..=121);
         near.expect_all("in/one", 1..=121);
         far.expect_all("out/one", 1..=121);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use hoopoe_tests::wire::frame_length;
 use socket2::SockRef;
 
-use crate::record::Record;
+use crate::record::{Record, described};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +29,11 @@ pub enum Way {
 pub enum Fate {
     /// It arrives.
     Pass,
-    /// It does not arrive, and nobody hears of it.
+    /// It does not arrive, and nobody hears of it. What follows it does: of a stream that keeps
+    /// its order, only acknowledgements may be treated so.
     Swallow,
+    /// Nor does anything that goes this way behind it, as long as the connection stands.
+    Silence,
     /// The connection is cut before it.
     CutBefore,
     /// The connection is cut in the middle of it.
@@ -43,7 +46,7 @@ pub enum Fate {
 
 impl Fate {
     fn cuts(self) -> bool {
-        !matches!(self, Fate::Pass | Fate::Swallow)
+        !matches!(self, Fate::Pass | Fate::Swallow | Fate::Silence)
     }
 
     fn arrives(self) -> bool {
@@ -68,6 +71,8 @@ struct Shared {
     /// Kills of the remote broker so far.
     kills: usize,
     record: Record,
+    /// Each packet and its fate, for people.
+    trace: Vec<String>,
 }
 
 impl Shared {
@@ -98,6 +103,7 @@ impl Proxy {
             connections: 0,
             kills: 0,
             record: Record::default(),
+            trace: Vec::new(),
         };
         let proxy = Proxy { address, shared: Arc::new(Mutex::new(shared)) };
         let accepting = proxy.clone();
@@ -152,6 +158,11 @@ impl Proxy {
         read(&self.lock().record)
     }
 
+    /// Every packet so far and its fate, in lines.
+    pub fn trace(&self) -> String {
+        self.lock().trace.join("\n")
+    }
+
     fn carry(&self, near: TcpStream) {
         let mut shared = self.lock();
         shared.connections += 1;
@@ -193,6 +204,7 @@ impl Proxy {
         (number, kills): (usize, usize),
     ) -> Option<Fate> {
         let (mut buffer, mut chunk) = (Vec::new(), [0; 4096]);
+        let mut silent = false;
         loop {
             let Ok(count @ 1..) = from.read(&mut chunk) else { return None };
             buffer.extend_from_slice(&chunk[..count]);
@@ -204,17 +216,22 @@ impl Proxy {
                 }
                 let mut shared = self.lock();
                 let fate = (shared.plan)(way, frame[0] >> 4);
+                // Kept here and not in the plan: another plan may come before the connection ends,
+                // and no network gives the later packets of a stream without the earlier.
+                silent |= fate == Fate::Silence;
                 shared.cuts += usize::from(fate.cuts());
+                shared.trace.push(format!("{number} {way:?} {} {fate:?}", described(&frame)));
                 // What a link says is said; what it hears is what arrives.
-                if way == Way::Out || fate.arrives() {
+                if way == Way::Out || (fate.arrives() && !silent) {
                     shared.record.note(number, kills, way, &frame);
                 }
                 drop(shared);
                 let half = frame.len() / 2;
                 let arrives = match fate {
+                    _ if silent => 0,
                     Fate::Pass | Fate::CutAfter => frame.len(),
                     Fate::CutWithin => half,
-                    Fate::Swallow | Fate::CutBefore | Fate::Reset => 0,
+                    Fate::Swallow | Fate::Silence | Fate::CutBefore | Fate::Reset => 0,
                 };
                 // In two pieces, so that packets are cut by what reads them too.
                 let (first, second) = frame[..arrives].split_at(half.min(arrives));
@@ -275,4 +292,42 @@ impl Dice {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)) % bound
     }
+}
+
+#[test]
+fn a_silent_way_stays_silent_whatever_plan_comes() {
+    let broker = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let proxy = Proxy::to(broker.local_addr().expect("it has an address"));
+    let mut link = TcpStream::connect(proxy.address).expect("the proxy listens");
+    let (mut far, _) = broker.accept().expect("the proxy connects");
+    // QoS 0 on the topic `t`.
+    let message = |number: u8| [0x30, 4, 0, 1, b't', number];
+    let take = |from: &mut TcpStream| {
+        let mut frame = [0; 6];
+        from.read_exact(&mut frame).map(|()| frame)
+    };
+    let mut count = 0;
+    proxy.plan(move |way, _| {
+        count += usize::from(way == Way::Out);
+        if way == Way::Out && count == 2 { Fate::Silence } else { Fate::Pass }
+    });
+    for number in 1..=3 {
+        link.write_all(&message(number)).expect("the proxy reads");
+    }
+    assert_eq!(take(&mut far).expect("the first arrives"), message(1));
+    // The plan has been asked about all three.
+    while proxy.trace().lines().count() < 3 {
+        std::thread::yield_now();
+    }
+    proxy.heal();
+    link.write_all(&message(4)).expect("the proxy reads");
+    far.write_all(&message(5)).expect("the proxy reads");
+    assert_eq!(take(&mut link).expect("the other way is open"), message(5));
+    drop(link);
+    take(&mut far).expect_err("nothing but the end comes behind what was lost");
+    // A new connection knows nothing of it.
+    let mut link = TcpStream::connect(proxy.address).expect("the proxy listens");
+    let (mut far, _) = broker.accept().expect("the proxy connects");
+    link.write_all(&message(6)).expect("the proxy reads");
+    assert_eq!(take(&mut far).expect("it arrives"), message(6));
 }

@@ -148,3 +148,31 @@ impl Record {
         messages.filter(|(at, _)| at == topic).filter_map(|(_, text)| text.parse().ok()).collect()
     }
 }
+
+/// A packet in a few words: its type, its identifier or topic, the number that a test has put into it.
+pub fn described(frame: &[u8]) -> String {
+    let start = frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 2;
+    let body = &frame[start.min(frame.len())..];
+    let number =
+        |at: usize| body.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
+    let (kind, flags) = (frame[0] >> 4, frame[0] & 15);
+    if kind != packet_type::PUBLISH {
+        let name = match kind {
+            packet_type::CONNECT => "CONNECT",
+            packet_type::CONNACK => "CONNACK",
+            packet_type::PUBACK => "PUBACK",
+            packet_type::PUBREC => "PUBREC",
+            packet_type::PUBREL => "PUBREL",
+            packet_type::PUBCOMP => "PUBCOMP",
+            _ => return format!("type {kind}"),
+        };
+        return format!("{name} {}", number(0));
+    }
+    let topic_end = (2 + usize::from(number(0))).min(body.len());
+    let digits = body.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let text = String::from_utf8_lossy(&body[body.len() - digits..]);
+    let id = if flags & 6 == 0 { 0 } else { number(topic_end) };
+    let topic = String::from_utf8_lossy(&body[2.min(topic_end)..topic_end]);
+    let dup = if flags & 8 == 0 { "" } else { " dup" };
+    format!("PUBLISH {id} {topic} {text}{dup}")
+}
