@@ -28,7 +28,7 @@ const SHOWN_LINES: usize = 15;
 pub(crate) struct Recipe {
     /// Name in tables.
     pub name: String,
-    /// Shell command with `{port}` and `{dir}`.
+    /// Shell command with `{port}`, `{http}` and `{dir}`.
     pub command: String,
 }
 
@@ -77,10 +77,13 @@ impl Recipe {
 pub(crate) struct Broker {
     /// Where it listens.
     pub address: SocketAddr,
+    /// A port for its HTTP, if its command wants one.
+    pub http: u16,
+    /// Its folder.
+    pub dir: PathBuf,
     recipe: Recipe,
     cores: Vec<usize>,
     generator_cores: Vec<usize>,
-    dir: PathBuf,
     child: Mutex<Child>,
 }
 
@@ -95,6 +98,7 @@ impl Broker {
     ) -> Result<Broker> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let port = free_port(number)?;
+        let http = free_port(number.wrapping_add(HTTP_STEP))?;
         let dir = std::env::temp_dir().join(format!(
             "hoopoe-bench-{}-{number}-{}",
             std::process::id(),
@@ -102,9 +106,10 @@ impl Broker {
         ));
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let child = spawn(recipe, port, &dir, cores, generator_cores)?;
+        let child = spawn(recipe, (port, http), &dir, cores, generator_cores)?;
         let broker = Broker {
             address,
+            http,
             recipe: recipe.clone(),
             cores: cores.to_vec(),
             generator_cores: generator_cores.to_vec(),
@@ -192,12 +197,15 @@ fn free_port(number: u32) -> Result<u16> {
 /// Where brokers are made to listen.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
+/// How far the search for the second port begins from that for the first.
+const HTTP_STEP: u32 = 500;
+
 /// Output of the broker, in its directory.
 const OUTPUT: &str = "output.log";
 
 fn spawn(
     recipe: &Recipe,
-    port: u16,
+    (port, http): (u16, u16),
     dir: &Path,
     cores: &[usize],
     generator_cores: &[usize],
@@ -205,6 +213,7 @@ fn spawn(
     let command = recipe
         .command
         .replace("{port}", &port.to_string())
+        .replace("{http}", &http.to_string())
         .replace("{dir}", &dir.display().to_string());
     let output = File::options().create(true).append(true).open(dir.join(OUTPUT))?;
     // A child inherits the cores of the thread that starts it, and so do all its threads.
@@ -237,8 +246,8 @@ impl Lever for Broker {
     }
 
     fn restart(&self) -> Result<Vec<u32>> {
-        let port = self.address.port();
-        let child = spawn(&self.recipe, port, &self.dir, &self.cores, &self.generator_cores)?;
+        let ports = (self.address.port(), self.http);
+        let child = spawn(&self.recipe, ports, &self.dir, &self.cores, &self.generator_cores)?;
         *self.child() = child;
         self.await_listening()?;
         Ok(vec![self.pid()])

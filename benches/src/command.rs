@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use hoopoe_codec::Version;
 
 use crate::net::{Target, Tls, TlsOptions, WebSocketAt, Wire};
 use crate::run::{Lever, Settings};
-use crate::shape::{Mqtt, Overrides};
+use crate::shape::{Mqtt, Overrides, Shape};
+use crate::tokens::Mint;
 
 /// A load tester for MQTT brokers, made for chat. Speaks standard MQTT to any broker, checks every
 /// delivery, and charges the broker for what it spends.
@@ -121,6 +122,13 @@ pub(crate) struct CommonArgs {
     /// Password; {n} stands for the client's number
     #[arg(long)]
     pub password: Option<String>,
+    /// Before the run, ask for a token for each client by `POST URL {"user": …}`, and use it as its
+    /// password; `versus` puts {http} in place. Needs --username with {n}
+    #[arg(long, value_name = "URL", requires = "username")]
+    pub tokens: Option<String>,
+    /// Who asks for the tokens: `Authorization: Bearer`
+    #[arg(long, requires = "tokens")]
+    pub admin_token: Option<String>,
     /// First level of all topics and start of all client identifiers
     #[arg(long, default_value = "hb")]
     pub prefix: String,
@@ -149,9 +157,8 @@ pub(crate) struct VersusArgs {
     /// Names of scenarios or scenario files
     #[arg(required = true)]
     pub scenarios: Vec<String>,
-    /// A broker: name=command for the shell, where {port} stands for a free port and {dir} for a
-    /// fresh directory; or one of the names `relay`, `mosquitto` and
-    /// `hoopoe`
+    /// A broker: name=command for the shell, where {port} stands for a free port, {http} for another
+    /// and {dir} for a fresh directory; or one of the names `relay`, `mosquitto` and `hoopoe`
     #[arg(long = "with", required = true, value_name = "NAME=COMMAND")]
     pub with: Vec<String>,
     /// Rounds; each plays every broker once, in turn
@@ -221,6 +228,25 @@ impl CommonArgs {
         })
     }
 
+    /// A token for each client of the shape, where tokens are asked for; `http` is where a broker that
+    /// this program has started serves HTTP.
+    pub(crate) fn tokens_for(&self, shape: &Shape, http: Option<u16>) -> Result<Vec<String>> {
+        let Some(url) = &self.tokens else { return Ok(Vec::new()) };
+        let username = self.username.as_deref().unwrap_or_default();
+        if !username.contains("{n}") || self.threads > 1 || shape.kind.is_im() {
+            bail!(
+                "--tokens: the users are named by --username with {{n}}, on one thread, and in no \
+                 scenario of the IM profile, which names them itself"
+            );
+        }
+        let url = match http {
+            Some(port) => url.replace("{http}", &port.to_string()),
+            None => url.clone(),
+        };
+        let users = (0..shape.connections()).map(|n| username.replace("{n}", &n.to_string()));
+        Mint::new(&url, self.admin_token.clone())?.tokens(&users.collect::<Vec<_>>())
+    }
+
     /// The settings of a run against one broker.
     pub(crate) fn settings(
         &self,
@@ -229,6 +255,7 @@ impl CommonArgs {
         lever: Option<Arc<dyn Lever>>,
     ) -> Settings {
         Settings {
+            tokens: Vec::new(),
             threads: self.threads.into(),
             broker: broker.to_owned(),
             round: 0,

@@ -45,6 +45,7 @@ impl Roster<'_> {
         settings: &Settings,
         client: u32,
     ) {
+        let token = settings.tokens.get(self.first + client as usize);
         let number = (self.first + client as usize).to_string();
         let id = format!("{}-{client}", self.name);
         let fill = |text: &Option<String>| {
@@ -56,7 +57,7 @@ impl Roster<'_> {
             clean: self.clean,
             session_expiry_secs: if self.persistent { SESSION_EXPIRY_SECS } else { 0 },
             username: username.as_deref(),
-            password: password.as_deref(),
+            password: token.map(String::as_str).or(password.as_deref()),
         };
         net.connect(driver, client, &hello);
     }

@@ -14,6 +14,7 @@ mod broker;
 mod clock;
 mod command;
 mod cost;
+mod disk;
 mod ledger;
 mod limits;
 mod lobby;
@@ -28,6 +29,7 @@ mod scenario_file;
 mod shape;
 mod stamp;
 mod talk;
+mod tokens;
 mod versus;
 
 use std::process::{Command, ExitCode};
@@ -116,6 +118,7 @@ fn run_all(args: &RunArgs, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
         let lever = shell_lever(args);
         let mut settings = args.common.settings(&args.name, &args.broker_pid, lever);
         settings.threads = bounded_threads(settings.threads, &shape);
+        settings.tokens = args.common.tokens_for(&shape, None)?;
         limits::allow_connections(shape.connections())?;
         let run = Run::new(shape, settings, target, Arc::clone(stop))?;
         let report = play(&run, args.output.quiet)?;

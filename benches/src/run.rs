@@ -84,6 +84,8 @@ pub(crate) struct Settings {
     pub username: Option<String>,
     /// Password; `{n}` stands for the client's number.
     pub password: Option<String>,
+    /// The password of each client by its number, in place of that for all.
+    pub tokens: Vec<String>,
     /// First level of all topics and start of all client identifiers.
     pub prefix: String,
     /// Leave persistent sessions in the broker.

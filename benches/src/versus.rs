@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::broker::{Broker, Recipe};
 use crate::command::VersusArgs;
+use crate::disk::Prober;
 use crate::limits::{allow_connections, cores, pin};
 use crate::machine::{Machine, command_line};
 use crate::report::{Report, summary, table};
@@ -59,11 +60,22 @@ fn one(
     let target = Arc::new(args.common.target(&host, Some(address.port()), shape.mqtt)?);
     let mut settings = args.common.settings(&recipe.name, &[broker.pid()], Some(lever));
     settings.threads = crate::bounded_threads(settings.threads, shape);
+    settings.tokens = args.common.tokens_for(shape, Some(broker.http))?;
     settings.round = round;
     // The broker is thrown away afterwards: tidying it up would be time for nothing.
     settings.keep = true;
+    let prober = shape.is_stored().then(|| Prober::start(&broker.dir)).transpose()?;
     let run = Run::new(shape.clone(), settings, target, Arc::clone(stop))?;
-    crate::play(&run, args.output.quiet)
+    let played = crate::play(&run, args.output.quiet);
+    let times = prober.map(Prober::end).transpose();
+    let mut report = played?;
+    if let Some(times) = times? {
+        for (name, quantile) in [("sync_p50_ms", 0.5), ("sync_p99_ms", 0.99)] {
+            let ms = times.value_at_quantile(quantile) as f64 / 1e6;
+            report.figures.insert(name.to_owned(), ms);
+        }
+    }
+    Ok(report)
 }
 
 fn line(report: &Report, round: u32) -> String {

@@ -10,6 +10,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::transport::Wire;
 
+/// Bytes asked for as the buffer of a narrow connection; the system has a least of its own.
+const NARROW_BUFFER: usize = 1024;
+/// Bytes of a segment of a narrow connection: what IPv4 asks of everybody.
+const NARROW_SEGMENT: u32 = 536;
+
 /// The broker and how to speak to it.
 pub(crate) struct Target {
     /// Where it listens.
@@ -34,11 +39,16 @@ impl Target {
         format!("{} over {}, MQTT {version}", self.address, self.wire)
     }
 
-    /// Begins to connect; the socket is ready when epoll says so.
-    pub(super) fn open(&self, client: u32) -> io::Result<TcpStream> {
+    /// Begins to connect; the socket is ready when epoll says so. `narrow`: with the smallest buffer
+    /// there is, and segments so small that the other side's is small, too.
+    pub(super) fn open(&self, client: u32, narrow: bool) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(self.address), kind, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        if narrow {
+            socket.set_recv_buffer_size(NARROW_BUFFER)?;
+            socket.set_tcp_mss(NARROW_SEGMENT)?;
+        }
         if !self.binds.is_empty() {
             let ip = self.binds[client as usize % self.binds.len()];
             socket.bind(&SocketAddr::new(ip, 0).into())?;

@@ -88,6 +88,8 @@ pub(super) struct Client {
     pub(super) state: State,
     /// Waits in the list of those to be written at the turn's end.
     pub(super) dirty: bool,
+    /// Does not read what it is sent.
+    pub(super) deaf: bool,
     /// The socket took no more; epoll will say when it does.
     pub(super) blocked: bool,
     /// MQTT bytes to write.

@@ -113,6 +113,7 @@ impl Net {
         bytes: &[u8],
     ) -> Result<usize, Down> {
         let at_ns = now_ns();
+        self.read_ns = at_ns;
         let mut used = 0;
         while let Some(len) = frame_length(&bytes[used..], MAX_PACKET).map_err(Down::Fault)? {
             let Some(frame) = bytes.get(used..used + len) else { break };

@@ -14,6 +14,7 @@ mod transport;
 use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +127,10 @@ pub(crate) struct Net {
     totals: Totals,
     pinged_ns: u64,
     ping_next: usize,
+    /// When the bytes in hand were read.
+    read_ns: u64,
+    /// Clients whose connections hold little that was not read.
+    narrow: Range<u32>,
 }
 
 impl Net {
@@ -152,6 +157,8 @@ impl Net {
             totals: Totals::default(),
             pinged_ns: crate::clock::now_ns(),
             ping_next: 0,
+            read_ns: 0,
+            narrow: 0..0,
         })
     }
 
@@ -175,6 +182,23 @@ impl Net {
     /// When the client's connection was begun.
     pub(crate) fn opened_ns(&self, client: u32) -> u64 {
         self.clients[client as usize].opened_ns
+    }
+
+    /// When the packet in hand was read from its socket.
+    pub(crate) fn read_ns(&self) -> u64 {
+        self.read_ns
+    }
+
+    /// Connections of these clients, when they are opened, are to hold little that was not read.
+    pub(crate) fn narrow(&mut self, who: Range<u32>) {
+        self.narrow = who;
+    }
+
+    /// Reads nothing more of what these clients are sent, until they connect again.
+    pub(crate) fn stop_reading(&mut self, who: Range<u32>) {
+        for client in who {
+            self.clients[client as usize].deaf = true;
+        }
     }
 
     /// Where the client is in its life.
@@ -240,8 +264,8 @@ impl Net {
     }
 
     fn on_event<D: Driver>(&mut self, driver: &mut D, client: u32, flags: EventFlags) {
-        if self.clients[client as usize].stream.is_none() {
-            return; // closed earlier in this turn
+        if self.clients[client as usize].stream.is_none() || self.clients[client as usize].deaf {
+            return; // closed earlier in this turn, or not listening
         }
         if self.clients[client as usize].state == State::Connecting {
             self.finish_connect(driver, client, flags);

@@ -8,7 +8,7 @@ use hoopoe_codec::{
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::client::Unsettled;
+use super::client::{Client, Unsettled};
 use super::transport::Layers;
 use super::{Down, Driver, Greeting, MAX_UNWRITTEN, Net, State, Token};
 use crate::clock::now_ns;
@@ -57,7 +57,7 @@ impl Net {
 
     fn begin_connect(&mut self, client: u32, hello: &Greeting<'_>) -> Result<(), Down> {
         let target = self.target.clone();
-        let stream = target.open(client).map_err(Down::Connect)?;
+        let stream = target.open(client, self.narrow.contains(&client)).map_err(Down::Connect)?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &stream, EventData::new_u64(client.into()), flags)
             .map_err(|e| Down::Connect(e.into()))?;
@@ -126,6 +126,14 @@ impl Net {
         sealer: &Sealer,
         stamp: &Stamp,
     ) {
+        let c = self.begin_publish(client, template, token);
+        sealer.write(stamp, template.payload_len, &mut c.out);
+    }
+
+    /// Writes everything but the payload.
+    #[inline]
+    fn begin_publish(&mut self, client: u32, template: &Template, token: Token) -> &mut Client {
+        self.totals.published += 1;
         let c = self.writing(client);
         let start = c.out.len();
         c.out.extend_from_slice(&template.head);
@@ -134,21 +142,12 @@ impl Net {
             c.out[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
             c.inflight.push_back(Unsettled { id, token });
         }
-        sealer.write(stamp, template.payload_len, &mut c.out);
-        self.totals.published += 1;
+        c
     }
 
     /// Publishes a template without payload (used to clear a retained message).
     pub(crate) fn publish_empty(&mut self, client: u32, template: &Template, token: Token) {
-        let c = self.writing(client);
-        let start = c.out.len();
-        c.out.extend_from_slice(&template.head);
-        if let Some(at) = template.id_at {
-            let id = c.next_id();
-            c.out[start + at..start + at + 2].copy_from_slice(&id.to_be_bytes());
-            c.inflight.push_back(Unsettled { id, token });
-        }
-        self.totals.published += 1;
+        self.begin_publish(client, template, token);
     }
 
     /// Publishes at QoS 0 what is no message: a call, a cursor.
@@ -263,7 +262,7 @@ impl Net {
     }
 
     /// Writes one client's bytes.
-    fn write_out(c: &mut super::client::Client) -> io::Result<usize> {
+    fn write_out(c: &mut Client) -> io::Result<usize> {
         let Some(stream) = &mut c.stream else { return Ok(0) };
         if let Some(layers) = &mut c.layers {
             let before = c.out.len();

@@ -62,6 +62,7 @@ pub(super) fn storm(run: &Run) -> Result<Outcome> {
             outcome.faults.push(format!("{missing} sessions were not present on return"));
         }
     }
+    outcome.figures.insert("slowest_ms".to_owned(), gathered.connect.max() as f64 / 1e6);
     outcome.histograms.push(("connect", gathered.connect));
     if run.shape.persistent {
         wipe(run, &mut net, &mut Idle, &name, everybody)?;

@@ -17,10 +17,16 @@ const MEMBERS_PER_CALL: usize = 1000;
 /// A call that has had no answer after this long ends the run.
 const PATIENCE_NS: u64 = 60_000_000_000;
 
-/// What a client subscribes to: the inbox needs nothing, a room everything in it.
+/// What a client subscribes to: the inbox needs nothing, a room everything in it, also for those who
+/// will not read it.
 pub(super) fn filters(shape: &Shape, world: &World, client: u32) -> Vec<String> {
     match shape.kind {
         Kind::ImPairs | Kind::ImGroup => Vec::new(),
+        // It subscribes when it fetches.
+        Kind::Pairs if client as usize == 2 * shape.pairs => Vec::new(),
+        Kind::Room if client as usize >= shape.clients + shape.speakers => {
+            vec![world.topics[0].clone()]
+        }
         Kind::ImRoom => {
             let topic = world.topics[0].trim_end_matches("msg/chat");
             vec![format!("{topic}#")]

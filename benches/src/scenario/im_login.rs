@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 
 use super::connect::rest;
 use super::im::{conclude, keep_books};
-use super::login::{Arrivals, come_back};
+use super::login::{Arrivals, come_back, say_goodbye};
 use super::offline::{Feeders, feed};
 use super::talk::settle;
-use super::{base, engine, leave, remark, wipe};
+use super::{base, engine, leave};
 use crate::lobby::{Roster, gather};
 use crate::run::{Outcome, Run};
-use crate::talk::world::{Plan, World, qos};
+use crate::talk::world::{Plan, World};
 use crate::talk::{Sort, Talk};
 
 /// Rest between what is said to those who are away and their return.
@@ -61,14 +61,7 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
         outcome.faults.push(format!("{strangers} messages of the first visit came again"));
     }
     conclude(run, &arrivals.talk, &mut outcome);
-    if run.interrupted() {
-        outcome.checks.lost = 0;
-    }
-    remark(&mut outcome, true);
-    let Arrivals { mut talk, first, whole, .. } = arrivals;
-    outcome.histograms.insert(0, ("login to last message", whole));
-    outcome.histograms.insert(0, ("login to first message", first));
-    wipe(run, &mut net, &mut talk, &readers.name, 0..users)?;
+    say_goodbye(run, &mut net, arrivals, &readers.name, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -80,18 +73,9 @@ fn conversations(run: &Run, base: &str, count: usize) -> World {
     let stride = shape.subscriptions / count;
     for user in 0..users {
         for n in 0..count {
-            let plan = Plan {
-                topic: format!("im/u/{base}-{user}/msg"),
-                members: vec![user],
-                speakers: vec![users + (n * stride) as u32],
-                sort: 0,
-                qos: qos(shape.qos),
-                retain: false,
-                size: shape.size,
-                window: 0,
-                echo: false,
-            };
-            world.add(run.target.version, plan);
+            let (topic, peer) = (format!("im/u/{base}-{user}/msg"), users + (n * stride) as u32);
+            let plan = Plan::new(shape, topic, vec![user], vec![peer]);
+            world.add(run.target.version, Plan { echo: false, ..plan });
         }
     }
     world

@@ -1,8 +1,12 @@
-//! Pulling: everybody asks for the newest entries of a conversation, over and over, and counts what
-//! comes.
+//! Pulling: everybody asks for the newest entries of its conversations, over and over or each once
+//! after a restart, and counts what comes.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::connect::rest;
+use super::crash::kill_and_restart;
 use super::im::{keep_books, take_answers};
 use super::offline::{Feeders, feed};
 use super::talk::settle;
@@ -11,35 +15,59 @@ use crate::clock::{now_ns, secs_to_ns};
 use crate::lobby::{Roster, gather};
 use crate::net::Net;
 use crate::run::{Meter, Outcome, Run, histogram};
-use crate::talk::world::{Plan, World, qos};
+use crate::shape::Shape;
+use crate::talk::world::{Plan, World};
 use crate::talk::{Sort, Talk};
 
-/// Plays the pulls: user n pulls what user `clients + n` has said to it.
+/// Before the kill: cursors, which a broker may put off for a second, are to be on the disk.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Plays the pulls: every user pulls, one after the other, what peers have said to it.
 pub(super) fn play(run: &Run) -> Result<Outcome> {
-    let users = run.shape.clients as u32;
+    let shape = &run.shape;
+    if shape.cold && run.settings.lever.is_none() {
+        bail!(
+            "--cold needs --kill and --restart, the commands that kill the broker and start it again \
+             (`hoopoe-bench versus` brings its own)"
+        );
+    }
+    let (users, peers) = (shape.clients as u32, shape.peers() as u32);
     let name = base(run, 0, "-");
     let mut talk = Talk::new(conversations(run, &name), run.tag);
     keep_books(run, &mut talk);
-    let mut net = engine(run, 0, 2 * users as usize)?;
+    let mut net = engine(run, 0, (users + peers) as usize)?;
     let nothing = |_| Vec::new();
-    let roster = Roster { name, first: 0, persistent: false, clean: true, filters: &nothing };
+    let (persistent, clean) = (shape.cold, !shape.cold);
+    let roster = Roster { name, first: 0, persistent, clean, filters: &nothing };
     run.phase("connecting");
-    let gathered = gather(run, &mut net, &mut talk, &roster, 0..2 * users)
-        .context("bringing the clients in")?;
+    let everybody = 0..users + peers;
+    let mut gathered =
+        gather(run, &mut net, &mut talk, &roster, everybody).context("bringing the clients in")?;
     let mut outcome = Outcome::default();
-    let feeders = Feeders::new(&talk, &net, users, users, run.shape.messages);
+    let feeders = Feeders::new(&talk, &net, users, peers, shape.messages);
     feed(run, &mut net, &mut talk, feeders, &mut outcome)?;
     settle(run, &mut net, &mut talk)?;
+    leave(&mut net, users..users + peers);
+    if shape.cold {
+        // They have everything, and return to what they read again: nothing waits to be pushed.
+        leave(&mut net, 0..users);
+        rest(run, &mut net, &mut talk, SETTLE)?;
+        kill_and_restart(run, &mut outcome)?;
+        forget_files(&mut outcome);
+        gathered = gather(run, &mut net, &mut talk, &roster, 0..users).context("the users")?;
+    }
     let mut pulls = Pulls::new(run, &roster.name);
     pulls.begin(&mut net);
-    run.phase("warming up");
-    pulls.go_on(run, &mut net, &mut talk, run.shape.warmup_secs, &mut outcome)?;
-    pulls.latency.reset();
-    pulls.done = 0;
+    if !shape.cold {
+        run.phase("warming up");
+        pulls.go_on(run, &mut net, &mut talk, shape.warmup_secs, &mut outcome)?;
+        pulls.latency.reset();
+        pulls.done = 0;
+    }
     run.phase("measuring");
     run.mark_begin();
     let meter = Meter::begin(net.totals());
-    pulls.go_on(run, &mut net, &mut talk, run.shape.duration_secs, &mut outcome)?;
+    pulls.go_on(run, &mut net, &mut talk, shape.duration_secs, &mut outcome)?;
     run.mark_end();
     meter.end(net.totals(), &mut outcome);
     outcome.work = pulls.done;
@@ -47,35 +75,47 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     outcome.histograms.push(("pull", pulls.latency));
     outcome.histograms.push(("connect", gathered.connect));
     remark(&mut outcome, true);
-    leave(&mut net, 0..2 * users);
+    leave(&mut net, 0..users);
     Ok(outcome)
 }
 
+/// What was stored is to be read from the disk, not from the system's memory. Only root may ask for it.
+fn forget_files(outcome: &mut Outcome) {
+    if let Err(e) = std::fs::write("/proc/sys/vm/drop_caches", "1") {
+        outcome.notes.push(format!("the system keeps its cache of files: {e}"));
+    }
+}
+
+/// What peers say to the users.
 fn conversations(run: &Run, base: &str) -> World {
-    let users = run.shape.clients as u32;
-    let mut world = World::empty(2 * users as usize, vec![Sort::new("live")]);
+    let shape = &run.shape;
+    let (users, peers) = (shape.clients as u32, shape.peers() as u32);
+    let mut world = World::empty((users + peers) as usize, vec![Sort::new("live")]);
     for user in 0..users {
-        let plan = Plan {
-            topic: format!("im/u/{base}-{user}/msg"),
-            members: vec![user],
-            speakers: vec![users + user],
-            sort: 0,
-            qos: qos(run.shape.qos),
-            retain: false,
-            size: run.shape.size,
-            window: 0,
-            echo: false,
-        };
-        world.add(run.target.version, plan);
+        for n in 0..shape.subscriptions as u32 {
+            let topic = format!("im/u/{base}-{user}/msg");
+            let plan = Plan::new(shape, topic, vec![user], vec![peer(shape, user, n)]);
+            world.add(run.target.version, Plan { echo: false, ..plan });
+        }
     }
     world
+}
+
+/// With whom the user's conversation of this number is; all peers speak equally much.
+fn peer(shape: &Shape, user: u32, conversation: u32) -> u32 {
+    let first = user * shape.subscriptions as u32 + conversation;
+    shape.clients as u32 + first % shape.peers() as u32
 }
 
 /// The pulls under way.
 struct Pulls {
     /// Per user: when the pull under way was asked.
     asked_ns: Vec<u64>,
-    bodies: Vec<String>,
+    /// Per user: what it asks for next; in a cold run each is asked for once.
+    next: Vec<usize>,
+    bodies: Vec<Vec<String>>,
+    /// Pulls are asked for once each, and so many have not been answered.
+    left: Option<usize>,
     /// Entries in a full answer.
     page: u32,
     done: u64,
@@ -84,16 +124,20 @@ struct Pulls {
 
 impl Pulls {
     fn new(run: &Run, name: &str) -> Pulls {
-        let users = run.shape.clients;
-        let page = run.shape.page;
-        let body = |user: usize| {
-            let peer = users + user;
+        let shape = &run.shape;
+        let page = shape.page;
+        let body = |user: u32, n: usize| {
+            let peer = peer(shape, user, n as u32);
             format!("{{\"conv\":\"u/{name}-{peer}\",\"direction\":\"down\",\"limit\":{page}}}")
         };
+        let bodies =
+            |user: u32| (0..shape.subscriptions).map(|n| body(user, n)).collect::<Vec<_>>();
         Pulls {
-            asked_ns: vec![0; users],
-            bodies: (0..users).map(body).collect(),
-            page: page.min(run.shape.messages) as u32,
+            asked_ns: vec![0; shape.clients],
+            next: vec![0; shape.clients],
+            bodies: (0..shape.clients as u32).map(bodies).collect(),
+            left: shape.cold.then_some(shape.clients * shape.subscriptions),
+            page: page.min(shape.messages) as u32,
             done: 0,
             latency: histogram(),
         }
@@ -106,8 +150,14 @@ impl Pulls {
     }
 
     fn ask(&mut self, net: &mut Net, user: usize) {
+        let (own, next) = (&self.bodies[user], &mut self.next[user]);
+        if self.left.is_some() && *next == own.len() {
+            return;
+        }
         self.asked_ns[user] = now_ns();
-        net.publish_text(user as u32, "im/svc/sync/pull/p", self.bodies[user].as_bytes());
+        let body = &own[*next % own.len()];
+        *next += 1;
+        net.publish_text(user as u32, "im/svc/sync/pull/p", body.as_bytes());
     }
 
     fn go_on(
@@ -119,7 +169,7 @@ impl Pulls {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let until = now_ns() + secs_to_ns(secs);
-        while now_ns() < until && !run.stopping() {
+        while now_ns() < until && self.left != Some(0) && !run.stopping() {
             net.turn(talk, TURN, Some(until))?;
             for answer in take_answers(talk) {
                 if answer.status != "end" {
@@ -130,6 +180,7 @@ impl Pulls {
                 self.check(talk, user, &answer.body, outcome);
                 self.latency.saturating_record(now_ns() - self.asked_ns[user]);
                 self.done += 1;
+                self.left = self.left.map(|left| left - 1);
                 self.ask(net, user);
             }
             run.show(net);

@@ -48,15 +48,26 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     let back = Roster { persistent: true, clean: false, filters: &nothing, ..speakers };
     come_back(run, &mut net, &mut arrivals, &back, &mut outcome)?;
     outcome.checks = arrivals.talk.balance();
+    say_goodbye(run, &mut net, arrivals, &back.name, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// Writes down what the return took, and removes the sessions.
+pub(super) fn say_goodbye(
+    run: &Run,
+    net: &mut Net,
+    arrivals: Arrivals,
+    name: &str,
+    outcome: &mut Outcome,
+) -> Result<()> {
     if run.interrupted() {
         outcome.checks.lost = 0;
     }
-    remark(&mut outcome, true);
+    remark(outcome, true);
     let Arrivals { mut talk, first, whole, .. } = arrivals;
     outcome.histograms.insert(0, ("login to last message", whole));
     outcome.histograms.insert(0, ("login to first message", first));
-    wipe(run, &mut net, &mut talk, &back.name, 0..users)?;
-    Ok(outcome)
+    wipe(run, net, &mut talk, name, 0..run.shape.clients as u32)
 }
 
 /// Everybody returns; ends when all messages have come or nothing comes any more.
@@ -107,18 +118,8 @@ fn conversations(run: &Run, base: &str) -> World {
     for user in 0..users {
         for news in 0..shape.news {
             let speaker = users + (user + news as u32) % publishers;
-            let plan = Plan {
-                topic: topic(base, user, news * stride),
-                members: vec![user],
-                speakers: vec![speaker],
-                sort: 0,
-                qos: qos(shape.qos),
-                retain: false,
-                size: shape.size,
-                window: 0,
-                echo: true,
-            };
-            world.add(run.target.version, plan);
+            let topic = topic(base, user, news * stride);
+            world.add(run.target.version, Plan::new(shape, topic, vec![user], vec![speaker]));
         }
     }
     world

@@ -2,6 +2,7 @@
 
 mod connect;
 mod crash;
+mod fetch;
 mod im;
 mod im_login;
 mod im_sync;

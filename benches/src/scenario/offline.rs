@@ -87,18 +87,8 @@ fn mailboxes(run: &Run) -> World {
     let base = base(run, 0, "/");
     let mut world = World::empty((sessions + publishers) as usize, vec![Sort::new("waiting")]);
     for session in 0..sessions {
-        let plan = Plan {
-            topic: format!("{base}/u/{session}"),
-            members: vec![session],
-            speakers: vec![sessions + session % publishers],
-            sort: 0,
-            qos: qos(shape.qos),
-            retain: false,
-            size: shape.size,
-            window: 0,
-            echo: true,
-        };
-        world.add(run.target.version, plan);
+        let (topic, speaker) = (format!("{base}/u/{session}"), sessions + session % publishers);
+        world.add(run.target.version, Plan::new(shape, topic, vec![session], vec![speaker]));
     }
     world
 }

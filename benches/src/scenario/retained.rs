@@ -34,7 +34,10 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     gather(run, &mut net, &mut talk, &roster, 1..publishers + 1)?;
     run.phase("publishing");
     let began = now_ns();
-    publish_all(run, &mut net, |net, topic| talk_one(&mut talk, net, topic))?;
+    let (count, speaker) = (run.shape.messages as u32, |topic| 1 + topic % publishers);
+    publish_all(run, &mut net, count, speaker, |net, topic| {
+        talk.speak(net, topic, now_ns()).then_some(())
+    })?;
     outcome.figures.insert("publish_secs".to_owned(), ns_to_secs(now_ns() - began));
 
     run.phase("fetching");
@@ -61,24 +64,29 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     }
     remark(&mut outcome, run.shape.qos > 0);
     net.leave(0);
-    if !run.settings.keep && !run.stopping() {
-        run.phase("clearing");
-        let none: Vec<Template> = names
-            .iter()
-            .map(|name| Template::new(run.target.version, name, QoS::AtLeastOnce, true, 0))
-            .collect();
-        publish_all(run, &mut net, |net, topic| {
-            let client = 1 + topic % publishers;
-            let token = Token { channel: topic, number: 0 };
-            net.has_room(client).then(|| net.publish_empty(client, &none[topic as usize], token))
-        })?;
-    }
+    clear(run, &mut net, &names, speaker)?;
     leave(&mut net, 0..publishers + 1);
     Ok(outcome)
 }
 
-fn talk_one(talk: &mut Talk, net: &mut Net, topic: u32) -> Option<()> {
-    talk.speak(net, topic, now_ns()).then_some(())
+/// Clears the topics, unless they are to be kept.
+pub(super) fn clear(
+    run: &Run,
+    net: &mut Net,
+    names: &[String],
+    publisher: impl Fn(u32) -> u32,
+) -> Result<()> {
+    if run.settings.keep || run.stopping() {
+        return Ok(());
+    }
+    run.phase("clearing");
+    let template =
+        |name: &String| Template::new(run.target.version, name, QoS::AtLeastOnce, true, 0);
+    let none: Vec<Template> = names.iter().map(template).collect();
+    publish_all(run, net, names.len() as u32, &publisher, |net, topic| {
+        let (client, token) = (publisher(topic), Token { channel: topic, number: 0 });
+        net.has_room(client).then(|| net.publish_empty(client, &none[topic as usize], token))
+    })
 }
 
 /// One channel per topic; client 0 hears all, the others speak.
@@ -86,30 +94,21 @@ fn topics(run: &Run, base: &str) -> World {
     let publishers = run.shape.publishers as u32;
     let mut world = World::empty(publishers as usize + 1, vec![Sort::new("retained")]);
     for topic in 0..run.shape.messages as u32 {
-        let plan = Plan {
-            topic: format!("{base}/r/{topic}"),
-            members: vec![0],
-            speakers: vec![1 + topic % publishers],
-            sort: 0,
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            size: run.shape.size,
-            window: 0,
-            echo: true,
-        };
-        world.add(run.target.version, plan);
+        let (name, speaker) = (format!("{base}/r/{topic}"), 1 + topic % publishers);
+        let plan = Plan::new(&run.shape, name, vec![0], vec![speaker]);
+        world.add(run.target.version, Plan { qos: QoS::AtLeastOnce, retain: true, ..plan });
     }
     world
 }
 
 /// Publishes once to every topic, with a window per publisher, until all are acknowledged.
-fn publish_all(
+pub(super) fn publish_all(
     run: &Run,
     net: &mut Net,
+    total: u32,
+    publisher: impl Fn(u32) -> u32,
     mut publish: impl FnMut(&mut Net, u32) -> Option<()>,
 ) -> Result<()> {
-    let total = run.shape.messages as u32;
-    let publishers = run.shape.publishers as u32;
     let before = net.totals().settled;
     let mut next = 0;
     let mut last = (0, now_ns());
@@ -124,7 +123,7 @@ fn publish_all(
             bail!("{settled} of {total} retained messages were acknowledged, then none for 30 s");
         }
         while next < total
-            && net.unsettled(1 + next % publishers) < run.shape.window as usize
+            && net.unsettled(publisher(next)) < run.shape.window as usize
             && publish(net, next).is_some()
         {
             next += 1;

@@ -4,6 +4,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
+use super::fetch::Fetcher;
 use super::{TURN, base, engine, im, leave, remark, wipe};
 use crate::clock::{now_ns, secs_to_ns};
 use crate::lobby::{Gathered, Roster, gather};
@@ -17,6 +18,8 @@ use crate::talk::{Pace, Talk};
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// How often live figures are shown and old messages given up.
 const CHORES_NS: u64 = 100_000_000;
+/// Name of the latencies from due time to acknowledgement.
+const ACKNOWLEDGED: &str = "acknowledged";
 
 /// Plays the run's shape on as many threads as asked for.
 pub(super) fn play(run: &Run) -> Result<Outcome> {
@@ -42,6 +45,10 @@ pub(super) fn play(run: &Run) -> Result<Outcome> {
     for result in results {
         sum.merge(result?);
     }
+    if let Some((_, settled)) = sum.histograms.iter().find(|(name, _)| *name == ACKNOWLEDGED) {
+        let p99_ms = settled.value_at_quantile(0.99) as f64 / 1e6;
+        sum.figures.insert("acknowledged_p99_ms".to_owned(), p99_ms);
+    }
     remark(&mut sum, run.shape.qos > 0);
     Ok(sum)
 }
@@ -53,9 +60,12 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     let clients = world.feeds.len();
     let filters: Vec<Vec<String>> =
         (0..clients as u32).map(|c| im::filters(&shape, &world, c)).collect();
+    let topics = world.topics.clone();
     let mut talk = Talk::new(world, run.tag);
     im::keep_books(run, &mut talk);
     let mut net = engine(run, index, clients)?;
+    let blocked = (clients - shape.blocked) as u32..clients as u32;
+    net.narrow(blocked.clone());
     let level = qos(run.shape.qos);
     let roster = Roster {
         name: base(run, index, "-"),
@@ -72,9 +82,15 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     if shape.kind == Kind::ImGroup {
         im::create_groups(run, &mut net, &mut talk, &roster.name)?;
     }
-    let mut outcome = converse(run, index, &mut net, &mut talk, shape.rate)?;
+    net.stop_reading(blocked);
+    let mut fetcher = Fetcher::begin(run, &shape, index, &mut net, &mut talk)?;
+    let mut outcome = converse(run, index, &mut net, &mut talk, &mut fetcher, shape.rate)?;
     settle(run, &mut net, &mut talk)?;
     run.meet()?;
+    if let Some(fetcher) = fetcher {
+        fetcher.clear(run, &mut net, &topics)?;
+        fetcher.conclude(&mut outcome);
+    }
     if run.shape.persistent {
         wipe(run, &mut net, &mut talk, &roster.name, everybody)?;
     } else {
@@ -90,17 +106,18 @@ fn converse(
     index: usize,
     net: &mut Net,
     talk: &mut Talk,
+    fetcher: &mut Option<Fetcher>,
     rate: Option<f64>,
 ) -> Result<Outcome> {
     run.meet()?;
     run.phase("warming up");
-    let channels = 0..talk.channels.len() as u32;
+    let channels = 0..talk.channels.iter().filter(|c| c.sort == 0).count() as u32;
     let tick_ms = run.shape.tick_ms;
     let mut pace = rate.map(|rate| Pace::new(rate, channels, now_ns()).in_ticks(tick_ms));
     if pace.is_none() {
         talk.fill_windows(net);
     }
-    pump(run, net, talk, &mut pace, secs_to_ns(run.shape.warmup_secs))?;
+    pump(run, net, talk, fetcher, &mut pace, secs_to_ns(run.shape.warmup_secs))?;
     run.meet()?;
     if index == 0 {
         run.mark_begin();
@@ -109,7 +126,7 @@ fn converse(
     let meter = Meter::begin(net.totals());
     let received = talk.received;
     talk.measure_from(now_ns());
-    pump(run, net, talk, &mut pace, secs_to_ns(run.shape.duration_secs))?;
+    pump(run, net, talk, fetcher, &mut pace, secs_to_ns(run.shape.duration_secs))?;
     let mut outcome = Outcome::default();
     meter.end(net.totals(), &mut outcome);
     outcome.work = talk.received - received;
@@ -126,6 +143,7 @@ fn pump(
     run: &Run,
     net: &mut Net,
     talk: &mut Talk,
+    fetcher: &mut Option<Fetcher>,
     pace: &mut Option<Pace>,
     for_ns: u64,
 ) -> Result<()> {
@@ -141,6 +159,9 @@ fn pump(
                 let (due, channel) = pace.take();
                 talk.due(net, channel, due);
             }
+        }
+        if let Some(fetcher) = fetcher {
+            fetcher.go_on(net, talk);
         }
         if now >= chores_at {
             chores_at = now + CHORES_NS;
@@ -188,6 +209,9 @@ fn conclude(run: &Run, talk: &mut Talk, gathered: Gathered, outcome: &mut Outcom
         outcome.histograms.push((sort.name, sort.latency));
         outcome.histograms.push(("last member", sort.last));
         outcome.histograms.push(("first to last", sort.spread));
+        if let Some(settled) = sort.settled {
+            outcome.histograms.push((ACKNOWLEDGED, settled));
+        }
     }
     outcome.histograms.push(("connect", gathered.connect));
     outcome.figures.insert("connect_secs".to_owned(), gathered.secs);

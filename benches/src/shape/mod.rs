@@ -122,7 +122,7 @@ pub(crate) struct Shape {
     /// Connections that listen (room), connect (storm, idle), leave and return (offline, login), or
     /// chat (mixed).
     pub clients: usize,
-    /// Subscriptions of each connection (storm, idle), conversations of each user (login).
+    /// Subscriptions of each connection (storm, idle), conversations of each user (login, im-sync).
     pub subscriptions: usize,
     /// Messages for each session (offline, login), or topics (retained).
     pub messages: usize,
@@ -144,6 +144,15 @@ pub(crate) struct Shape {
     /// Open loop: messages fall due in ticks of so many milliseconds; 0: each at its own time.
     #[serde(default)]
     pub tick_ms: f64,
+    /// Viewers of a room that read nothing (room, im-room).
+    #[serde(default)]
+    pub blocked: usize,
+    /// Retained topics that one more client fetches over and over (pairs, open loop).
+    #[serde(default)]
+    pub retained: usize,
+    /// The broker is killed and started again before the pulls, and each conversation pulled once.
+    #[serde(default)]
+    pub cold: bool,
 }
 
 impl Shape {
@@ -176,6 +185,17 @@ impl Shape {
         }
         if self.kills > MOST_KILLS {
             bail!("--kills {}: at most {MOST_KILLS}", self.kills);
+        }
+        for (flag, count) in [("--blocked", self.blocked), ("--retained", self.retained)] {
+            if count > 1_000_000 {
+                bail!("{flag} {count}: at most 1,000,000");
+            }
+        }
+        if self.blocked > 0 && !matches!(self.kind, Kind::Room | Kind::ImRoom) {
+            bail!("--blocked: only rooms have viewers who read nothing");
+        }
+        if self.retained > 0 && (self.kind != Kind::Pairs || self.rate.is_none() || self.qos == 0) {
+            bail!("--retained: beside pairs with a --rate and QoS 1 or 2");
         }
         if !(0.0..=1000.0).contains(&self.tick_ms) {
             bail!("--tick {}: between 0 and 1000 milliseconds", self.tick_ms);
@@ -273,7 +293,7 @@ impl Shape {
     /// How many threads can play it side by side.
     pub(crate) fn max_threads(&self) -> usize {
         match self.kind {
-            Kind::Pairs | Kind::ImPairs => self.pairs,
+            Kind::Pairs | Kind::ImPairs if self.retained == 0 => self.pairs,
             Kind::Group | Kind::ImGroup => (1..=self.groups)
                 .rev()
                 .find(|of| (0..*of).all(|index| self.slice(index, *of).check_groups().is_ok()))
@@ -282,15 +302,29 @@ impl Shape {
         }
     }
 
+    /// im-sync: how many speak to everybody; no two of a user's conversations are with the same.
+    pub(crate) fn peers(&self) -> usize {
+        self.subscriptions.max(self.publishers)
+    }
+
+    /// What is acknowledged has been stored: a sync of the disk is part of it.
+    pub(crate) fn is_stored(&self) -> bool {
+        use Kind::{Crash, ImRoom, Offline};
+        self.persistent
+            || matches!(self.kind, Offline | Crash)
+            || (self.kind.is_im() && self.kind != ImRoom)
+    }
+
     /// Connections that the scenario needs at once.
     pub(crate) fn connections(&self) -> usize {
         match self.kind {
-            Kind::Pairs | Kind::ImPairs => 2 * self.pairs,
+            Kind::Pairs => 2 * self.pairs + usize::from(self.retained > 0),
+            Kind::ImPairs => 2 * self.pairs,
             Kind::Group | Kind::ImGroup => self.groups * self.members / self.memberships.max(1),
-            Kind::Room | Kind::ImRoom => self.clients + self.speakers,
+            Kind::Room | Kind::ImRoom => self.clients + self.speakers + self.blocked,
             Kind::Storm | Kind::Idle => self.clients,
             Kind::Retained => self.publishers + 1,
-            Kind::ImSync => 2 * self.clients,
+            Kind::ImSync => self.clients + self.peers(),
             Kind::ImLogin => self.clients + self.subscriptions,
             Kind::Offline | Kind::Crash | Kind::Login => self.clients + self.publishers,
             Kind::Mixed => self.clients,
@@ -308,6 +342,10 @@ impl Shape {
         };
         let sessions = if self.persistent { ", persistent sessions" } else { "" };
         let what = match self.kind {
+            Kind::Pairs if self.retained > 0 => format!(
+                "{} pairs, {pace}, beside fetches of {} retained messages",
+                self.pairs, self.retained
+            ),
             Kind::Pairs | Kind::ImPairs => format!("{} pairs, {pace}", self.pairs),
             Kind::ImGroup if self.absent > 0 => format!(
                 "{} groups of {} and {} absent, {pace}",
@@ -317,10 +355,18 @@ impl Shape {
                 "{} groups of {}, each user in {}, {pace}",
                 self.groups, self.members, self.memberships
             ),
-            Kind::Room | Kind::ImRoom => format!("one room of {}, {pace}", self.clients),
-            Kind::ImSync => {
-                format!("{} users pull the newest {} of {}", self.clients, self.page, self.messages)
+            Kind::Room | Kind::ImRoom if self.blocked > 0 => {
+                format!("one room of {} and {} blocked, {pace}", self.clients, self.blocked)
             }
+            Kind::Room | Kind::ImRoom => format!("one room of {}, {pace}", self.clients),
+            Kind::ImSync => format!(
+                "{} users of {} conversations pull the newest {} of {}{}",
+                self.clients,
+                self.subscriptions,
+                self.page,
+                self.messages,
+                if self.cold { ", each once after a restart" } else { "" }
+            ),
             Kind::Storm if self.resume => format!("{} sessions return", self.clients),
             Kind::Storm => {
                 format!("{} clients, {} subscriptions each", self.clients, self.subscriptions)

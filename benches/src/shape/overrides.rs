@@ -71,7 +71,7 @@ pub(crate) struct Overrides {
     /// (mixed)
     #[arg(long)]
     pub clients: Option<usize>,
-    /// Subscriptions of each connection (storm, idle), conversations of each user (login)
+    /// Subscriptions of each connection (storm, idle), conversations of each user (login, im-sync)
     #[arg(long)]
     pub subscriptions: Option<usize>,
     /// Messages for each session (offline, crash, login), or topics (retained)
@@ -103,6 +103,16 @@ pub(crate) struct Overrides {
     #[arg(long = "tick")]
     #[serde(rename = "tick")]
     pub tick_ms: Option<f64>,
+    /// Viewers beside the others who read nothing (room, im-room)
+    #[arg(long)]
+    pub blocked: Option<usize>,
+    /// Retained topics that one more client fetches over and over (pairs with --rate)
+    #[arg(long)]
+    pub retained: Option<usize>,
+    /// Kill and start the broker before the pulls, drop the system's cache of files where that is
+    /// allowed, and pull each conversation once (im-sync)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub cold: Option<bool>,
 }
 
 macro_rules! overlay {
@@ -119,7 +129,7 @@ impl Overrides {
             mqtt, qos, size, persistent, window, duration_secs, warmup_secs, drain_secs, pending,
             pairs, groups, members, absent, page, memberships, speakers, clients, subscriptions,
             messages, news, viewers, churn, away_secs, publishers, resume, kills,
-            tick_ms;
+            tick_ms, blocked, retained, cold;
             rate, ramp);
     }
 }

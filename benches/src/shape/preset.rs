@@ -31,7 +31,10 @@ pub(crate) const PRESETS: &[(&str, &str)] = &[
     ("im-group", "IM profile: 20 groups of 200 online, each user in 4"),
     ("im-big-group", "IM profile: one group of 100,000, 1,000 of them online"),
     ("im-room", "IM profile: a live room of 5,000, 18 messages and 18 likes per second"),
-    ("im-sync", "IM profile: the newest 50 of a conversation are pulled, over and over"),
+    (
+        "im-sync",
+        "IM profile: the newest 50 of a conversation are pulled, over and over (--cold: once)",
+    ),
     ("im-login", "IM profile: 200 users of 500 conversations return to 300 messages in 20 of them"),
 ];
 
@@ -69,6 +72,9 @@ impl Shape {
             resume: false,
             kills: 0,
             tick_ms: 0.0,
+            blocked: 0,
+            retained: 0,
+            cold: false,
         }
     }
 

@@ -44,6 +44,10 @@ pub(crate) struct Sort {
     pub last: Histogram<u64>,
     /// First to last member's arrival.
     pub spread: Histogram<u64>,
+    /// Due time to the acknowledgement, where it says that the message is stored.
+    pub settled: Option<Histogram<u64>>,
+    /// Deliveries that were not repetitions.
+    pub arrivals: u64,
     /// Everything said is owed to every member. Not so where members are away at times and nothing
     /// is kept for them: there only order and doubling can be judged.
     pub owed_to_all: bool,
@@ -62,11 +66,28 @@ pub(crate) struct Heard {
     pub at_ns: u64,
 }
 
+/// What of a message is done.
+enum Part {
+    /// A member has it.
+    Heard,
+    /// The broker has settled it.
+    Settled,
+}
+
 impl Sort {
     /// A sort of channel that nothing has been measured of.
     pub(crate) fn new(name: &'static str) -> Sort {
         let [latency, last, spread] = [histogram(), histogram(), histogram()];
-        Sort { name, latency, last, spread, owed_to_all: true, answered: false }
+        Sort {
+            name,
+            latency,
+            last,
+            spread,
+            settled: None,
+            arrivals: 0,
+            owed_to_all: true,
+            answered: false,
+        }
     }
 }
 
@@ -268,25 +289,28 @@ impl Talk {
 
     /// One part of a message (a delivery or the settling) is done.
     #[inline]
-    fn part_done(&mut self, channel: u32, number: u32, heard_at: Option<u64>) {
+    fn part_done(&mut self, channel: u32, number: u32, at: u64, part: Part) {
         let c = &mut self.channels[channel as usize];
-        let (sort, members) = (c.sort as usize, c.members);
+        let (sort, members) = (&mut self.sorts[c.sort as usize], c.members);
         let Some(flight) = c.flight(number) else { return };
         flight.remaining = flight.remaining.saturating_sub(1);
         let done = flight.remaining == 0;
-        if let Some(at) = heard_at {
-            flight.heard += 1;
-            if flight.heard == 1 {
-                flight.first_ns = at;
+        let measured = flight.due_ns >= self.from_ns && flight.due_ns < self.to_ns;
+        match part {
+            Part::Heard => {
+                flight.heard += 1;
+                if flight.heard == 1 {
+                    flight.first_ns = at;
+                }
+                if flight.heard == members && members > 1 && measured {
+                    sort.last.saturating_record(at.saturating_sub(flight.due_ns));
+                    sort.spread.saturating_record(at.saturating_sub(flight.first_ns));
+                }
             }
-            if flight.heard == members
-                && members > 1
-                && flight.due_ns >= self.from_ns
-                && flight.due_ns < self.to_ns
-            {
-                let sort = &mut self.sorts[sort];
-                sort.last.saturating_record(at.saturating_sub(flight.due_ns));
-                sort.spread.saturating_record(at.saturating_sub(flight.first_ns));
+            Part::Settled => {
+                if let Some(settled) = sort.settled.as_mut().filter(|_| measured) {
+                    settled.saturating_record(at.saturating_sub(flight.due_ns));
+                }
             }
         }
         if done {
@@ -431,7 +455,8 @@ impl Driver for Talk {
                 profile::read(net, client, message.topic, position);
             }
         }
-        let kind = &self.sorts[sort];
+        let kind = &mut self.sorts[sort];
+        kind.arrivals += 1;
         self.received += u64::from(kind.owed_to_all);
         if kind.answered && !self.closing {
             self.heard.push(Heard { speaker: stamp.speaker, client, at_ns: message.at_ns });
@@ -441,15 +466,15 @@ impl Driver for Talk {
             self.sorts[sort].latency.saturating_record(latency);
             self.interval.saturating_record(latency);
         }
-        self.part_done(stamp.channel, stamp.number, Some(message.at_ns));
+        self.part_done(stamp.channel, stamp.number, message.at_ns, Part::Heard);
     }
 
     #[inline]
-    fn on_settled(&mut self, _net: &mut Net, _client: u32, token: Token, code: ReasonCode) {
+    fn on_settled(&mut self, net: &mut Net, _client: u32, token: Token, code: ReasonCode) {
         if code.is_error() {
             self.ledger.checks.refused += 1;
         }
-        self.part_done(token.channel, token.number, None);
+        self.part_done(token.channel, token.number, net.read_ns(), Part::Settled);
         if !self.channels[token.channel as usize].owed.is_empty() {
             self.make_ready(token.channel);
         }

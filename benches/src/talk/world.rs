@@ -8,8 +8,12 @@ use hoopoe_codec::{QoS, Version};
 use super::{Channel, Feed, Sort};
 use crate::ledger::Ledger;
 use crate::net::Template;
+use crate::run::histogram;
 use crate::shape::{Kind, Shape};
 use crate::stamp::mix;
+
+/// The sort of the retained topics beside pairs.
+pub(crate) const RETAINED: u16 = 1;
 
 /// A population.
 pub(crate) struct World {
@@ -47,33 +51,55 @@ pub(crate) struct Plan {
     pub echo: bool,
 }
 
+impl Plan {
+    /// A channel of the first sort with messages of the shape's QoS and size, said when they are due.
+    pub(crate) fn new(shape: &Shape, topic: String, members: Vec<u32>, speakers: Vec<u32>) -> Plan {
+        Plan {
+            topic,
+            members,
+            speakers,
+            sort: 0,
+            qos: qos(shape.qos),
+            retain: false,
+            size: shape.size,
+            window: 0,
+            echo: true,
+        }
+    }
+}
+
 impl World {
     /// The world of a shape; all topics begin with `base`.
     pub(crate) fn new(shape: &Shape, version: Version, base: &str) -> World {
         let window = if shape.rate.is_some() { 0 } else { shape.window };
-        let qos = qos(shape.qos);
-        let (name, clients, plans) = match shape.kind {
-            Kind::Group => ("group", shape.connections(), groups(shape, base)),
+        let (name, plans) = match shape.kind {
+            Kind::Group => ("group", groups(shape, base)),
             Kind::ImPairs | Kind::ImGroup | Kind::ImRoom => return profile(shape, version, base),
-            Kind::Room => ("room", shape.connections(), room(shape, base)),
-            _ => ("1:1", 2 * shape.pairs, pairs(shape, base)),
+            Kind::Room => ("room", room(shape, base)),
+            _ => ("1:1", pairs(shape, base)),
         };
-        let mut world = World::empty(clients, vec![Sort::new(name)]);
+        let mut world = World::empty(shape.connections(), vec![Sort::new(name)]);
+        world.sorts[0].settled = shape.is_stored().then(histogram);
         for (topic, members, speakers) in plans {
-            let plan = Plan {
-                topic,
-                members,
-                speakers,
-                sort: 0,
-                qos,
-                retain: false,
-                size: shape.size,
-                window,
-                echo: true,
-            };
-            world.add(version, plan);
+            world.add(version, Plan { window, ..Plan::new(shape, topic, members, speakers) });
+        }
+        if shape.retained > 0 {
+            world.add_retained(shape, version, base);
         }
         world
+    }
+
+    /// Retained topics, each said by one of the pairs, which the last client hears when it asks.
+    fn add_retained(&mut self, shape: &Shape, version: Version, base: &str) {
+        let fetcher = 2 * shape.pairs as u32;
+        let mut sort = Sort::new("retained");
+        sort.owed_to_all = false;
+        self.sorts.push(sort);
+        for topic in 0..shape.retained as u32 {
+            let (name, speaker) = (format!("{base}/r/{topic}"), topic % fetcher);
+            let plan = Plan::new(shape, name, vec![fetcher], vec![speaker]);
+            self.add(version, Plan { sort: RETAINED, retain: true, ..plan });
+        }
     }
 
     /// A world of silent clients.
@@ -129,6 +155,7 @@ fn profile(shape: &Shape, version: Version, base: &str) -> World {
         _ => ("1:1", pairs(shape, base)),
     };
     let mut world = World::empty(shape.connections(), vec![Sort::new(name)]);
+    world.sorts[0].settled = shape.is_stored().then(histogram);
     for (number, (topic, members, speakers)) in plans.into_iter().enumerate() {
         let topic = match shape.kind {
             Kind::ImPairs => format!("im/u/{base}-{}/msg", members[0]),
@@ -137,19 +164,8 @@ fn profile(shape: &Shape, version: Version, base: &str) -> World {
         };
         let size = if members.is_empty() { 0 } else { shape.size };
         let window = if shape.rate.is_some() { 0 } else { shape.window };
-        let qos = qos(shape.qos);
-        let plan = Plan {
-            topic,
-            members,
-            speakers,
-            sort: 0,
-            qos,
-            retain: false,
-            size,
-            window,
-            echo: false,
-        };
-        world.add(version, plan);
+        let plan = Plan::new(shape, topic, members, speakers);
+        world.add(version, Plan { size, window, echo: false, ..plan });
     }
     world
 }

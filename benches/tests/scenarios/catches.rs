@@ -23,7 +23,8 @@ fn every_scenario_is_in_the_table() {
     let text = String::from_utf8(output.stdout).unwrap();
     let listed: Vec<&str> =
         text.lines().filter_map(|line| line.split_ascii_whitespace().next()).collect();
-    let known: Vec<&str> = ROWS.iter().map(|row| row.preset).collect();
+    let mut known: Vec<&str> = ROWS.iter().map(|row| row.preset).collect();
+    known.dedup();
     assert_eq!(listed, known, "a new scenario says in table.rs what it checks");
 }
 

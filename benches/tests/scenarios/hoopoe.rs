@@ -80,13 +80,38 @@ fn every_scenario_passes_in_both_versions() {
     }
 }
 
+/// Hoopoe for `versus`; `http` is where it serves HTTP.
+fn recipe(http: &str) -> String {
+    format!(
+        "hoopoe=HOOPOE_IM__SENDS_PER_SEC=1000000 HOOPOE_IM__SEND_BURST=1000000 exec {} serve --listen \
+         tcp://127.0.0.1:{{port}} --data {{dir}}/data --http {http} --anonymous",
+        program().display()
+    )
+}
+
+#[test]
+fn pulls_after_a_restart_find_everything() {
+    let words = "versus im-sync --cold --clients 4 --subscriptions 3 --messages 60 --rounds 1";
+    let outcome = call(&format!("{words} {SMALL}"), &["--with", &recipe("off")]);
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    // Each conversation once, however long the time.
+    assert_eq!(outcome.reports[0]["work"], 12, "{}", outcome.text);
+    assert!(outcome.reports[0]["figures"]["sync_p50_ms"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn devices_come_with_tokens_made_for_them() {
+    let words = "versus storm --clients 40 --rounds 1 --username u{n} --tokens \
+                 http://127.0.0.1:{http}/v1/tokens";
+    let outcome = call(words, &["--with", &recipe("127.0.0.1:{http}")]);
+    assert_eq!((outcome.code, &outcome.reports[0]["work"]), (0, &40.into()), "{}", outcome.text);
+    let outcome = call(words, &["--with", &recipe("off")]);
+    assert!(outcome.code == 1 && outcome.text.contains("/v1/tokens"), "{}", outcome.text);
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_however_often_it_is_killed() {
-    let recipe = format!(
-        "hoopoe=exec {} serve --listen tcp://127.0.0.1:{{port}} --data {{dir}}/data --http off \
-         --anonymous",
-        program().display()
-    );
+    let recipe = recipe("off");
     for row in ROWS.iter().filter(|row| row.needs == Needs::Lever) {
         for version in ["3.1.1", "5.0"] {
             let words = format!("versus {} --mqtt {version} --rounds 1 {SMALL}", row.words());

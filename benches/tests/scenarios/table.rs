@@ -67,8 +67,10 @@ pub(crate) const ROWS: &[Row] = &[
         ALL,
     ),
     mqtt("room5000", "--clients 8 --qos 1 --duration 0.3", ALL),
+    mqtt("room5000", "--clients 8 --blocked 2 --qos 1 --duration 0.3", ALL),
     mqtt("room10000", "--clients 12 --duration 0.3", ALL),
     mqtt("rate5k", "--pairs 2 --rate 400 --duration 0.5", ALL),
+    mqtt("rate5k", "--pairs 2 --rate 400 --retained 20 --duration 0.5", ALL),
     mqtt("storm", "--clients 40", &[]),
     mqtt("storm-durable", "--clients 40", &[]),
     mqtt("storm-resume", "--clients 40", &[]),
@@ -94,7 +96,9 @@ pub(crate) const ROWS: &[Row] = &[
     profile("im-group", "--groups 4 --members 10 --memberships 2 --speakers 1 --duration 0.3", ALL),
     profile("im-big-group", "--members 20 --absent 1500 --speakers 1 --duration 0.3", ALL),
     profile("im-room", "--clients 30 --speakers 1 --rate 60 --duration 1", ALL),
+    profile("im-room", "--clients 30 --speakers 1 --blocked 2 --rate 60 --duration 1", ALL),
     profile("im-sync", "--clients 5 --messages 70 --duration 0.3", ALL),
+    profile("im-sync", "--clients 3 --subscriptions 4 --messages 20 --duration 0.3", ALL),
     profile("im-login", "--clients 10 --subscriptions 20 --news 5 --messages 20", ALL),
 ];
 
