@@ -46,6 +46,29 @@ impl Verdict<'_> {
         })
     }
 
+    /// How many of the messages that would be unread have surely expired by then, and how many
+    /// perhaps.
+    pub(super) fn expired(&self, read: u64, end: u64, by: Order) -> (u64, u64) {
+        let log = &self.judge.logs[self.conv];
+        let by_ms = self.judge.time_of(by);
+        let (mut surely, mut perhaps) = (0, 0);
+        for seq in (read + 1..=end).filter(|seq| log.unread(seq - 1, *seq) == 1) {
+            let Some(fact) = self.fact(seq) else { continue };
+            let sent_ms = fact.sent.as_ref().map_or(0, |(_, ts)| *ts);
+            match self.made_as(seq) {
+                Some(What::Fleeting(secs)) => {
+                    let due_ms = sent_ms + u64::from(secs) * 1000;
+                    surely += u64::from(due_ms + PROMPT_MS < by_ms);
+                    perhaps += u64::from(due_ms < by_ms + PROMPT_MS);
+                }
+                // Nobody has seen its body.
+                None => perhaps += u64::from(fact.void),
+                Some(_) => {}
+            }
+        }
+        (surely, perhaps)
+    }
+
     fn burnt(&mut self, at: u64, seq: u64) {
         let sender = self.fact(seq).and_then(|fact| fact.from.clone());
         let reader = sender.and_then(|name| self.judge.cast.user_of(&name));

@@ -136,9 +136,12 @@ impl Verdict<'_> {
             self.fault(low, format!("{name} has read up to {low}..{high}, told {read}"));
         }
         // What retention has taken cannot be read any more.
-        let open = log.unread(read.max(min.saturating_sub(1)), last);
-        if unread != open && (!self.is_channel() || self.follows_now(user)) {
-            self.fault(read, format!("{name} has {open} unread behind {read}, told {unread}"));
+        let from = read.max(min.saturating_sub(1));
+        let (surely, perhaps) = self.expired(from, last, asked);
+        let open = log.unread(from, last);
+        let open = open - perhaps..=open - surely;
+        if !open.contains(&unread) && (!self.is_channel() || self.follows_now(user)) {
+            self.fault(read, format!("{name} has {open:?} unread behind {read}, told {unread}"));
         }
         let most = self.received(user, self.judge.order());
         if recv > most {
