@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 /// Bytes of an answer, head and body each.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Time for an answer that must be there already.
+const LAST_LOOK: Duration = Duration::from_millis(1);
 /// Characters of a refusal's text.
 const MESSAGE_CHARS_MAX: usize = 256;
 
@@ -149,7 +151,8 @@ impl Service {
         if let Some(kept) = self.open.take() {
             match self.exchange(kept, head, body, until) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if left(until).is_err() => return Err(error),
+                Err(error) if is_timeout(&error) => return Err(error),
+                // Closed since it was used last: the service has not heard of this.
                 Err(_) => {}
             }
         }
@@ -191,10 +194,14 @@ impl Service {
         let head = &self.head;
         let request = format!("{head}{more}content-length: {}\r\n\r\n{body}", body.len());
         let socket = connection.get_ref().socket();
-        socket.set_write_timeout(Some(left(until)?))?;
-        socket.set_read_timeout(Some(left(until)?))?;
+        socket.set_write_timeout(Some(left(until).unwrap_or(LAST_LOOK)))?;
         connection.get_mut().write_all(request.as_bytes())?;
         connection.get_mut().flush()?;
+        // Looked for once even when the time is over: what keeps this machine busy is no fault of
+        // the service's.
+        let socket = connection.get_ref().socket();
+        socket.set_read_timeout(Some(left(until).unwrap_or(LAST_LOOK)))?;
+        connection.fill_buf()?;
         let (status, answer, keeps) = read_answer(&mut connection, until)?;
         if keeps {
             self.open = Some(connection);
@@ -206,6 +213,11 @@ impl Service {
 /// Whether the service was not even there: it cannot have taken anything.
 pub(in crate::im) fn is_unreachable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotConnected
+}
+
+/// Whether the service had its time, and did not answer.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 fn left(until: Instant) -> io::Result<Duration> {

@@ -149,9 +149,12 @@ impl Gateway {
             Some(_) => format!("https://localhost:{}/push", self.address.port()),
             None => format!("http://{}/push", self.address),
         };
+        let hangs = self.fates.lock().expect("no test failed here").contains(&Fate::Hang);
+        // Waited for only where it is part of the test.
+        let timeout_ms = if hangs { 2_000 } else { 60_000 };
         format!(
             "[im.push]\nurl = \"{url}\"\nsecret = \"a secret of this test\"\n\
-             retry_first_ms = 10\nretry_max_secs = 1\ntimeout_ms = 2000\n{more}\n"
+             retry_first_ms = 10\nretry_max_secs = 1\ntimeout_ms = {timeout_ms}\n{more}\n"
         )
     }
 }
