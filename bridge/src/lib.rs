@@ -39,3 +39,7 @@ pub use via::{BROKER_ID, VIA, Via, Way, stays};
 /// The user property of CONNECT by which a link tells its local broker that the remote one has
 /// forgotten its unfinished publications: their identifiers begin anew (value `new`).
 pub const INCOMING: &str = "hoopoe-incoming";
+
+/// What a link hears from its local broker once everything that was retained under one of its filters
+/// stands in its queue: it comes by that queue, behind all of it, with the filter as its payload.
+pub const SCANNED: &str = "$bridge/scanned";

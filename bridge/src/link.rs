@@ -16,6 +16,7 @@ use hoopoe_codec::{
 };
 use thiserror::Error;
 
+use crate::SCANNED;
 use crate::rules::Rules;
 use crate::settings::LinkSettings;
 use crate::status::Counts;
@@ -125,6 +126,8 @@ pub struct Link {
     rate: Option<Rate>,
     /// Answers to SUBSCRIBE and UNSUBSCRIBE that have not come yet, from either end.
     awaited: [usize; 2],
+    /// Local filters of which all that is retained has come into the queue.
+    scanned: Vec<String>,
     /// What happened, since last asked.
     pub counts: Counts,
 }
@@ -146,6 +149,7 @@ impl Link {
             properties: Vec::new(),
             rate: Rate::new(settings.rate_per_sec),
             awaited: [0; 2],
+            scanned: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -163,6 +167,11 @@ impl Link {
     /// Whether both brokers have what the link subscribes to: nothing is missed from here on.
     pub fn is_ready(&self) -> bool {
         self.awaited == [0; 2]
+    }
+
+    /// Local filters of which all that is retained is in the queue, since last asked.
+    pub fn take_scanned(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.scanned)
     }
 
     /// What is spoken with the remote broker.
@@ -194,6 +203,12 @@ impl Link {
         let packet = decode(self.local.version, Receiver::Client, frame)
             .map_err(|fault| LinkFault::Illegal(End::Local, fault))?;
         match packet {
+            Packet::Publish(Publish { topic: SCANNED, id, payload, .. }) => {
+                self.scanned.push(String::from_utf8_lossy(payload).into_owned());
+                if let Some(id) = id {
+                    local.ack(AckKind::PubAck, id, ReasonCode::Success);
+                }
+            }
             Packet::Publish(publish) => {
                 self.charge(End::Local, now_us);
                 self.outward(&publish, frame, local, remote);

@@ -6,7 +6,8 @@
 //! stored: so each filter of the remote session stands there as well, below a tree to which nobody can
 //! publish. It is noted before SUBSCRIBE is sent, and goes when the remote broker has answered
 //! UNSUBSCRIBE, or says that it knows nothing of the session. In the same way a local filter that is
-//! new is noted until the link has been connected with it: only then can it take what is retained.
+//! new is noted until all that is retained under it stands in the queue of the local session: the broker
+//! puts it there for whom it sees connected, and says when that is done.
 
 use hoopoe_codec::{QoS, check_filter};
 

@@ -131,8 +131,8 @@ struct Wanted {
     inward: Vec<(String, QoS)>,
     /// What the remote session may still have, although no rule asks for it any more.
     gone: Vec<String>,
-    /// Of `outward`, what has not been subscribed to while connected: what is retained there has yet
-    /// to be sent. (The broker sends it to whom it sees connected, and stores none of it.)
+    /// Of `outward`, where what is retained has yet to come into the queue. (The broker puts it there
+    /// for whom it sees connected, and says when that is done.)
     fresh: Vec<(String, QoS)>,
     /// This process has subscribed in the remote session that is there.
     subscribed: bool,
@@ -166,13 +166,17 @@ impl Wanted {
         filters
     }
 
-    /// A connection stands that has subscribed to all of it. Gives the notes that are done with.
-    fn done(&mut self) -> Vec<String> {
+    /// A connection stands that has subscribed to all of it, and what is retained under the filters
+    /// `scanned` stands in the queue: no end of the connection takes it any more. Gives the notes that
+    /// are done with.
+    fn done(&mut self, scanned: &[String]) -> Vec<String> {
         self.subscribed = true;
-        let (gone, fresh) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.fresh));
-        let gone = About::Remote.notes(gone.iter().map(|filter| &**filter));
-        let fresh = About::Retained.notes(fresh.iter().map(|(filter, _)| &**filter));
-        gone.into_iter().chain(fresh).map(|(note, _)| note).collect()
+        let gone = std::mem::take(&mut self.gone);
+        let mut notes = About::Remote.notes(gone.iter().map(|filter| &**filter));
+        let is_scanned = |(filter, _): &mut (String, QoS)| scanned.contains(filter);
+        let done: Vec<_> = self.fresh.extract_if(.., is_scanned).collect();
+        notes.extend(About::Retained.notes(done.iter().map(|(filter, _)| &**filter)));
+        notes.into_iter().map(|(note, _)| note).collect()
     }
 }
 
@@ -348,12 +352,14 @@ impl LinkTask {
                 Ok(open) => open,
                 Err(fault) => return Ending::Lost(fault.into()),
             };
-            if link.is_ready() && self.status.state() != State::Connected {
-                let done = self.wanted.done();
+            if link.is_ready() {
+                let done = self.wanted.done(&link.take_scanned());
                 if unsubscribe(Version::V5, &done, &mut local.outbox.bytes) {
                     link.asking(End::Local);
                 }
-                self.enter(State::Connected);
+                if self.status.state() != State::Connected {
+                    self.enter(State::Connected);
+                }
             }
             if link.counts != Default::default() {
                 busy_at = Instant::now();
@@ -583,4 +589,29 @@ fn ticking() -> Interval {
 /// Unix time in milliseconds.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_retained_is_owed_until_the_broker_says_that_it_is_in_the_queue() {
+        let filter = |text: &str| (text.to_owned(), QoS::AtLeastOnce);
+        let mut wanted = Wanted {
+            outward: vec![filter("a/#"), filter("b/#")],
+            inward: Vec::new(),
+            gone: vec!["old/#".to_owned()],
+            fresh: vec![filter("a/#"), filter("b/#")],
+            subscribed: false,
+        };
+        assert_eq!(wanted.done(&[]), ["$bridge/remote/old/#"], "no retained message has come yet");
+        assert!(wanted.subscribed && wanted.done(&[]).is_empty());
+        // A connection that ends here asks for both again, as after a restart.
+        let notes: Vec<String> = wanted.local().into_iter().map(|(note, _)| note).collect();
+        assert!(notes.contains(&"$bridge/retained/a/#".to_owned()), "{notes:?}");
+        let scanned = ["b/#".to_owned(), "$bridge/remote/x".to_owned()];
+        assert_eq!(wanted.done(&scanned), ["$bridge/retained/b/#"]);
+        assert_eq!(wanted.fresh, [filter("a/#")]);
+    }
 }

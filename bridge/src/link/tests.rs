@@ -314,3 +314,18 @@ fn the_end_of_either_ends_the_link() {
     let illegal = rig.packet(End::Remote, &Packet::Connect(Box::new(connect)));
     assert!(matches!(illegal, Err(LinkFault::Illegal(End::Remote, _))));
 }
+
+#[test]
+fn the_brokers_word_that_all_retained_is_queued_is_for_the_link_alone() {
+    let mut rig = Rig::plain();
+    let word = Publish { payload: b"l/#", ..message(crate::SCANNED, QoS::AtLeastOnce, 9) };
+    rig.packet(End::Local, &Packet::Publish(word)).unwrap();
+    rig.expect(&["PubAck 9 0x00"], &[]);
+    assert_eq!(rig.link.take_scanned(), ["l/#"]);
+    assert!(rig.link.take_scanned().is_empty());
+    assert_eq!((rig.link.in_flight(), rig.link.counts), (0, Counts::default()));
+    // Of the other broker it is a message like any other below `$`: no rule lets it in.
+    rig.publish(End::Remote, crate::SCANNED, QoS::AtLeastOnce, 9);
+    rig.expect(&[], &["PubAck 9 0x00"]);
+    assert!(rig.link.take_scanned().is_empty());
+}

@@ -121,7 +121,11 @@ impl Worker {
             Phase::Active(session) => session.version,
             _ => return Ok(()),
         };
-        match decode(version, Receiver::Server, frame)? {
+        let packet = decode(version, Receiver::Server, frame)?;
+        if self.waits_at_entrance(location, frame, &packet) {
+            return Ok(());
+        }
+        match packet {
             Packet::Publish(publish) => self.publish_arrived(location, &publish),
             Packet::PubAck(ack) => self.puback(location, &ack),
             Packet::PubRec(ack) => self.pubrec(location, &ack),

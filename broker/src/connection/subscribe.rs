@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hoopoe_bridge::SCANNED;
 use hoopoe_codec::{
     AckProperties, Fault, Packet, PacketId, QoS, ReasonCode, RetainHandling, SharedFilter, SubAck,
     Subscribe, SubscribeOptions, Unsubscribe, check_filter, topic_matches,
 };
 use hoopoe_core::index::topic_hash;
-use hoopoe_core::{Location, Publication, Route, SessionId, Subscription};
+use hoopoe_core::{Location, Publication, PublicationParts, Route, SessionId, Subscription};
 use hoopoe_store::Command;
 use hoopoe_store::command::{GroupCommand, Member, Publish, Receiver, ReplyTo, StoredSubscription};
 use hoopoe_store::effect::StoredSession;
@@ -25,8 +26,8 @@ use super::im::site_link_hears;
 use super::queue::SCAN_TOKEN;
 use super::session::{Answer, Origin, Outgoing, Scan};
 use super::worker::Worker;
-use crate::access::Action;
 use crate::access::tenant::{is_in_a_space, spaced_filter};
+use crate::access::{Action, LoginMethod};
 use crate::im::sites::is_site_tree;
 use crate::shard::{ReadJob, RetainedPage};
 
@@ -467,6 +468,55 @@ impl Worker {
             }
         }
         self.env.retained.end_scans(usize::from(over));
+        if over {
+            self.tell_link_scanned(location, &filter);
+        }
+    }
+
+    /// A link of this broker hears when all that is retained under a filter stands in its queue: from
+    /// then on it need not ask for it again, whatever becomes of its connection.
+    fn tell_link_scanned(&mut self, location: Location, filter: &str) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        if session.identity.method != LoginMethod::Bridge {
+            return;
+        }
+        let Some(stored) = session.route.session else { return };
+        let parts = PublicationParts {
+            topic: SCANNED,
+            properties: &[],
+            payload: filter.as_bytes(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expires_at_ms: None,
+        };
+        self.queue_for(
+            stored,
+            Arc::new(parts.to_publication()),
+            (parts.qos, false),
+            SmallVec::new(),
+        );
+    }
+
+    /// Puts a publication into the queue of one stored session.
+    fn queue_for(
+        &mut self,
+        session: SessionId,
+        publication: Arc<Publication>,
+        (qos, retain): (QoS, bool),
+        identifiers: SmallVec<[u32; 1]>,
+    ) {
+        let publish = Publish {
+            publication,
+            receivers: vec![Receiver { session, qos, retain, identifiers }],
+            groups: Vec::new(),
+            retain: false,
+            marker: None,
+            outbox: None,
+            reply: None,
+        };
+        self.command(session.slot(), Command::Publish(Box::new(publish)));
     }
 
     fn send_retained(
@@ -489,17 +539,7 @@ impl Worker {
         identifiers.extend((identifier != 0).then_some(identifier));
         if let (Some(stored), true) = (session.route.session, qos > QoS::AtMostOnce) {
             // To a stored session it goes by its queue, so that it survives like any other.
-            let receiver = Receiver { session: stored, qos, retain: true, identifiers };
-            let publish = Publish {
-                publication,
-                receivers: vec![receiver],
-                groups: Vec::new(),
-                retain: false,
-                marker: None,
-                outbox: None,
-                reply: None,
-            };
-            self.command(stored.slot(), Command::Publish(Box::new(publish)));
+            self.queue_for(stored, publication, (qos, true), identifiers);
             return;
         }
         let outgoing = Outgoing {

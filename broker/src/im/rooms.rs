@@ -260,17 +260,21 @@ impl Rooms {
     /// Why the user may not come in, if so.
     pub fn may_join(&self, now_ms: u64, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
         let Some(live) = self.find(tenant, id) else {
-            let home = self.foreign_home(tenant, id);
-            if home.is_none() && !self.settings.auto_create {
-                return Err(no_such_room());
-            }
-            self.reached(home.as_ref())?;
-            return self.has_place_for(tenant, user);
+            self.reached(self.foreign_home(tenant, id).as_ref())?;
+            return self.may_be_first(tenant, id, user);
         };
         self.reached(live.home.as_ref())?;
         let state = live.state.lock();
         state.room.may_join(user, now_ms)?;
         if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) }
+    }
+
+    /// Why the user may not come into a room that is not there yet, if so.
+    fn may_be_first(&self, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
+        if !self.settings.auto_create && self.foreign_home(tenant, id).is_none() {
+            return Err(no_such_room());
+        }
+        self.has_place_for(tenant, user)
     }
 
     fn has_place_for(&self, tenant: &str, user: &str) -> Result<(), Refusal> {
@@ -293,7 +297,9 @@ impl Rooms {
             let live = match self.find(tenant, id) {
                 Some(live) => live,
                 None => {
-                    self.may_join(now_ms, tenant, id, user)?;
+                    // Whoever comes with a session that is resumed comes in although the home is not
+                    // reached, and is named to it when it is.
+                    self.may_be_first(tenant, id, user)?;
                     self.find_or_make(now_ms, tenant, id)?
                 }
             };
@@ -345,6 +351,7 @@ impl Rooms {
         if state.room.leave(&self.settings, now_ms, user).is_some_and(|left| left.last) {
             lower(&self.joined, &live.tenant, user);
             self.tell_home(live, &mut state, user, false);
+            state.know_no_more_if_empty();
         }
         Todo { look_at_ms: self.look_at(&mut state), ..Todo::default() }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use hoopoe_im::command::Command;
-use hoopoe_im::id::ConvKey;
+use hoopoe_im::id::{ConvKey, is_id};
 use hoopoe_im::refusal::{Refusal, Word};
 use hoopoe_im::room::room_call;
 use hoopoe_im::service::{Call, Caller, parse};
@@ -24,7 +24,7 @@ use hoopoe_im::site::Sites;
 use hoopoe_im::site::line::{SiteLetter, SiteNews};
 use hoopoe_im::site::owing::Owed;
 use hoopoe_im::site::wire::{Frame, RemoteCall};
-use hoopoe_im::{Answer, Asker};
+use hoopoe_im::{Answer, Asker, User};
 
 use super::{ImMail, Reply, system_publication, wall_ms};
 use crate::connection::Env;
@@ -40,6 +40,12 @@ const SILENCE_MS: u64 = 3_500;
 const CALL_MS: u64 = 10_000;
 /// Calls that may wait.
 const MOST_CALLS: usize = 4_096;
+/// How long somebody who wants to come into a room waits for its home.
+const ENTER_MS: u64 = 5_000;
+/// Those who may wait for that. A crowd beyond it comes in unasked.
+const MOST_ENTERING: usize = MOST_CALLS / 2;
+/// The call by which a site asks whether a user may come into a room; the body is the room's id.
+const ENTER: &str = "room/enter";
 
 /// A call that waits for another site.
 struct Waiting {
@@ -171,8 +177,19 @@ impl SiteNode {
         if self.calls.len() >= MOST_CALLS {
             return Err(unavailable("too many calls wait for other sites".to_owned()));
         }
+        self.call(site, caller, (name, body), (asker, CALL_MS));
+        Ok(())
+    }
+
+    fn call(
+        &self,
+        site: Arc<str>,
+        caller: &Caller,
+        (name, body): (&str, &[u8]),
+        (asker, wait_ms): (Asker, u64),
+    ) {
         let number = self.next_call.fetch_add(1, Ordering::Relaxed);
-        let until_ms = wall_ms() + CALL_MS;
+        let until_ms = wall_ms() + wait_ms;
         self.calls.insert(number, Waiting { asker, site: site.clone(), until_ms });
         let call = RemoteCall {
             number,
@@ -183,7 +200,22 @@ impl SiteNode {
             body: Bytes::copy_from_slice(body),
         };
         self.say(&site, &Frame::Call(call).encode());
-        Ok(())
+    }
+
+    /// Asks a room's home whether a user may come in. False: so many ask that nobody else waits.
+    pub fn ask_to_enter(
+        &self,
+        home: Arc<str>,
+        (user, device): (User, Arc<str>),
+        room: &str,
+        asker: Asker,
+    ) -> bool {
+        if self.calls.len() >= MOST_ENTERING {
+            return false;
+        }
+        let caller = Caller { user, device, privileged: false };
+        self.call(home, &caller, (ENTER, room.as_bytes()), (asker, ENTER_MS));
+        true
     }
 
     /// A call of another site has been carried out here.
@@ -253,6 +285,9 @@ impl SiteNode {
             shard.put(Command::Site(Box::new(SiteLetter { site, news })).into());
         }
         env.im.rooms.site_is(&peer.site, up, now_ms);
+        if !up {
+            self.give_up(env, |waiting| waiting.site == peer.site);
+        }
     }
 
     /// Another site's user calls a service for something that lives here.
@@ -263,6 +298,11 @@ impl SiteNode {
         };
         if !privileged && *self.rules.home_of_user(&user.tenant, &user.id) != peer.site {
             return refuse(Refusal::not_allowed(format!("{} lives elsewhere", user.id)));
+        }
+        if name == ENTER {
+            let judged = self.may_enter(env, &user, &body);
+            let answer = judged.map_or_else(Answer::Refused, |()| Answer::Done);
+            return self.answer(&peer.site, number, Reply::Answer(answer));
         }
         let (service, op) = name.split_once('/').unwrap_or((&name, ""));
         let mut op = match parse(service, op, &body) {
@@ -286,6 +326,16 @@ impl SiteNode {
             // It is answered once the room is stored.
             Some(None) => {}
         }
+    }
+
+    /// Whether another site's user may come into a room that lives here.
+    fn may_enter(&self, env: &Env, user: &User, room: &[u8]) -> Result<(), Refusal> {
+        let room = std::str::from_utf8(room).ok().filter(|room| is_id(room));
+        let room = room.ok_or_else(|| Refusal::bad_request("not the id of a room"))?;
+        if self.rules.foreign_room(&user.tenant, room).is_some() {
+            return Err(Refusal::conflict("this does not live here"));
+        }
+        env.im.rooms.may_join(wall_ms(), &user.tenant, room, &user.id)
     }
 
     fn answered(
@@ -346,13 +396,13 @@ impl SiteNode {
             }
         }
         env.im.rooms.compare_with_sites(now_ms);
-        let late: Vec<u64> = self
-            .calls
-            .iter()
-            .filter(|waiting| waiting.until_ms <= now_ms)
-            .map(|waiting| *waiting.key())
-            .collect();
-        for number in late {
+        self.give_up(env, |waiting| waiting.until_ms <= now_ms);
+    }
+
+    /// Calls for which no answer is waited for any more.
+    fn give_up(&self, env: &Env, which: impl Fn(&Waiting) -> bool) {
+        let late = self.calls.iter().filter(|waiting| which(waiting)).map(|of| *of.key());
+        for number in late.collect::<Vec<u64>>() {
             if let Some((_, Waiting { asker, site, .. })) = self.calls.remove(&number) {
                 let text = format!("site {site} has not answered: look whether it was done");
                 let refusal = Refusal::new(Word::Unavailable, text);

@@ -6,6 +6,7 @@ mod operators;
 mod peers;
 mod proxy;
 mod record;
+mod retained;
 mod rumqttc;
 mod sites;
 mod standalone;

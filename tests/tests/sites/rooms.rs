@@ -1,6 +1,6 @@
 //! Live rooms with viewers at several sites.
 
-use hoopoe_tests::{Publish, RawClient, Version, code, eventually};
+use hoopoe_tests::{Connect, Packet, Publish, RawClient, Version, code, eventually, unique_id};
 use serde_json::{Value, json};
 
 use crate::world::{World, await_topic, call, property};
@@ -153,16 +153,99 @@ fn the_home_rules_at_every_site() {
     await_topic(&mut bob, "im/me/sys/notice/room/show/banned");
     until_viewers(&world, 0);
     assert_eq!(bob.try_subscribe("im/r/show/#", 0), code::NOT_AUTHORIZED);
-    // A site that knows nothing of the room yet asks; the answer comes behind SUBACK.
-    let mut cid = viewer(&world, Version::V5, "cid-sg");
-    let notice = await_topic(&mut cid, "im/me/sys/notice/room/show/refused");
-    assert!(String::from_utf8_lossy(&notice.payload).contains("banned"));
+    // A site that knows nothing of the room asks its home first, each time.
+    let mut cid = world.device(Version::V5, "cid-sg");
+    assert_eq!(cid.try_subscribe("im/r/show/#", 0), code::NOT_AUTHORIZED);
     assert_eq!(cid.try_publish(Publish::new(CHAT, "x").qos(1)), code::NOT_AUTHORIZED);
+    assert_eq!(call(&mut alice, "room/unban", &ban("cid-sg")).0, "ok");
+    assert_eq!(cid.try_subscribe("im/r/show/#", 0), 0);
+    until_viewers(&world, 1);
+    cid.unsubscribe(&["im/r/show/#"]);
+    until_viewers(&world, 0);
+    assert_eq!(call(&mut alice, "room/ban", &ban("cid-sg")).0, "ok");
+    assert_eq!(cid.try_subscribe("im/r/show/#", 0), code::NOT_AUTHORIZED);
+    assert_eq!(call(&mut bob, "room/info", &json!({ "room": "show" })).1["viewers"], 0);
     // Closed at home, closed everywhere.
     let mut dan = viewer(&world, Version::V5, "dan-sg");
     until_viewers(&world, 1);
     assert_eq!(call(&mut alice, "room/close", &json!({ "room": "show" })).0, "ok");
     await_topic(&mut dan, "im/me/sys/notice/room/show/closed");
+    assert_eq!(dan.try_subscribe("im/r/show/#", 0), code::NOT_AUTHORIZED);
+}
+
+#[test]
+fn a_home_that_says_nothing_lets_nobody_in() {
+    let world = World::start(&["fra", "ny"], "");
+    let mut bob = world.device(Version::V5, "bob-ny");
+    world.broker("fra").signal("STOP");
+    // A signal takes its time: other threads go on until the one that has it has run.
+    let tasks = format!("/proc/{}/task", world.broker("fra").pid());
+    eventually("every thread of the home has stopped", || {
+        let tasks = std::fs::read_dir(&tasks).expect("it is there").flatten();
+        let states = tasks.flat_map(|task| std::fs::read_to_string(task.path().join("stat")));
+        states.into_iter().all(|stat| stat.contains(") T "))
+    });
+    let subscribe = |device: &mut RawClient, filter: &str| {
+        let id = device.packet_id();
+        let filters = [(filter, 0)];
+        device.send(&hoopoe_tests::wire::subscribe(Version::V5, id, &filters, &Default::default()));
+        id
+    };
+    let first = subscribe(&mut bob, "im/r/show/#");
+    // What is asked for behind it waits for its turn, all else goes on.
+    let second = subscribe(&mut bob, "plain/#");
+    bob.ping();
+    let answers = [bob.next_packet(), bob.next_packet()].map(|packet| match packet {
+        Packet::SubAck(suback) => (suback.id, suback.codes),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(answers, [(first, vec![UNAVAILABLE]), (second, vec![0])]);
+    world.broker("fra").signal("CONT");
+    eventually("the home is back", || bob.try_subscribe("im/r/show/#", 0) == 0);
+    until_viewers(&world, 1);
+}
+
+#[test]
+fn the_stream_goes_on_whichever_site_is_killed() {
+    let mut world = World::start(&["fra", "ny"], "");
+    let mut alice = viewer(&world, Version::V5, "alice");
+    // It stays where it is while the home dies; its session outlives its own site.
+    let at_home = Connect::persistent(Version::V5, &unique_id("d"));
+    let mut bob = world.device_with(&at_home, "bob-ny");
+    bob.subscribe("im/r/show/#", 0);
+    until_viewers(&world, 2);
+    let mut number = 0;
+    for round in 0..4 {
+        // Nobody waits for these: the site dies with some of them on their way.
+        for _ in 0..(round * 7) % 11 {
+            number += 1;
+            say(&mut alice, &number.to_string());
+        }
+        let at = usize::from(round % 2 == 0);
+        world.brokers[at].kill();
+        world.brokers[at].start_again();
+        world.heal();
+        if at == 0 {
+            alice = viewer(&world, Version::V5, "alice");
+        } else {
+            bob = world.device_with(&at_home, "bob-ny");
+        }
+        until_viewers(&world, 2);
+        number += 1;
+        say(&mut alice, &number.to_string());
+        for viewer in [&mut alice, &mut bob] {
+            let mut last = 0;
+            while last < number {
+                // Who comes in gets what was said before, answers too.
+                let Ok(heard) = heard(viewer).1.parse() else { continue };
+                assert!(heard > last, "{heard} came behind {last}");
+                last = heard;
+            }
+        }
+        say(&mut bob, "well");
+        assert_eq!(heard(&mut bob).1, "well");
+        assert_eq!(heard(&mut alice).1, "well");
+    }
 }
 
 #[test]

@@ -53,6 +53,11 @@ impl Room {
         self.row = row;
     }
 
+    /// What the room is is not known any more.
+    pub fn forget_row(&mut self) {
+        self.row = RoomRow::default();
+    }
+
     /// A message of the home; `None` when it is known.
     pub fn relay(&mut self, settings: &RoomSettings, of: Relayed<'_>) -> Option<Arc<RoomMessage>> {
         if of.n <= self.n {
@@ -184,5 +189,14 @@ mod tests {
         room.set_row(RoomRow { bans, ..RoomRow::default() }, NOW);
         assert!(room.may_join("bob", NOW).is_err());
         assert!(room.may_post(&settings, NOW, &post).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_known_any_more_bars_nobody() {
+        let (mut room, _) = away();
+        room.set_row(RoomRow { closed_ms: Some(NOW), ..RoomRow::default() }, NOW);
+        assert!(room.may_join("ann", NOW).is_err());
+        room.forget_row();
+        assert!(room.may_join("ann", NOW).is_ok());
     }
 }

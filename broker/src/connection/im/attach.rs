@@ -11,6 +11,7 @@ use hoopoe_im::service::sync::Login;
 use super::{ImDevice, is_im_user};
 use crate::connection::Connection;
 use crate::connection::closing::Cause;
+use crate::connection::room::ENTRANCE_TOKEN;
 use crate::connection::session::Session;
 use crate::connection::worker::Worker;
 use crate::im::ImMail;
@@ -143,6 +144,9 @@ impl Worker {
     /// A letter about the profile.
     pub(in crate::connection) fn im_letter(&mut self, mail: ImMail) {
         match mail {
+            ImMail::Answer { reply, answer } if reply.token == ENTRANCE_TOKEN => {
+                self.home_has_judged(reply.location, answer);
+            }
             ImMail::Answer { reply, answer } => self.im_answered(reply, answer),
             ImMail::Found { reply, found } => self.im_found(reply, found),
             ImMail::Login { location, login } => self.im_login(location, login.map(|login| *login)),

@@ -162,11 +162,15 @@ impl Worker {
 
     /// The site that the room lives at is reached again, or not any more: everybody stays.
     fn line_changed(&mut self, live: &Arc<LiveRoom>, up: bool) {
+        for (_, location) in self.viewers_of(live) {
+            self.tell_line(location, live, up);
+        }
+    }
+
+    pub(super) fn tell_line(&mut self, location: Location, live: &LiveRoom, up: bool) {
         let what = if up { "reached" } else { "unreached" };
         let topic = format!("im/me/sys/notice/room/{}/{what}", live.id);
-        for (_, location) in self.viewers_of(live) {
-            self.im_notice(location, &topic, b"");
-        }
+        self.im_notice(location, &topic, b"");
     }
 
     /// A user's connections leave the room, or all; their subscriptions stay, and do nothing.

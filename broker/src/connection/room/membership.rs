@@ -6,6 +6,7 @@ use hoopoe_codec::{PacketId, Version, topic_matches};
 use hoopoe_im::refusal::Refusal;
 use smallvec::SmallVec;
 
+use super::entrance::Entrance;
 use super::{Coverage, Place};
 use crate::im::rooms::LiveRoom;
 
@@ -101,6 +102,8 @@ pub struct Memberships {
     pub joined: Vec<Membership>,
     /// Filters whose SUBACK is not out yet.
     pub waiting: Vec<Waiting>,
+    /// What waits for the homes of rooms of other sites, if anything does.
+    pub entrance: Option<Box<Entrance>>,
     /// The device's hello is out: before that it is in its rooms, and hears nothing from them.
     pub greeted: bool,
 }

@@ -1,15 +1,18 @@
 //! Live rooms as a worker sees them: which of its connections are in which room.
 //!
-//! SUBSCRIBE to `im/r/{room}/…` comes in once its SUBACK is out, UNSUBSCRIBE of the last such
+//! SUBSCRIBE to `im/r/{room}/…` comes in once its SUBACK is out (where the room lives at another site,
+//! that site is asked first: `entrance`), UNSUBSCRIBE of the last such
 //! filter or the end of the connection leaves (ruling 29). What is said goes to the node's
 //! [`Rooms`](crate::im::rooms::Rooms), which judge it; what they send comes back as letters
 //! (`delivery`).
 
 mod coverage;
 mod delivery;
+mod entrance;
 mod membership;
 
 use coverage::Coverage;
+pub(super) use entrance::ENTRANCE_TOKEN;
 pub(super) use membership::Memberships;
 
 use std::collections::{BTreeMap, HashMap};
@@ -90,8 +93,13 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        if session.im.as_ref().is_some_and(|im| im.rooms.has(room)) {
+        let memberships = session.im.as_ref().map(|im| &im.rooms);
+        if memberships.is_some_and(|rooms| rooms.has(room)) {
             return Ok(());
+        }
+        let entrance = memberships.and_then(|rooms| rooms.entrance.as_deref());
+        if let Some(Err(refusal)) = entrance.and_then(|entrance| entrance.judgement(room)) {
+            return Err(refusal.clone());
         }
         let key = &session.key;
         env.im.rooms.may_join(now_ms, &key.tenant, room, &key.user)
@@ -206,6 +214,9 @@ impl Worker {
                 viewer.joined_n = n;
             }
             self.send_ring(&live, place, &ring);
+            if env.im.rooms.is_cut_off(&live) {
+                self.tell_line(location, &live, false);
+            }
         }
     }
 

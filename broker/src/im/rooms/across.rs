@@ -33,6 +33,9 @@ pub(super) struct Away {
     /// The number of the last that viewers here said.
     number: u64,
     hash: u64,
+    /// What the room is has come from the home, which says what it becomes as long as there are
+    /// viewers here and the line stands.
+    known: bool,
 }
 
 /// What viewers here signal.
@@ -52,12 +55,29 @@ pub struct RoomSignal<'a> {
 
 impl Away {
     pub(super) fn new(now_ms: u64) -> Away {
-        Away { number: now_ms * NUMBERS_PER_MS, hash: 0 }
+        Away { number: now_ms * NUMBERS_PER_MS, hash: 0, known: false }
     }
 
     fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
+    }
+}
+
+impl State {
+    /// Nothing is heard of the room any more: what it was then says nothing of what it is.
+    fn know_no_more(&mut self) {
+        if let Some(away) = &mut self.away {
+            away.known = false;
+            self.room.forget_row();
+        }
+    }
+
+    /// A home tells no site without viewers.
+    pub(super) fn know_no_more_if_empty(&mut self) {
+        if self.room.viewers() == 0 {
+            self.know_no_more();
+        }
     }
 }
 
@@ -93,6 +113,18 @@ impl Rooms {
         }
     }
 
+    /// The home to ask before somebody comes into a room: it lives elsewhere, its home is reached, and
+    /// this site does not know what the room is now.
+    pub fn home_to_ask(&self, tenant: &str, id: &str) -> Option<Arc<str>> {
+        let home = self.foreign_home(tenant, id)?;
+        self.reached(Some(&home)).ok()?;
+        let is_known = self.find(tenant, id).is_some_and(|live| {
+            let state = live.state.lock();
+            !state.forgotten && state.away.as_ref().is_some_and(|away| away.known)
+        });
+        (!is_known).then_some(home)
+    }
+
     /// Whether a room's home can be asked, if it lives elsewhere.
     pub(super) fn reached(&self, home: Option<&Arc<str>>) -> Result<(), Refusal> {
         let Some(home) = home else { return Ok(()) };
@@ -103,13 +135,21 @@ impl Rooms {
         Err(Refusal::new(Word::Unavailable, text))
     }
 
+    /// Whether nothing is heard of a room now: its home is not reached.
+    pub fn is_cut_off(&self, live: &LiveRoom) -> bool {
+        self.reached(live.home.as_ref()).is_err()
+    }
+
     /// A user has come into a room, or left it, with the first or last device.
     pub(super) fn tell_home(&self, live: &LiveRoom, state: &mut State, user: &str, comes: bool) {
         let (Some(home), Some(away)) = (&live.home, &mut state.away) else { return };
         away.hash ^= hash_of(user);
         let user: Arc<str> = user.into();
+        // The first is all who are here: the home, which may remember viewers of before a crash, says
+        // anew what the room is and what was said last.
+        let parts = u64::from(state.room.viewers() == 1);
         let word = match comes {
-            true => RoomWord::Joins { part: 0, parts: 0, users: vec![user] },
+            true => RoomWord::Joins { part: 0, parts, users: vec![user] },
             false => RoomWord::Leaves { user },
         };
         self.say(home, live, word);
@@ -244,7 +284,12 @@ impl Rooms {
         match word {
             RoomWord::Who => self.say_roll(home, &live, &state.room),
             RoomWord::Row(row) => match serde_json::from_slice(&row) {
-                Ok(row) => state.room.set_row(row, now_ms),
+                Ok(row) if state.room.viewers() > 0 => {
+                    state.room.set_row(row, now_ms);
+                    state.away.iter_mut().for_each(|away| away.known = true);
+                }
+                // The home does not know yet that they have left.
+                Ok(_) => {}
                 Err(error) => tracing::warn!(room = %id, %home, %error, "a row is not understood"),
             },
             RoomWord::Said { past, lane, spoken } => {
@@ -308,6 +353,7 @@ impl Rooms {
                 away.hash ^= hash_of(user);
             }
         }
+        state.know_no_more_if_empty();
         let user = (!user.is_empty()).then(|| Box::from(&**user));
         let why: Option<Box<str>> = (!why.is_empty()).then(|| why.into());
         self.letters(live, state, &|| RoomNews::Evicted { user: user.clone(), why: why.clone() });
@@ -330,9 +376,11 @@ impl Rooms {
             if live.home.as_deref() != Some(site) {
                 continue;
             }
-            let state = live.state.lock();
+            let mut state = live.state.lock();
             if up {
                 self.say_roll(site, &live, &state.room);
+            } else {
+                state.know_no_more();
             }
             self.letters(&live, &state, &|| RoomNews::Line { up });
         }
