@@ -91,7 +91,9 @@ impl ShardView {
         let Some(group) = self.groups.get_mut(id) else { return };
         if let Some(session) = member.session {
             let row = MemberRow { session, options: member.options, identifier: member.identifier };
-            let known = group.member(member.subscriber).map(|known| known.row());
+            // Of who is leaving the row is gone already.
+            let known = group.member(member.subscriber).filter(|known| !known.leaving);
+            let known = known.map(|known| known.row());
             if known != Some(Some(row)) {
                 let key = keys::member(id, member.subscriber);
                 batch.rows.put_with(Family::Session, &key, |out| rows::put_member(out, &row));

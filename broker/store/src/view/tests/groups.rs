@@ -452,6 +452,23 @@ fn a_member_that_has_left_and_gone_gives_back_what_it_had() {
 }
 
 #[test]
+fn a_member_that_left_and_came_back_with_something_in_hand_is_one_after_a_crash() {
+    let mut rig = Rig::memory();
+    let (a, _) = stored_worker(&mut rig, "a", 5);
+    let (b, _) = stored_worker(&mut rig, "b", 5);
+    a.join(&mut rig);
+    send(&mut rig, "1");
+    b.join(&mut rig);
+    a.leave(&mut rig);
+    a.join(&mut rig);
+    rig.restart_in_place(0);
+    let id = group(&rig);
+    let members = rig.view.groups.get(id).expect("it is stored").members();
+    let members: Vec<u64> = members.map(|member| member.member.subscriber).collect();
+    assert!(members.contains(&a.member.subscriber) && members.len() == 2, "{members:?}");
+}
+
+#[test]
 fn a_connection_that_ended_before_it_knew_of_its_group_keeps_nothing() {
     let mut rig = Rig::memory();
     let (a, _) = stored_worker(&mut rig, "a", 5);
