@@ -25,6 +25,8 @@ use crate::chat::{Cast, Device, Fault, Judge, script};
 const USERS: usize = 5;
 /// Nothing came for so long although something is missing: it is lost.
 const QUIET: Duration = Duration::from_secs(4);
+/// How often everybody is asked before a fault stands.
+const MOST_ROUNDS: usize = 4;
 /// Faults that are shown with their trail.
 const SHOWN_FAULTS: usize = 6;
 /// Events shown of a trail.
@@ -345,7 +347,18 @@ impl Run {
         }
     }
 
+    /// Until what users are told fits together: what burns or expires between the question of one
+    /// and that of another is seen by both when they ask once more.
     async fn compare(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            self.compare_once().await;
+            if self.found.is_empty() || self.stalled {
+                return;
+            }
+        }
+    }
+
+    async fn compare_once(&mut self) {
         self.settle().await;
         let since = self.judge.order();
         let first = self.judge.deeds();
