@@ -153,6 +153,7 @@ pub const ROOM: u8 = 0x20;
 const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
+const EXPIRY: u8 = 0x51;
 /// Kind of an operator's calls, behind another one.
 const AUDIT: u8 = 0x51;
 
@@ -321,6 +322,36 @@ pub fn outbox_prefix(shard: u16) -> Key {
     key.extend_from_slice(&shard.to_be_bytes());
     key.push(OUTBOX);
     key
+}
+
+/// The beginning of what is to expire in a shard, in order of time.
+pub fn expiry_prefix(shard: u16) -> Key {
+    let mut key = outbox_prefix(shard);
+    key.pop();
+    key.push(EXPIRY);
+    key
+}
+
+/// A message of a shard that expires.
+pub fn expiry(shard: u16, at_ms: u64, conv: &ConvKey, seq: u64) -> Key {
+    let mut key = expiry_prefix(shard);
+    key.extend_from_slice(&at_ms.to_be_bytes());
+    key.extend_from_slice(conv.as_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// When the message of such a row expires, in ms since the epoch; 0 for no such row.
+pub fn expiry_time(key: &[u8]) -> u64 {
+    let time = key.get(5..13).and_then(|time| time.try_into().ok());
+    time.map_or(0, u64::from_be_bytes)
+}
+
+/// The message of such a row.
+pub fn expiry_of(key: &[u8]) -> Option<(ConvKey, u64)> {
+    let name = key.get(13..key.len().checked_sub(9)?)?;
+    Some((ConvKey::parse(std::str::from_utf8(name).ok()?)?, seq_of(key)))
 }
 
 /// The beginning of the record of operators' calls.

@@ -4,6 +4,7 @@
 //! (the profile's first idea). Seq is dense, `ts` never decreases, the sender is the
 //! authenticated one.
 
+pub(crate) mod expiry;
 pub mod operate;
 pub(crate) mod own;
 pub mod pair;

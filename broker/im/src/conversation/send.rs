@@ -75,6 +75,9 @@ impl Work<'_> {
             let conv = send.conv.clone();
             self.forward(Forward::Mentioned { tenant, user, conv, seq: entry.seq });
         }
+        if let Some(at_ms) = entry.expires_at_ms {
+            self.will_expire(&send.conv, entry.seq, at_ms);
+        }
         if entry.burn_secs > 0 {
             let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
             let wait = super::operate::Burn {

@@ -1,6 +1,9 @@
 //! What must be so of single operations, beyond what the model's histories come by.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
+use hoopoe_store::kv::{Family, Span};
 use hoopoe_store::memory::FaultKind;
 use serde_json::json;
 
@@ -8,6 +11,7 @@ use crate::Asker;
 use crate::command::{Command, Operation, Send};
 use crate::effect::Answer;
 use crate::entry::{Entry, EntryKind, VOID_EXPIRED};
+use crate::keys;
 use crate::refusal::{Refusal, Word};
 use crate::rig::{Outcome, Rig, caller, conv_of, message, read, recall};
 use crate::settings::ImSettings;
@@ -258,4 +262,40 @@ fn a_read_that_was_lost_burns_nothing() {
     assert_eq!(first(&mut rig), EntryKind::Message, "two seconds from now on");
     rig.pass(1_000);
     assert_eq!(first(&mut rig), EntryKind::Void);
+}
+
+/// Rulings 22 and 23: more of them than one step takes, over a crash and a write that is lost.
+#[test]
+fn what_has_expired_is_not_unread() {
+    let mut rig = Rig::new(ImSettings::default());
+    let send = |rig: &mut Rig, text: &'static str, expires_at_ms: Option<u64>| {
+        rig.post(|asker| {
+            let send = message(asker, "alice", "u/bob", text);
+            Command::Send(Box::new(Send { expires_at_ms, ..send }))
+        });
+        rig.settle();
+    };
+    let over = rig.now + 60_000;
+    for n in 0..300 {
+        send(&mut rig, "for a minute", Some(over + n % 3));
+    }
+    send(&mut rig, "for ever", None);
+    send(&mut rig, "for two minutes", Some(over + 60_000));
+    assert_eq!(rig.unread("bob", "u/alice"), (302, 0));
+    rig.crash();
+    rig.pass(61_000);
+    assert_eq!(rig.unread("bob", "u/alice"), (2, 0));
+    rig.fail_write(FaultKind::UnknownLost);
+    rig.pass(60_000);
+    rig.recover();
+    rig.pass(1_000);
+    assert_eq!(rig.unread("bob", "u/alice"), (1, 0));
+    let (mut waiting, from, to) = (0, keys::expiry_prefix(0), keys::expiry_prefix(1));
+    let span = Span::half_open(&from, &to);
+    let scanned = rig.kv().scan(Family::Im, span, &mut |_, _| {
+        waiting += 1;
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap();
+    assert_eq!(waiting, 0, "what is done is not to be done again");
 }

@@ -10,6 +10,7 @@
 use hoopoe_store::{PendingBatch, StoreError};
 
 use super::{ImShard, Work, due, owed, read_outbox};
+use crate::conversation::expiry::Expiry;
 use crate::effect::Effect;
 
 impl ImShard {
@@ -31,6 +32,7 @@ impl ImShard {
         let (due, unlit) = due::load(self.rows.kv(), self.shard, self.shards)?;
         self.memory.due.extend(due);
         self.memory.unlit = unlit;
+        self.memory.expiry = Expiry::unknown();
         let mut effects = owed(outbox);
         effects.extend(self.written_after_all()?);
         Ok(effects)

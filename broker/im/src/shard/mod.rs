@@ -23,6 +23,7 @@ use hoopoe_store::kv::{Family, SharedKv, Span};
 use hoopoe_store::{PendingBatch, StoreError};
 
 use crate::command::{Asker, Command, Forward, User};
+use crate::conversation::expiry::Expiry;
 use crate::conversation::own::OwnSends;
 use crate::conversation::receipts::Receipts;
 use crate::conversation::tail::Tails;
@@ -75,6 +76,7 @@ pub(crate) struct Memory {
     pub(crate) seats: Seats,
     pub(crate) desk: Desk,
     pub(crate) due: BTreeSet<(u64, Due)>,
+    pub(crate) expiry: Expiry,
     pub(crate) sweep: Sweep,
     /// Number of the next record of an operator's call; `None` before the first.
     pub(crate) audit_next: Option<u64>,
@@ -149,6 +151,7 @@ impl ImShard {
                 seats: Seats::default(),
                 desk,
                 due,
+                expiry: Expiry::unknown(),
                 sweep,
                 audit_next: None,
                 big: HashSet::default(),
@@ -265,8 +268,11 @@ impl ImShard {
         let (lazy, receipts) = (memory.lazy.next_timeout(), memory.receipts.next_timeout());
         let (people, sweep) = (memory.desk.people.next_timeout(), memory.sweep.next_timeout());
         let (own, postponed) = (memory.own.next_timeout(), memory.postponed.next_timeout());
-        let lines = memory.lines.next_timeout();
-        [due, lazy, own, receipts, people, sweep, postponed, lines].into_iter().flatten().min()
+        let (lines, expiry) = (memory.lines.next_timeout(), memory.expiry.next_timeout());
+        [due, lazy, own, receipts, people, sweep, postponed, lines, expiry]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether presence wants to tell watchers something.
@@ -311,6 +317,9 @@ impl ImShard {
         }
         if self.memory.lines.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.tick_lines());
+        }
+        if self.memory.expiry.next_timeout().is_some_and(|at| at <= now_ms) {
+            self.step(now_ms, batch, pending, |work| work.expire());
         }
         while let Some((at, due)) = self.memory.due.first().cloned() {
             if at > now_ms {

@@ -71,6 +71,9 @@ impl Work<'_> {
                     let key = keys::conv_seq(conv, conv_kind::AT_ALL, event.seq);
                     self.txn.put(Family::Im, &key, vec![VERSION]);
                 }
+                if let Some(at_ms) = event.expires_at_ms {
+                    self.will_expire(conv, event.seq, at_ms);
+                }
                 return Ok(());
             }
             // What many have reacted with is counted at the home.

@@ -4,8 +4,8 @@
 //! said loses its content in the background, some entries at a time: messages become `void`
 //! (reason `erased`), edits and reactions empty. A row per conversation says how far that has
 //! come, so that a restart goes on. Seqs, times and the user's id stay: others' places in the
-//! conversation hang on them. Groups that the user owns keep the id as their owner; friends lose
-//! the user from their roster.
+//! conversation hang on them. Groups that the user owns go to an heir, or end; friends lose the user
+//! from their roster. Live rooms keep the id as their owner.
 //!
 //! Deliberately not here: the user's own rows (`account`).
 

@@ -72,6 +72,10 @@ impl Worker {
         let stored = session.route.session.is_some();
         let client = session.key.client.clone();
         let slot = im.user.slot();
+        // Said is said, also by who left before the list was read.
+        for (slot, command, asker) in std::mem::take(&mut im.unsaid) {
+            self.im_judge(slot, command, asker);
+        }
         if let Some(progress) = progress(&mut im, &client, stored, false) {
             self.command(slot, progress);
         }
@@ -191,6 +195,7 @@ impl Worker {
             return;
         };
         let gaps = im.step.load(login.starts, replay_max);
+        let unsaid = std::mem::take(&mut im.unsaid);
         let hello = login.hello.to_string();
         self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
         self.hear_rooms(location);
@@ -198,6 +203,9 @@ impl Worker {
         self.im_settle_kept(location);
         self.im_background_again(location);
         self.im_note_moved(location);
+        for (slot, command, asker) in unsaid {
+            self.im_judge(slot, command, asker);
+        }
         self.im_read_on(location);
     }
 

@@ -19,11 +19,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use hoopoe_codec::{SubscribeOptions, Version};
-use hoopoe_im::User;
+use hoopoe_core::Slot;
+use hoopoe_im::command::Command;
 use hoopoe_im::device::Device;
 use hoopoe_im::entry::Entry;
 use hoopoe_im::id::is_id;
 use hoopoe_im::user::pace::Pace;
+use hoopoe_im::{Asker, User};
 
 use exactly::Exchanges;
 pub use publish::ImOwed;
@@ -53,6 +55,8 @@ pub struct ImDevice {
     exchanges: Exchanges,
     /// Its cursors have moved since the last report.
     moved: bool,
+    /// What it has said before its list was read; no more than the answers it may be owed.
+    unsaid: Vec<(Slot, Command, Asker)>,
     /// What it may be sent of big groups and channels; none before the first of it.
     budget: Option<Pace>,
     /// Live rooms it is in.
@@ -83,6 +87,7 @@ impl ImDevice {
             calls: HashMap::default(),
             exchanges: Exchanges::default(),
             moved: false,
+            unsaid: Vec::new(),
             budget: None,
             rooms: Memberships::default(),
         }

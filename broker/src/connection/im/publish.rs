@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hoopoe_codec::{
     Ack, AckProperties, Fault, Packet, PropertyBlock, Publish, ReasonCode, Version,
 };
-use hoopoe_core::{Location, PacketIdent};
+use hoopoe_core::{Location, PacketIdent, Slot};
 use hoopoe_im::command::{Asker, Command, MoveCursor, Operate, Operation, Send, SendSignal};
 use hoopoe_im::envelope::{ClientProperties, MANY_MENTIONS, check_client_properties};
 use hoopoe_im::id::ConvKey;
@@ -148,7 +148,7 @@ impl Worker {
                 let asker = self.im_owe(location, incoming.answer, owed, 0);
                 let read = which == Position::Read;
                 let cursor = MoveCursor { user, conv, read, seq, asker };
-                self.command(slot, Command::MoveCursor(Box::new(cursor)));
+                self.im_say(location, slot, Command::MoveCursor(Box::new(cursor)), asker);
                 Ok(())
             }
             Published::Signal { to, kind } => self.im_signal(location, to, kind, incoming),
@@ -217,7 +217,7 @@ impl Worker {
             privileged: false,
             asker,
         };
-        self.im_judge(slot, Command::Send(Box::new(send)), asker);
+        self.im_say(location, slot, Command::Send(Box::new(send)), asker);
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl Worker {
             marker,
             asker,
         };
-        self.im_judge(slot, Command::Operate(Box::new(operate)), asker);
+        self.im_say(location, slot, Command::Operate(Box::new(operate)), asker);
         Ok(())
     }
 
@@ -293,12 +293,29 @@ impl Worker {
             payload: bytes::Bytes::copy_from_slice(publish.payload),
             asker,
         };
-        self.command(slot, Command::Signal(Box::new(signal)));
+        self.im_say(location, slot, Command::Signal(Box::new(signal)), asker);
         Ok(())
     }
 
+    /// What a device says goes to its shard, once the device has heard where it stands: a message
+    /// moves its sender's cursors (ruling 22), and must not take what came before it from a device
+    /// whose list is still being read.
+    pub(super) fn im_say(
+        &mut self,
+        location: Location,
+        slot: Slot,
+        command: Command,
+        asker: Asker,
+    ) {
+        let session = self.connection(location).and_then(Connection::session);
+        match session.and_then(|session| session.im.as_mut()) {
+            Some(im) if im.step.is_loading() => im.unsaid.push((slot, command, asker)),
+            _ => self.im_judge(slot, command, asker),
+        }
+    }
+
     /// Content goes to its shard, by way of the content hook where there is one.
-    fn im_judge(&mut self, slot: hoopoe_core::Slot, command: Command, asker: Asker) {
+    pub(super) fn im_judge(&mut self, slot: Slot, command: Command, asker: Asker) {
         let hook = self.env.im.hook().filter(|_| is_asked_about(&command));
         let Some(hook) = hook else { return self.command(slot, command) };
         if hook.ask(command).is_err()

@@ -104,7 +104,7 @@ impl Worker {
                 let slot = call.slot();
                 let command =
                     if call.op.writes() { Command::Call(call) } else { Command::Read(call) };
-                self.command(slot, command);
+                self.im_say(location, slot, command, asker);
             }
             Err(refusal) => self.im_answered(reply, Outcome::Refused(refusal)),
         }

@@ -2,11 +2,13 @@
 
 mod exactly;
 
-use hoopoe_tests::wire::packet_type;
-use hoopoe_tests::{Broker, Connect, Property, Publish, Version, unique_id};
+use hoopoe_tests::wire::{Packet, disconnect, packet_type};
+use hoopoe_tests::{
+    Broker, Connect, Properties, Property, Publish, Version, eventually, unique_id,
+};
 use serde_json::json;
 
-use crate::entry::{Entry, next_entry, next_seqs, send};
+use crate::entry::{Entry, entry, next_entry, next_seqs, send};
 use crate::user::{await_topic, call_ok, device, device_with};
 
 #[test]
@@ -163,6 +165,45 @@ fn a_kept_session_goes_on_at_its_own_cursor_and_a_new_device_at_the_users() {
     assert_eq!(next_seqs(&mut again, 1), [4], "the kept one has not had it");
 }
 
+/// A message moves its sender's cursors (ruling 22), and takes nothing from the device that sends
+/// it, however early it speaks.
+#[test]
+fn who_speaks_before_the_hello_misses_nothing() {
+    let broker = Broker::start();
+    for version in [Version::V311, Version::V5] {
+        let (alice_id, bob_id) = (unique_id("alice"), unique_id("bob"));
+        let mut alice = device(&broker, version, &alice_id);
+        let to_bob = format!("im/u/{bob_id}/msg");
+        for text in ["1", "2", "3"] {
+            send(&mut alice, &to_bob, text);
+        }
+        let mut early = Publish::new(&format!("im/u/{alice_id}/msg"), "4").qos(1);
+        early.id = 1;
+        let connect = || Connect::new(version, &unique_id("d")).login(&bob_id, "any").encode();
+        let mut bob = broker.open(version);
+        bob.send(&[connect(), early.encode(version)].concat());
+        let (mut seqs, mut is_acknowledged) = (Vec::new(), false);
+        while seqs.len() < 3 || !is_acknowledged {
+            match bob.next_packet() {
+                Packet::Publish(publish) => {
+                    bob.complete(&publish);
+                    seqs.extend(entry(&publish).map(|entry| entry.seq));
+                }
+                Packet::PubAck(_) => is_acknowledged = true,
+                other => assert!(matches!(other, Packet::ConnAck(_)), "{other:?}"),
+            }
+        }
+        assert_eq!(seqs, [1, 2, 3]);
+        assert_eq!(next_entry(&mut alice).payload, "4");
+        // Who leaves at once has spoken all the same.
+        let mut bob = broker.open(version);
+        let leave = disconnect(version, 0, &Properties::default());
+        bob.send(&[connect(), early.encode(version), leave].concat());
+        bob.read_to_end();
+        assert_eq!(next_entry(&mut alice).payload, "4");
+    }
+}
+
 #[test]
 fn kill_9_loses_no_acknowledged_message_and_no_number_comes_twice() {
     let mut broker = Broker::start();
@@ -227,6 +268,15 @@ fn an_expired_message_is_void_and_a_too_large_one_a_gap() {
     assert_eq!((void.seq, &*void.kind, &*void.payload), (1, "void", ""));
     assert_eq!(await_topic(&mut bob, "im/me/sys/gap").topic, "im/me/sys/gap/u/alice/2/2");
     assert_eq!(next_entry(&mut bob).payload, "small");
+    let carol_says = |text: &str| Publish::new("im/u/dave/msg", text).qos(1);
+    let mut carol = device(&broker, Version::V5, "carol");
+    carol.publish(carol_says("gone").with(Property::MessageExpiryInterval(1)));
+    carol.publish(carol_says("stays"));
+    let mut dave = device(&broker, Version::V5, "dave");
+    eventually("what has expired is not unread", || {
+        let counts = call_ok(&mut dave, "sync/counts", &json!({}));
+        counts["unread_total"] == 1
+    });
 }
 
 #[test]
