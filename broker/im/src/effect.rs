@@ -193,11 +193,17 @@ pub struct Failed {
     pub in_doubt: Vec<Effect>,
 }
 
+/// Effects for which room is kept from one batch to the next.
+const ROOM_KEPT: usize = 4_096;
+
 /// Effects of a batch that is not committed. They come out with the receipt of its commit, or are
 /// turned into refusals.
 #[derive(Debug, Default)]
 pub struct Pending {
-    effects: Vec<Effect>,
+    /// What goes to other shards.
+    forwards: Vec<Effect>,
+    /// Everything else.
+    others: Vec<Effect>,
     /// Who is answered later, if the batch is committed.
     waiting: Vec<Asker>,
 }
@@ -205,19 +211,14 @@ pub struct Pending {
 impl Pending {
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty()
-    }
-
-    pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
-        if self.effects.is_empty() {
-            self.effects = effects;
-        } else {
-            self.effects.extend(effects);
-        }
+        self.forwards.is_empty() && self.others.is_empty()
     }
 
     pub(crate) fn push(&mut self, effect: Effect) {
-        self.effects.push(effect);
+        match effect {
+            Effect::Forward { .. } => self.forwards.push(effect),
+            _ => self.others.push(effect),
+        }
     }
 
     /// Somebody is answered by another batch that rests on this one.
@@ -227,16 +228,11 @@ impl Pending {
 
     /// The batch is committed: the effects, what goes to other shards first, so that whoever is
     /// answered finds it done (each shard keeps the order of what it is told).
-    pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
+    pub fn release<'a>(&'a mut self, _receipt: &Receipt) -> impl Iterator<Item = Effect> + use<'a> {
         self.waiting.clear();
-        let effects = std::mem::take(&mut self.effects);
-        let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
-        if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
-            return effects;
-        }
-        let (mut forwards, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_forward);
-        forwards.extend(others);
-        forwards
+        self.forwards.shrink_to(ROOM_KEPT);
+        self.others.shrink_to(ROOM_KEPT);
+        self.forwards.drain(..).chain(self.others.drain(..))
     }
 
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
@@ -246,7 +242,8 @@ impl Pending {
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
-        for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {
+        let effects = self.forwards.drain(..).chain(self.others.drain(..));
+        for effect in effects.chain(waiting) {
             let asker = match effect {
                 Effect::Answer { asker, answer: Answer::Refused(_) } => {
                     // The reason may be what was to be written before it in the batch.

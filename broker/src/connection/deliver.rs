@@ -193,12 +193,7 @@ impl Worker {
                 dup: outgoing.dup,
                 identifiers: &outgoing.identifiers,
             };
-            if message.expired() && !outgoing.dup {
-                counters.dropped(Dropped::Expired);
-                skip(connection, copy.qos, id);
-            } else {
-                write_to(connection, turn, pool, counters, &mut message, copy, id);
-            }
+            send_copy(connection, turn, pool, counters, &mut message, copy, id);
         }
         self.frames = frames;
         self.settle_skipped(location);
@@ -251,7 +246,7 @@ impl Worker {
     }
 
     /// A message was not sent after all (expired, too large): its group hears so.
-    fn settle_skipped(&mut self, location: Location) {
+    pub(super) fn settle_skipped(&mut self, location: Location) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -310,6 +305,24 @@ impl Worker {
         self.read_on(location);
         self.im_read_on(location);
         self.scan_on(location);
+    }
+}
+
+/// Encodes one copy, unless the message has expired.
+pub(super) fn send_copy(
+    connection: &mut Connection,
+    turn: &mut Turn,
+    pool: &mut Pool,
+    counters: &WorkerCounters,
+    message: &mut Message<'_>,
+    copy: Copy<'_>,
+    id: Option<PacketId>,
+) {
+    if message.expired() && !copy.dup {
+        counters.dropped(Dropped::Expired);
+        skip(connection, copy.qos, id);
+    } else {
+        write_to(connection, turn, pool, counters, message, copy, id);
     }
 }
 

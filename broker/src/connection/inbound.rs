@@ -18,6 +18,8 @@ use super::session::{Answer, Origin, Owed, Session, Step};
 use super::worker::Worker;
 use super::{Connection, Phase};
 
+/// The packet type of PUBACK.
+const PUBACK: u8 = 4;
 /// Answers that a client may be owed before it is read on.
 const MOST_OWED: usize = 1024;
 /// Bytes that answers may hold before the client is read on.
@@ -74,6 +76,26 @@ impl Worker {
     /// Handles whole packets until there is none, or the connection has to wait or end. Gives
     /// the number of bytes used.
     fn packets(&mut self, location: Location, bytes: &[u8]) -> usize {
+        let mut acknowledged = false;
+        let used = self.packets_until(location, bytes, &mut acknowledged);
+        self.settle_if(location, &mut acknowledged);
+        used
+    }
+
+    /// Places in the window that PUBACKs have freed are filled once for all that stand side by
+    /// side.
+    fn settle_if(&mut self, location: Location, acknowledged: &mut bool) {
+        if std::mem::take(acknowledged) {
+            self.settled(location);
+        }
+    }
+
+    fn packets_until(
+        &mut self,
+        location: Location,
+        bytes: &[u8],
+        acknowledged: &mut bool,
+    ) -> usize {
         let mut used = 0;
         loop {
             let Some(connection) = self.connection(location) else { return bytes.len() };
@@ -97,16 +119,23 @@ impl Worker {
                     return used;
                 }
                 Err(fault) => {
+                    self.settle_if(location, acknowledged);
                     self.fault(location, &[], fault);
                     return bytes.len();
                 }
             };
             used += frame.len();
             self.counters.packets_in.add(1);
+            let is_puback = frame.first().is_some_and(|first| first >> 4 == PUBACK);
+            if !is_puback {
+                self.settle_if(location, acknowledged);
+            }
             if let Err(fault) = self.packet(location, frame) {
+                self.settle_if(location, acknowledged);
                 self.fault(location, frame, fault);
                 return bytes.len();
             }
+            *acknowledged |= is_puback;
         }
     }
 
@@ -163,6 +192,7 @@ impl Worker {
         }
     }
 
+    /// The place that it frees is filled when no other PUBACK follows.
     fn puback(&mut self, location: Location, packet: &Ack<'_>) -> Result<(), Fault> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
@@ -171,7 +201,6 @@ impl Worker {
         // restart ([MQTT-4.3.2-5] gives the server no error to send).
         if let Ok(origin) = session.window.acknowledge(packet.id) {
             self.finished(location, origin);
-            self.settled(location);
         }
         Ok(())
     }

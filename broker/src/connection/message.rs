@@ -38,6 +38,13 @@ pub struct Frames {
     used: usize,
 }
 
+impl Frames {
+    /// Nothing is encoded.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+}
+
 /// A publication while it is handed to receivers.
 pub struct Message<'a> {
     /// Topic, properties, payload and flags as published.
@@ -66,6 +73,19 @@ impl<'a> Message<'a> {
     ) -> Message<'a> {
         let mut message = Message::borrowed(publication.parts(), frames, now_ms);
         message.publication = Some(publication.clone());
+        message
+    }
+
+    /// A publication that was handed to others before, in the same turn: `frames` has what was
+    /// encoded for them.
+    pub fn again(
+        publication: &'a Arc<Publication>,
+        frames: &'a mut Frames,
+        now_ms: u64,
+    ) -> Message<'a> {
+        let used = frames.used;
+        let message = Message::shared(publication, frames, now_ms);
+        message.frames.used = used;
         message
     }
 

@@ -120,6 +120,8 @@ pub struct Worker {
     pub(super) connections: Slab<Connection>,
     pub(super) plans: Plans,
     pub(super) frames: Frames,
+    /// Room for the forms of entries.
+    pub(super) spare_frames: Vec<Frames>,
     pub(super) rooms: LocalRooms,
     pub(super) turn: Turn,
     pub(super) internal: HashMap<u64, InternalSubmit, foldhash::fast::RandomState>,
@@ -158,6 +160,7 @@ impl Worker {
             connections: Slab::new(),
             plans: Plans::new(number),
             frames: Frames::default(),
+            spare_frames: Vec::new(),
             rooms: LocalRooms::default(),
             turn,
             internal: HashMap::default(),

@@ -8,13 +8,16 @@ use hoopoe_core::{Location, Publication, PublicationParts};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
+use hoopoe_im::id::ConvKind;
 use hoopoe_im::overload::Shed;
 use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
 
 use super::ImDevice;
 use crate::connection::Connection;
-use crate::connection::session::Outgoing;
+use crate::connection::deliver::{Copy, send_copy};
+use crate::connection::message::{Frames, Message};
+use crate::connection::session::{Origin, Outgoing};
 use crate::connection::worker::Worker;
 use crate::im::{ImRead, Page};
 use crate::shard::ReadJob;
@@ -22,40 +25,109 @@ use crate::shard::ReadJob;
 /// Entries per page.
 const PAGE_ENTRIES: u64 = 128;
 
-/// Version, one who gets it, and the publication.
-type Form = (Version, Arc<str>, Arc<Publication>);
+/// An entry as some of those who get it see it.
+struct Form {
+    version: Version,
+    /// One of them.
+    me: Arc<str>,
+    /// They are devices of its sender.
+    own: bool,
+    publication: Arc<Publication>,
+    /// The packets.
+    frames: Frames,
+}
 
-/// The encodings of one entry for those who get it: by version and by who it is for. Groups have
-/// one for the sender's devices and one for all others.
-#[derive(Default)]
+/// The forms of one entry: by version and by who it is for. Groups have one for the sender's
+/// devices and one for all others.
 struct Forms {
-    made: SmallVec<[Form; 4]>,
+    is_pair: bool,
+    made: SmallVec<[Form; 2]>,
+    spare: Vec<Frames>,
 }
 
 impl Forms {
-    fn of(&mut self, entry: &Entry, me: &Arc<str>, version: Version) -> Arc<Publication> {
-        let same = |other: &Arc<str>| {
-            *other == *me
-                || (entry.conv.pair_users().is_none()
-                    && (*other == entry.from) == (*me == entry.from))
+    fn new(entry: &Entry, spare: Vec<Frames>) -> Forms {
+        let is_pair = entry.conv.kind() == ConvKind::User;
+        Forms { is_pair, made: SmallVec::new(), spare }
+    }
+
+    fn of(&mut self, entry: &Entry, me: &Arc<str>, version: Version) -> &mut Form {
+        let own = *me == entry.from;
+        let same = |form: &Form| {
+            form.version == version && form.own == own && (!self.is_pair || form.me == *me)
         };
-        let made = self.made.iter().find(|(of, other, _)| *of == version && same(other));
-        if let Some((_, _, publication)) = made {
-            return publication.clone();
-        }
-        let publication = Arc::new(delivery(entry, me, version));
-        self.made.push((version, me.clone(), publication.clone()));
-        publication
+        let at = self.made.iter().position(same).unwrap_or_else(|| {
+            let publication = Arc::new(delivery(entry, me, version));
+            let mut frames = self.spare.pop().unwrap_or_default();
+            frames.clear();
+            self.made.push(Form { version, me: me.clone(), own, publication, frames });
+            self.made.len() - 1
+        });
+        &mut self.made[at]
+    }
+
+    /// Room for the next entry's.
+    fn into_spare(mut self) -> Vec<Frames> {
+        self.spare.extend(self.made.into_iter().map(|form| form.frames));
+        self.spare
     }
 }
 
 impl Worker {
     /// A committed entry for devices connected here.
     pub(super) fn im_live(&mut self, entry: &Arc<Entry>, big: bool, receivers: &[Location]) {
-        let mut forms = Forms::default();
+        let mut forms = Forms::new(entry, std::mem::take(&mut self.spare_frames));
         for location in receivers {
-            self.im_live_to(*location, entry, big, &mut forms);
+            if big || !self.im_live_at_once(*location, entry, &mut forms) {
+                self.im_live_to(*location, entry, big, &mut forms);
+            }
         }
+        self.spare_frames = forms.into_spare();
+    }
+
+    /// What nearly every device gets, in one go: it is looked at, has no filters of its own, and
+    /// nothing before the entry waits to be recorded. False for any other device.
+    fn im_live_at_once(
+        &mut self,
+        location: Location,
+        entry: &Arc<Entry>,
+        forms: &mut Forms,
+    ) -> bool {
+        let now_ms = self.now_ms;
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        let Some(connection) = connection.filter(|c| c.location == location) else { return true };
+        let full = connection.is_full();
+        let Some(session) = connection.session() else { return true };
+        let Some(im) = &mut session.im else { return true };
+        let waits = session.stored.as_ref().is_some_and(|stored| !stored.steps.is_empty());
+        if waits || im.step.is_background() || !im.filters.is_empty() || im.has_kept(entry) {
+            return false;
+        }
+        let room = !full && session.backlog.is_empty() && session.window.room() > 0;
+        let room = room && im.page.is_empty();
+        let own = im.is_own(entry, &session.key.client);
+        let stream = match im.step.live(&entry.conv, entry.seq, room, own) {
+            Live::Send { stream } => stream,
+            Live::Nothing => {
+                if room {
+                    self.im_read_on(location);
+                }
+                return true;
+            }
+        };
+        let (qos, origin) = (QoS::AtLeastOnce, Origin::Im { stream, seq: entry.seq, tag: 0 });
+        let id = session.window.push(qos, origin);
+        let form = forms.of(entry, &im.user.id, session.version);
+        let mut message = Message::again(&form.publication, &mut form.frames, now_ms);
+        let copy = Copy { qos, retain: false, dup: false, identifiers: &[] };
+        send_copy(connection, turn, pool, counters, &mut message, copy, id);
+        let session = connection.session();
+        if session.is_some_and(|session| !session.skipped.is_empty()) {
+            self.settle_skipped(location);
+            self.free_places(location);
+        }
+        true
     }
 
     fn im_live_to(&mut self, location: Location, entry: &Arc<Entry>, big: bool, forms: &mut Forms) {
@@ -136,7 +208,7 @@ impl Worker {
         };
         let version = session.version;
         let Some(im) = &mut session.im else { return };
-        let publication = forms.of(entry, &im.user.id, version);
+        let publication = forms.of(entry, &im.user.id, version).publication.clone();
         let (qos, identifiers) = im.terms(publication.topic(), QoS::AtLeastOnce);
         let recorded = qos == QoS::ExactlyOnce && session.stored.is_some();
         let known = session.stored.is_some() && im.has_kept(entry);
@@ -268,7 +340,8 @@ impl Worker {
                 return;
             }
             let Some((stream, entry)) = im.page.pop_front() else { return };
-            self.im_send(location, stream, &entry, &mut Forms::default());
+            let mut forms = Forms::new(&entry, Vec::new());
+            self.im_send(location, stream, &entry, &mut forms);
         }
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
