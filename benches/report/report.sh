@@ -16,6 +16,9 @@ export PATH="$PATH:/usr/sbin:/sbin"
 mkdir -p "$folder"
 text="$folder/report.txt"
 
+# How long each scenario lasts; without it, as long as its file says.
+length=(--duration "$secs" --warmup 0.5)
+
 say() { printf '\n== %s\n' "$1"; }
 
 # Losses are part of the result: exit code 3 says that a check found some.
@@ -23,7 +26,7 @@ play() {
     local name=$1 status=0
     shift
     # shellcheck disable=SC2086 # a prefix is a command with its arguments
-    ${PREFIX:-} "$program" versus --quiet --duration "$secs" --warmup 0.5 \
+    ${PREFIX:-} "$program" versus --quiet "${length[@]}" \
         --json "$folder/$name.json" --html "$folder/$name.html" "$@" "$here/$name.toml" || status=$?
     [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
     echo "($((SECONDS / 60)) min $((SECONDS % 60)) s since the beginning)"
@@ -40,6 +43,11 @@ play() {
     export HOOPOE_IM__SENDS_PER_SEC=1000000 HOOPOE_IM__SEND_BURST=1000000
     export HOOPOE_IM__BIG_GROUP_PER_SEC=1000000 HOOPOE_IM__ROOMS__CHAT_PER_SEC=1000000
     play im --rounds 1 --with hoopoe
+    say 'What others feel of a blocked viewer, of retained fetches, of merging files: Hoopoe'
+    length=()
+    play beside --rounds 1 --with hoopoe
+    say 'Logins with tokens over TLS, and with passwords: Hoopoe'
+    "$here/logins.sh" "$program" "$folder"
     say 'End'
     date -u '+%Y-%m-%d %H:%M UTC'
     uptime

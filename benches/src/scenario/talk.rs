@@ -87,9 +87,8 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
     let mut outcome = converse(run, index, &mut net, &mut talk, &mut fetcher, shape.rate)?;
     settle(run, &mut net, &mut talk)?;
     run.meet()?;
-    if let Some(fetcher) = fetcher {
+    if let Some(fetcher) = &fetcher {
         fetcher.clear(run, &mut net, &topics)?;
-        fetcher.conclude(&mut outcome);
     }
     if run.shape.persistent {
         wipe(run, &mut net, &mut talk, &roster.name, everybody)?;
@@ -97,6 +96,9 @@ fn one_thread(run: &Run, index: usize, of: usize) -> Result<Outcome> {
         leave(&mut net, everybody);
     }
     conclude(run, &mut talk, gathered, &mut outcome);
+    if let Some(fetcher) = fetcher {
+        fetcher.conclude(&mut outcome);
+    }
     Ok(outcome)
 }
 
