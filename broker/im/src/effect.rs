@@ -193,17 +193,11 @@ pub struct Failed {
     pub in_doubt: Vec<Effect>,
 }
 
-/// Effects for which room is kept from one batch to the next.
-const ROOM_KEPT: usize = 4_096;
-
 /// Effects of a batch that is not committed. They come out with the receipt of its commit, or are
 /// turned into refusals.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// What goes to other shards.
-    forwards: Vec<Effect>,
-    /// Everything else.
-    others: Vec<Effect>,
+    effects: Vec<Effect>,
     /// Who is answered later, if the batch is committed.
     waiting: Vec<Asker>,
 }
@@ -211,14 +205,19 @@ pub struct Pending {
 impl Pending {
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.forwards.is_empty() && self.others.is_empty()
+        self.effects.is_empty()
+    }
+
+    pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
+        if self.effects.is_empty() {
+            self.effects = effects;
+        } else {
+            self.effects.extend(effects);
+        }
     }
 
     pub(crate) fn push(&mut self, effect: Effect) {
-        match effect {
-            Effect::Forward { .. } => self.forwards.push(effect),
-            _ => self.others.push(effect),
-        }
+        self.effects.push(effect);
     }
 
     /// Somebody is answered by another batch that rests on this one.
@@ -228,11 +227,16 @@ impl Pending {
 
     /// The batch is committed: the effects, what goes to other shards first, so that whoever is
     /// answered finds it done (each shard keeps the order of what it is told).
-    pub fn release<'a>(&'a mut self, _receipt: &Receipt) -> impl Iterator<Item = Effect> + use<'a> {
+    pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
         self.waiting.clear();
-        self.forwards.shrink_to(ROOM_KEPT);
-        self.others.shrink_to(ROOM_KEPT);
-        self.forwards.drain(..).chain(self.others.drain(..))
+        let effects = std::mem::take(&mut self.effects);
+        let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
+        if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
+            return effects;
+        }
+        let (mut forwards, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_forward);
+        forwards.extend(others);
+        forwards
     }
 
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
@@ -242,8 +246,7 @@ impl Pending {
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
-        let effects = self.forwards.drain(..).chain(self.others.drain(..));
-        for effect in effects.chain(waiting) {
+        for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {
             let asker = match effect {
                 Effect::Answer { asker, answer: Answer::Refused(_) } => {
                     // The reason may be what was to be written before it in the batch.

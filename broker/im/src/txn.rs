@@ -29,9 +29,6 @@ const MOST_KEPT: usize = 32_768;
 /// Rows above this size are not kept.
 const MOST_KEPT_BYTES: usize = 4_096;
 
-/// Effects of a command for which room is kept for the next one.
-const EFFECTS_KEPT: usize = 64;
-
 /// Rows as they are committed, those used lately; `None`: there is none. What was not used while
 /// the young ones filled up is forgotten.
 #[derive(Default)]
@@ -78,8 +75,6 @@ pub struct Rows {
     changed: Batched,
     /// Room for what a command changes.
     staged: Staged,
-    /// Room for what a command makes happen.
-    effects: Vec<Effect>,
     /// Where readers look for heads.
     heads: Arc<Heads>,
 }
@@ -93,8 +88,8 @@ impl std::fmt::Debug for Rows {
 impl Rows {
     /// Nothing kept yet.
     pub fn new(kv: SharedKv) -> Rows {
-        let (kept, changed, staged, effects, heads) = Default::default();
-        Rows { kv, kept, changed, staged, effects, heads }
+        let (kept, changed, staged, heads) = Default::default();
+        Rows { kv, kept, changed, staged, heads }
     }
 
     /// Readers look here for heads from now on.
@@ -135,8 +130,7 @@ impl Rows {
     /// A look through these rows that writes into `batch`.
     pub fn open<'a>(&'a mut self, batch: &'a mut PendingBatch) -> Txn<'a> {
         let staged = std::mem::take(&mut self.staged);
-        let effects = std::mem::take(&mut self.effects);
-        Txn { rows: self, batch, staged, effects }
+        Txn { rows: self, batch, staged, effects: Vec::new() }
     }
 }
 
@@ -242,9 +236,7 @@ impl Txn<'_> {
             self.rows.changed.put(family, key, row);
         }
         self.rows.staged = self.staged;
-        self.effects.drain(..).for_each(|effect| pending.push(effect));
-        self.effects.shrink_to(EFFECTS_KEPT);
-        self.rows.effects = self.effects;
+        pending.extend(self.effects);
     }
 
     /// Visits the rows whose keys begin with `prefix`, from `from` on (a whole key, included;

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{ImMail, ImRead, Reply};
 use crate::connection::Env;
-use crate::fabric::{Delivery, Mail, ShardMail, Terms, TransientReceiver};
+use crate::fabric::{Delivery, Mail, Terms, TransientReceiver};
 use crate::shard::ReadJob;
 
 /// Devices of one worker.
@@ -62,8 +62,6 @@ pub(super) fn by_worker_with(
 pub struct ImEffects {
     shard: u16,
     env: Arc<Env>,
-    /// Commands to shards.
-    commands: Vec<Vec<ShardMail>>,
     mail: Vec<Vec<Mail>>,
     /// What acknowledges, and ends connections. It goes out when every worker has the rest: who
     /// hears that a message was recalled finds no worker that does not know of it (ruling 24).
@@ -75,16 +73,11 @@ impl ImEffects {
     pub fn new(shard: usize, env: Arc<Env>) -> ImEffects {
         let empty = || env.fabric.workers.iter().map(|_| Vec::new()).collect();
         let (mail, then) = (empty(), empty());
-        let commands = env.fabric.shards.iter().map(|_| Vec::new()).collect();
-        ImEffects { shard: shard as u16, env, commands, mail, then }
+        ImEffects { shard: shard as u16, env, mail, then }
     }
 
     /// Carries out what a commit released.
-    pub fn release(
-        &mut self,
-        effects: impl IntoIterator<Item = Effect>,
-        is_big: impl Fn(&ConvKey) -> bool,
-    ) {
+    pub fn release(&mut self, effects: Vec<Effect>, is_big: impl Fn(&ConvKey) -> bool) {
         let mut jobs = Vec::new();
         for effect in effects {
             let big = match &effect {
@@ -92,10 +85,6 @@ impl ImEffects {
                 _ => false,
             };
             self.carry_out(effect, big, &mut jobs);
-        }
-        // Shards first: whoever is answered, and asks, finds it done.
-        for (mailbox, commands) in self.env.fabric.shards.iter().zip(&mut self.commands) {
-            mailbox.put_all(commands);
         }
         for letters in [&mut self.mail, &mut self.then] {
             for (mailbox, letters) in self.env.fabric.workers.iter().zip(letters) {
@@ -140,15 +129,15 @@ impl ImEffects {
                 let outbox = outbox.map(|number| (self.shard, number));
                 let fabric = &self.env.fabric;
                 let command = Command::Forward { outbox, forward };
-                self.commands[fabric.shard_of(slot)].push(command.into());
+                fabric.shards[fabric.shard_of(slot)].put(command.into());
             }
             Effect::ForwardDone { shard, outbox } => {
                 let done = Command::ForwardDone { outbox };
-                self.commands[usize::from(shard)].push(done.into());
+                self.env.fabric.shards[usize::from(shard)].put(done.into());
             }
             Effect::ForwardRefused { shard, outbox } => {
                 let refused = Command::ForwardRefused { outbox };
-                self.commands[usize::from(shard)].push(refused.into());
+                self.env.fabric.shards[usize::from(shard)].put(refused.into());
             }
             Effect::Attended { user, attended } => {
                 if let Some(push) = self.env.im.push() {

@@ -9,7 +9,7 @@ use hoopoe_im::effect::Failed;
 use hoopoe_im::overload::Shed;
 use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::view::LAZY_MS;
-use hoopoe_store::{BatchRoom, Command, PendingBatch, ShardView};
+use hoopoe_store::{Command, PendingBatch, ShardView};
 
 use super::effects::Effects;
 use crate::connection::Env;
@@ -56,8 +56,6 @@ pub struct Shard {
     number: usize,
     mailbox: Arc<Mailbox<ShardMail>>,
     commands: Vec<ShardMail>,
-    /// Room for the rows of the next batch.
-    room: BatchRoom,
     /// When the store is to be read again, after it could not be.
     recover_at_ms: u64,
     /// What kept the store from coming back the last time: told once, not every second.
@@ -96,7 +94,6 @@ impl Shard {
             number,
             mailbox,
             commands: Vec::new(),
-            room: BatchRoom::default(),
             recover_at_ms: 0,
             recover_fault: String::new(),
         }
@@ -130,7 +127,7 @@ impl Shard {
 
     fn turn(&mut self, now: u64, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
-        let mut batch = self.batch();
+        let mut batch = PendingBatch::new();
         let mut count = 0;
         let mut retained = 0;
         for command in commands.drain(..) {
@@ -152,8 +149,8 @@ impl Shard {
             }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
-                self.commit(batch, count, started);
-                (batch, count) = (self.batch(), 0);
+                self.commit(std::mem::take(&mut batch), count, started);
+                count = 0;
             }
         }
         self.view.on_tick(now, &mut batch);
@@ -169,16 +166,9 @@ impl Shard {
         }
         if !batch.is_empty() || !self.im_pending.is_empty() {
             self.commit(batch, count, started);
-        } else {
-            self.room = batch.into_room();
         }
         self.effects.retained_settled(retained);
         self.recover_if_due(now);
-    }
-
-    /// A batch in the room of the last one.
-    fn batch(&mut self) -> PendingBatch {
-        PendingBatch::in_room(std::mem::take(&mut self.room))
     }
 
     /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
@@ -198,8 +188,7 @@ impl Shard {
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
         match self.view.commit(batch) {
-            Ok(mut receipt) => {
-                self.room = receipt.take_room();
+            Ok(receipt) => {
                 self.counters.commits.add(1);
                 self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
                 self.counters.batch_commands.record(commands);

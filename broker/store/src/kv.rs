@@ -75,11 +75,6 @@ struct Head {
     value: Option<u32>,
 }
 
-/// Changes for which an empty batch keeps room.
-const HEADS_KEPT: usize = 8_192;
-/// Bytes of keys and values for which it does.
-const BYTES_KEPT: usize = 1 << 20;
-
 /// Changes that are written together or not at all. One buffer holds all keys and values.
 #[derive(Clone, Default, Debug)]
 pub struct Batch {
@@ -108,14 +103,6 @@ impl Batch {
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         self.heads.push(Head { family, key: key.len() as u32, value: None });
         self.bytes.extend_from_slice(key);
-    }
-
-    /// Takes all changes out, and keeps room for as many as a batch usually has.
-    pub(crate) fn clear(&mut self) {
-        self.heads.clear();
-        self.heads.shrink_to(HEADS_KEPT);
-        self.bytes.clear();
-        self.bytes.shrink_to(BYTES_KEPT);
     }
 
     /// Number of changes.

@@ -25,7 +25,7 @@ pub use command::Command;
 pub use effect::Effect;
 pub use error::{Damaged, StoreError, WriteError};
 pub use floors::Counts;
-pub use log::{BatchRoom, CommitError, PendingBatch, Receipt};
+pub use log::{CommitError, PendingBatch, Receipt};
 pub use memory::MemoryKv;
 pub use read::{QueuePage, Reader, RetainedPage};
 pub use rows::wire;

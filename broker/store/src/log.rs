@@ -35,18 +35,6 @@ pub struct PendingBatch {
     pub(crate) carried_out: Vec<u64>,
 }
 
-/// Room for the rows of a batch, kept from one to the next: batches come and go many times a second,
-/// and the allocator puts the pieces of large ones together again each time.
-#[derive(Debug, Default)]
-pub struct BatchRoom(Batch);
-
-impl BatchRoom {
-    fn of(mut rows: Batch) -> BatchRoom {
-        rows.clear();
-        BatchRoom(rows)
-    }
-}
-
 /// What the shard does for itself once the batch is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum After {
@@ -60,16 +48,6 @@ impl PendingBatch {
     /// An empty batch.
     pub fn new() -> PendingBatch {
         PendingBatch::default()
-    }
-
-    /// An empty batch in the room of an earlier one.
-    pub fn in_room(room: BatchRoom) -> PendingBatch {
-        PendingBatch { rows: room.0, ..PendingBatch::default() }
-    }
-
-    /// The room of a batch that is not needed.
-    pub fn into_room(self) -> BatchRoom {
-        BatchRoom::of(self.rows)
     }
 
     /// True when committing it would change and release nothing, and nothing waits for a sync.
@@ -155,15 +133,9 @@ impl PendingBatch {
 #[must_use = "the effects of a batch are in its receipt"]
 pub struct Receipt {
     effects: Vec<Effect>,
-    room: BatchRoom,
 }
 
 impl Receipt {
-    /// The room of the batch, for the next one.
-    pub fn take_room(&mut self) -> BatchRoom {
-        std::mem::take(&mut self.room)
-    }
-
     /// What may happen now, in order.
     pub fn into_effects(self) -> Vec<Effect> {
         self.effects
@@ -211,7 +183,7 @@ impl ShardLog for LocalLog {
                 return Err(failed(fault, batch.effects));
             }
         }
-        Ok(Receipt { effects: batch.effects, room: BatchRoom::of(batch.rows) })
+        Ok(Receipt { effects: batch.effects })
     }
 }
 

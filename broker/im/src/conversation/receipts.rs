@@ -19,9 +19,6 @@ use crate::shard::Work;
 const INTERVAL_MS: u64 = 1_000;
 /// Entries looked at for the senders who are told.
 const MOST_ENTRIES: u64 = super::tail::MOST_OF_ONE as u64;
-/// Readers of whom senders are told in one go: what else has come to the shard is not to wait for
-/// thousands.
-const MOST_AT_ONCE: usize = 512;
 /// Receipts that wait; beyond it they are sent at once.
 const MOST_WAITING: usize = 100_000;
 
@@ -30,8 +27,6 @@ const MOST_WAITING: usize = 100_000;
 pub(crate) struct Receipts {
     readers: HashMap<(ConvKey, Arc<str>), Reader>,
     due: BTreeSet<(u64, ConvKey, Arc<str>)>,
-    /// Those that the present batch has made: its cursors may be lost.
-    fresh: Vec<(ConvKey, Arc<str>)>,
     /// Under load nothing is told before.
     not_before_ms: u64,
 }
@@ -54,18 +49,6 @@ impl Receipts {
         self.not_before_ms = until_ms;
     }
 
-    /// The batch is committed.
-    pub(crate) fn committed(&mut self) {
-        self.fresh.clear();
-    }
-
-    /// The batch is lost: nobody is told of its cursors (ruling 21).
-    pub(crate) fn forget(&mut self) {
-        for key in self.fresh.drain(..) {
-            self.readers.remove(&key);
-        }
-    }
-
     fn moved(
         &mut self,
         now_ms: u64,
@@ -75,7 +58,6 @@ impl Receipts {
         to: CursorCopy,
     ) {
         let key = (conv.clone(), user.clone());
-        self.fresh.push(key.clone());
         if let Some(reader) = self.readers.get_mut(&key) {
             reader.now = to;
             return;
@@ -88,8 +70,7 @@ impl Receipts {
     /// Readers whose receipts are due, with what senders know and what they are to know.
     fn take_due(&mut self, now_ms: u64) -> Vec<(ConvKey, Arc<str>, CursorCopy, CursorCopy)> {
         let mut taken = Vec::new();
-        while taken.len() < MOST_AT_ONCE
-            && let Some((at, ..)) = self.due.first()
+        while let Some((at, ..)) = self.due.first()
             && *at <= now_ms
         {
             let Some((_, conv, user)) = self.due.pop_first() else { break };
@@ -108,7 +89,20 @@ impl Receipts {
 }
 
 impl Work<'_> {
-    /// How far a member has come, as the conversation knows. `head`: of a pair, as it was just read.
+    /// How far a member has come, as the conversation knows.
+    pub(crate) fn cursor_copy(
+        &mut self,
+        conv: &ConvKey,
+        user: &str,
+    ) -> Result<CursorCopy, StoreError> {
+        let head = match conv.kind() {
+            ConvKind::User => self.head(conv)?,
+            _ => Head::default(),
+        };
+        self.cursor_copy_at(conv, user, &head)
+    }
+
+    /// As [`cursor_copy`](Self::cursor_copy), with the head that was just read.
     pub(crate) fn cursor_copy_at(
         &mut self,
         conv: &ConvKey,
@@ -136,40 +130,28 @@ impl Work<'_> {
         if !self.keeps_receipts(conv, user)? {
             return Ok(false);
         }
-        let (head, others_last) = match conv.kind() {
-            ConvKind::User => {
-                let head = self.head(conv)?;
-                let peers_last = head.own_of(conv, conv.peer_of(user));
-                (head, peers_last)
-            }
-            _ => (Head::default(), u64::MAX),
-        };
-        let before = self.cursor_copy_at(conv, user, &head)?;
+        let before = self.cursor_copy(conv, user)?;
         let now = before.max(CursorCopy { recv, read });
         if now != before {
             let key = keys::conv_name(conv, conv_kind::COPY, user);
             self.txn.put_lazily(Family::Im, &key, now.encode());
-            self.copy_moved(conv, user, before, now, others_last)?;
+            self.copy_moved(conv, user, before, now)?;
         }
         Ok(true)
     }
 
-    /// What the conversation knows of a member has changed. Whoever has said nothing since the
-    /// cursors were there before, up to `others_last`, is not told.
+    /// What the conversation knows of a member has changed.
     pub(crate) fn copy_moved(
         &mut self,
         conv: &ConvKey,
         user: &Arc<str>,
         before: CursorCopy,
         now: CursorCopy,
-        others_last: u64,
     ) -> Result<(), Fault> {
         if now.read > before.read {
             self.light(conv, user, now.read)?;
         }
-        if others_last > before.recv.min(before.read) {
-            self.memory.receipts.moved(self.now_ms, conv, user, before, now);
-        }
+        self.memory.receipts.moved(self.now_ms, conv, user, before, now);
         Ok(())
     }
 
@@ -273,34 +255,5 @@ mod tests {
         assert_eq!(due, [(conv.clone(), "bob".into(), at(1), at(8))]);
         assert_eq!(receipts.take_due(3_000), [], "nothing new: forgotten");
         assert_eq!(receipts.next_timeout(), None);
-    }
-
-    #[test]
-    fn nobody_is_told_of_cursors_whose_batch_was_lost() {
-        let conv = ConvKey::pair("default", "alice", "bob");
-        let (mut receipts, bob) = (Receipts::default(), Arc::from("bob"));
-        let at = |recv| CursorCopy { recv, read: 0 };
-        receipts.moved(1_000, &conv, &bob, at(0), at(1));
-        receipts.forget();
-        assert_eq!(receipts.take_due(1_000), []);
-        receipts.moved(1_100, &conv, &bob, at(0), at(2));
-        receipts.committed();
-        receipts.forget();
-        assert_eq!(receipts.take_due(1_100), [(conv, bob, at(0), at(2))]);
-    }
-
-    #[test]
-    fn thousands_of_readers_are_told_of_in_portions() {
-        let conv = ConvKey::group("default", "team");
-        let mut receipts = Receipts::default();
-        for n in 0..2 * MOST_AT_ONCE + 1 {
-            let (from, to) = (CursorCopy::default(), CursorCopy { recv: 1, read: 0 });
-            receipts.moved(1_000, &conv, &format!("u{n}").into(), from, to);
-        }
-        for expected in [MOST_AT_ONCE, MOST_AT_ONCE, 1] {
-            assert_eq!(receipts.next_timeout(), Some(1_000));
-            assert_eq!(receipts.take_due(1_000).len(), expected);
-        }
-        assert_eq!(receipts.next_timeout(), Some(2_000));
     }
 }

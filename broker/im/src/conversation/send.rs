@@ -7,7 +7,6 @@ use hoopoe_core::planted;
 use hoopoe_store::kv::Family;
 
 use super::NewEntry;
-use super::own::Own;
 use crate::command::{Forward, Listed, Send, SendSignal, User};
 use crate::effect::{Answer, Effect};
 use crate::entry::{Entry, EntryKind};
@@ -42,7 +41,6 @@ impl Work<'_> {
             true => self.cursor_copy_at(&send.conv, &send.from.id, &head)?,
             false => CursorCopy::default(),
         };
-        let peers_last = head.own_of(&send.conv, send.conv.peer_of(&send.from.id));
         let mentions = self.mentioned(send)?;
         let entry = self.append_behind(
             &send.conv,
@@ -92,35 +90,32 @@ impl Work<'_> {
         if planted::has(planted::Bug::ForgetOwnRead) {
             return Ok(Answer::Sent { sent, repeated: false });
         }
-        self.own_send(send, &entry, before, peers_last)?;
+        self.own_send(send, &entry, before)?;
         Ok(Answer::Sent { sent, repeated: false })
     }
 
     /// The sender's own cursors pass the message. In the batch of the message the conversation
     /// knows of it (a pair's head, a small group's copy): the sender's own list, which is told
     /// later and may lose it in a crash, is read together with that (ruling 22).
-    fn own_send(
-        &mut self,
-        send: &Send,
-        entry: &Entry,
-        before: CursorCopy,
-        peers_last: u64,
-    ) -> Result<(), Fault> {
-        let (conv, user, seq, count) = (&send.conv, &send.from, entry.seq, entry.count);
-        let known = match conv.side_of(&user.id) {
+    fn own_send(&mut self, send: &Send, entry: &Entry, before: CursorCopy) -> Result<(), Fault> {
+        let (conv, from, seq) = (&send.conv, &send.from, entry.seq);
+        let known = match send.conv.side_of(&from.id) {
             Some(_) => {
-                let now = CursorCopy { recv: seq, read: seq };
-                self.copy_moved(conv, &user.id, before, now, peers_last)?;
+                self.copy_moved(conv, &from.id, before, CursorCopy { recv: seq, read: seq })?;
                 true
             }
-            None => self.cursors_moved(conv, &user.id, seq, seq)?,
+            None => self.cursors_moved(conv, &from.id, seq, seq)?,
         };
-        let (conv, user) = (conv.clone(), user.clone());
-        if known || self.is_own_user(&user) {
-            self.memory.own.add(Own { at_ms: self.now_ms, user, conv, seq, count });
+        if known {
+            self.memory.own.add(self.now_ms, (conv, &from.id), seq, entry.count);
         } else {
-            let User { tenant, id: user } = user;
-            self.tell(Forward::OwnSend { tenant, user, conv, seq, count });
+            self.tell(Forward::OwnSend {
+                tenant: from.tenant.clone(),
+                user: from.id.clone(),
+                conv: conv.clone(),
+                seq,
+                count: entry.count,
+            });
         }
         Ok(())
     }

@@ -11,7 +11,6 @@
 
 mod doubt;
 pub(crate) mod due;
-mod forward;
 pub(crate) mod postponed;
 
 use std::collections::BTreeSet;
@@ -34,6 +33,7 @@ use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
 use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
+use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
 use crate::site::line::LineKey;
@@ -103,8 +103,6 @@ pub(crate) struct Work<'a> {
     pub(crate) settings: &'a ImSettings,
     pub(crate) memory: &'a mut Memory,
     pub(crate) shard: u16,
-    /// How many shards there are.
-    shards: u16,
     /// The answer waits until this outbox entry has been applied.
     wait: Option<u64>,
     /// The answer waits until another site has answered this.
@@ -301,7 +299,7 @@ impl ImShard {
             self.catch_up(now_ms, batch, pending);
         }
         if self.memory.lazy.next_timeout().is_some_and(|at| at <= now_ms) {
-            self.write_cursors(now_ms, batch, pending);
+            self.step(now_ms, batch, pending, |work| work.flush_cursors(None));
         }
         if self.memory.own.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.tell_own_sends());
@@ -334,32 +332,8 @@ impl ImShard {
     pub fn finish(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
         self.step(now_ms, batch, pending, |work| {
             work.stop_presence();
-            Ok(())
+            work.flush_cursors(None)
         });
-        while self.write_cursors(now_ms, batch, pending) {}
-    }
-
-    /// Writes moves of cursors, one after the other. True when there may be more to write.
-    fn write_cursors(
-        &mut self,
-        now_ms: u64,
-        batch: &mut PendingBatch,
-        pending: &mut Pending,
-    ) -> bool {
-        let mut taken = self.memory.lazy.take_out(None).into_iter();
-        let any = taken.len() > 0;
-        while let Some(((user, conv), moves)) = taken.next() {
-            let written = self.step(now_ms, batch, pending, |work| {
-                let written = work.write_moves(&user, &conv, &moves);
-                work.memory.lazy.flushed([((user, conv), moves)]);
-                written
-            });
-            if !written {
-                self.memory.lazy.postpone(now_ms, taken);
-                return false;
-            }
-        }
-        any
     }
 
     /// Does what could not be done while nothing could be written.
@@ -395,22 +369,18 @@ impl ImShard {
         &mut self.memory
     }
 
-    /// False when it was not carried out.
     fn step(
         &mut self,
         now_ms: u64,
         batch: &mut PendingBatch,
         pending: &mut Pending,
         run: impl FnOnce(&mut Work<'_>) -> Result<(), Fault>,
-    ) -> bool {
+    ) {
         let flushed = self.memory.lazy.mark();
         let mut work = self.work(now_ms, batch);
         let result = run(&mut work);
         let fault = match work.late_fault.take().map_or(result, Err) {
-            Ok(()) => {
-                work.txn.finish(pending);
-                return true;
-            }
+            Ok(()) => return work.txn.finish(pending),
             Err(fault) => fault,
         };
         work.memory.lazy.take_back(now_ms, flushed);
@@ -421,15 +391,14 @@ impl ImShard {
                 self.memory.unlit.doubt();
             }
         }
-        false
     }
 
     fn work<'a>(&'a mut self, now_ms: u64, batch: &'a mut PendingBatch) -> Work<'a> {
-        let ImShard { shard, shards, settings, rows, memory } = self;
+        let ImShard { shard, settings, rows, memory, .. } = self;
         let txn = rows.open(batch);
         let (wait, wait_for_site, late_fault) = (None, None, None);
-        let (shard, shards) = (*shard, *shards);
-        Work { txn, now_ms, settings, memory, shard, shards, wait, wait_for_site, late_fault }
+        let shard = *shard;
+        Work { txn, now_ms, settings, memory, shard, wait, wait_for_site, late_fault }
     }
 
     /// Whether the conversation of an entry that was just stored is a big one, whose deliveries
@@ -445,8 +414,6 @@ impl ImShard {
     /// The batch is committed.
     pub fn committed(&mut self) {
         self.memory.lazy.written();
-        self.memory.receipts.committed();
-        self.own_sends_committed();
         self.memory.waiting_new.clear();
         self.memory.lines.committed();
         self.rows.committed();
@@ -458,8 +425,6 @@ impl ImShard {
             self.memory.waiting.remove(&number);
         }
         self.memory.lazy.take_back(0, 0);
-        self.memory.receipts.forget();
-        self.memory.own.forget();
         self.memory.desk.people.lost();
         self.memory.tails.forget();
         self.memory.unlit.doubt();
@@ -535,7 +500,7 @@ impl Work<'_> {
             Command::Disconnected(device) => self.disconnected(&device).map(|()| None),
             Command::Attention { user, location, background } => {
                 // What its devices have acknowledged before is known first.
-                self.flush_cursors(&user)?;
+                self.flush_cursors(Some(&user))?;
                 let before = self.memory.seats.is_attended(&user);
                 self.memory.seats.attend(&user, location, background);
                 self.tell_attended(&user, before);
@@ -554,7 +519,7 @@ impl Work<'_> {
                     self.txn.effect(Effect::Answer { asker, answer });
                     return Ok(None);
                 }
-                self.flush_cursors(&call.caller.user)?;
+                self.flush_cursors(Some(&call.caller.user))?;
                 self.txn.effect(Effect::Read(call));
                 Ok(None)
             }
@@ -603,6 +568,58 @@ impl Work<'_> {
                 Err(Refusal::new(Word::Unavailable, text))
             }
         }
+    }
+
+    pub(crate) fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
+        match forward {
+            Forward::Listed(listed) => self.listed(&listed),
+            Forward::Mentioned { tenant, user, conv, seq } => {
+                let wire = conv.wire(&user);
+                let key = keys::mention(&tenant, &user, &wire, seq);
+                self.txn.put(Family::Im, &key, vec![rows::VERSION]);
+                Ok(())
+            }
+            Forward::OwnSend { tenant, user, conv, seq, count } => {
+                let user = crate::command::User { tenant, id: user };
+                self.memory.lazy.own_send(self.now_ms, user, conv, seq, count);
+                Ok(())
+            }
+            Forward::Cursors { conv, user, recv, read } => {
+                self.cursors_moved(&conv, &user, recv, read).map(|_| ())
+            }
+            Forward::Pair { conv, user, blocks, friends } => {
+                self.pair_changed(&conv, &user, blocks, friends)
+            }
+            Forward::Erase { conv, user } => self.erase_begins(&conv, &user),
+            Forward::Roster(step) => self.roster_step(&step),
+            Forward::Watch(step) => self.watch_step(&step),
+        }
+    }
+
+    /// Owes another shard something, until that shard has applied it.
+    pub(crate) fn forward(&mut self, forward: Forward) {
+        let number = self.memory.outbox_next;
+        self.memory.outbox_next += 1;
+        self.txn.put_json(&keys::outbox(self.shard, number), &forward);
+        let forward = Box::new(forward);
+        self.txn.effect(Effect::Forward { outbox: Some(number), forward });
+    }
+
+    /// Owes another shard something, and answers the present call only when that shard has
+    /// applied it (ruling 26).
+    pub(crate) fn forward_and_wait(&mut self, forward: Forward) -> Result<(), Fault> {
+        if self.memory.waiting.len() >= MOST_WAITING {
+            let text = "too many calls wait for other shards";
+            return Err(Refusal::new(Word::Unavailable, text).into());
+        }
+        self.wait = Some(self.memory.outbox_next);
+        self.forward(forward);
+        Ok(())
+    }
+
+    /// Tells another shard something that may be lost in a crash.
+    pub(crate) fn tell(&mut self, forward: Forward) {
+        self.txn.effect(Effect::Forward { outbox: None, forward: Box::new(forward) });
     }
 
     /// Keeps a fault for the end of the command.

@@ -64,7 +64,7 @@ impl Work<'_> {
             push: before.and_then(|row| row.push),
         };
         self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
-        self.flush_cursors(user)?;
+        self.flush_cursors(Some(user))?;
         self.tell_attended(user, attended);
         self.presence_connected(device)
     }
@@ -148,6 +148,6 @@ impl Work<'_> {
             }
         }
         self.presence_gone(device);
-        self.flush_cursors(user)
+        self.flush_cursors(Some(user))
     }
 }

@@ -44,8 +44,7 @@ impl Work<'_> {
     /// as numbers of steps, which a later user of the same id goes on with.
     pub(crate) fn erase_elsewhere(&mut self, user: &User) -> Result<(), Fault> {
         // What devices have acknowledged this moment is not written any more.
-        let taken = self.memory.lazy.take_out(Some(user));
-        self.memory.lazy.flushed(taken);
+        self.memory.lazy.take(Some(user));
         let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::CONV);
         for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
             let wire = keys::name_behind(&key, &prefix);

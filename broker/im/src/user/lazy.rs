@@ -11,9 +11,6 @@ use foldhash::HashMap;
 /// How old a move gets before it is written.
 pub const LAZY_MS: u64 = 1_000;
 
-/// Moves that are written in one go: what else has come to the shard is not to wait for thousands.
-const MOST_AT_ONCE: usize = 256;
-
 /// Moves of one user in one conversation.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Moves {
@@ -25,18 +22,6 @@ pub(crate) struct Moves {
     pub(crate) devices: BTreeMap<Arc<str>, u64>,
 }
 
-impl Moves {
-    fn merge(&mut self, other: Moves) {
-        let Moves { recv, own, devices } = other;
-        self.recv = self.recv.max(recv);
-        self.own = self.own.max(own);
-        for (client, cursor) in devices {
-            let device = self.devices.entry(client).or_default();
-            *device = (*device).max(cursor);
-        }
-    }
-}
-
 /// A user's conversations with moves.
 type OfUser = HashMap<ConvKey, Moves>;
 
@@ -45,18 +30,12 @@ type OfUser = HashMap<ConvKey, Moves>;
 pub(crate) struct Lazy {
     moves: HashMap<User, OfUser>,
     since_ms: Option<u64>,
-    /// Moves that are due, and are being written in portions. What moves meanwhile is merged with
-    /// what comes after it, and not with these.
-    due: HashMap<User, OfUser>,
     /// What the batch under way writes.
     flushed: Vec<((User, ConvKey), Moves)>,
 }
 
 impl Lazy {
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        if !self.due.is_empty() {
-            return Some(0);
-        }
         self.since_ms.map(|since| since + LAZY_MS)
     }
 
@@ -104,37 +83,29 @@ impl Lazy {
     /// What was taken out since `mark` is not written after all.
     pub(crate) fn take_back(&mut self, now_ms: u64, mark: usize) {
         for ((user, conv), moves) in self.flushed.split_off(mark) {
-            self.of(now_ms, user).entry(conv).or_default().merge(moves);
+            let Moves { recv, own, devices } = moves;
+            let kept = self.of(now_ms, user).entry(conv).or_default();
+            kept.recv = kept.recv.max(recv);
+            kept.own = kept.own.max(own);
+            for (client, cursor) in devices {
+                let device = kept.devices.entry(client).or_default();
+                *device = (*device).max(cursor);
+            }
         }
     }
 
-    /// Moves that were taken out: the batch under way writes them.
-    pub(crate) fn flushed(&mut self, taken: impl IntoIterator<Item = ((User, ConvKey), Moves)>) {
-        self.flushed.extend(taken);
+    /// Takes out the moves of one user, or all, to be written.
+    pub(crate) fn take(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
+        let taken = self.take_out(only);
+        self.flushed.extend(taken.iter().cloned());
+        taken
     }
 
-    /// They cannot be written: all wait for better times.
-    pub(crate) fn postpone(
-        &mut self,
-        now_ms: u64,
-        taken: impl Iterator<Item = ((User, ConvKey), Moves)>,
-    ) {
-        let mark = self.mark();
-        self.flushed(taken);
-        for (user, convs) in std::mem::take(&mut self.due) {
-            self.flushed
-                .extend(convs.into_iter().map(|(conv, moves)| ((user.clone(), conv), moves)));
-        }
-        self.take_back(now_ms, mark);
-        self.since_ms = Some(now_ms);
-    }
-
-    /// Takes out the moves of one user, or of those that are due as many as are written in one go,
-    /// in the order of users and conversations; [`flushed`](Self::flushed) is told of them.
-    pub(crate) fn take_out(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
+    /// In the order of users and conversations.
+    fn take_out(&mut self, only: Option<&User>) -> Vec<((User, ConvKey), Moves)> {
         let mut taken: Vec<(User, OfUser)> = match only {
-            Some(user) => self.take_of(user).into_iter().collect(),
-            None => self.take_some(),
+            Some(user) => self.moves.remove_entry(user).into_iter().collect(),
+            None => self.moves.drain().collect(),
         };
         if self.moves.is_empty() {
             self.since_ms = None;
@@ -146,68 +117,5 @@ impl Lazy {
             convs.into_iter().map(move |(conv, moves)| ((user.clone(), conv), moves))
         });
         moves.collect()
-    }
-
-    fn take_of(&mut self, user: &User) -> Option<(User, OfUser)> {
-        let of_user = self.moves.remove_entry(user);
-        let Some((user, due)) = self.due.remove_entry(user) else { return of_user };
-        let mut convs = of_user.map(|(_, convs)| convs).unwrap_or_default();
-        for (conv, moves) in due {
-            convs.entry(conv).or_default().merge(moves);
-        }
-        Some((user, convs))
-    }
-
-    /// The moves of some users, whole.
-    fn take_some(&mut self) -> Vec<(User, OfUser)> {
-        if self.due.is_empty() {
-            std::mem::swap(&mut self.moves, &mut self.due);
-        }
-        let mut count = 0;
-        let enough = self.due.iter().take_while(|(_, convs)| {
-            let more = count < MOST_AT_ONCE;
-            count += convs.len();
-            more
-        });
-        let users = enough.count();
-        self.due.extract_if(|_, _| true).take(users).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_of_moves_are_written_in_portions_and_none_is_left() {
-        let mut lazy = Lazy::default();
-        let user = |n: usize| User { tenant: "default".into(), id: format!("u{n}").into() };
-        for n in 0..4 * MOST_AT_ONCE {
-            let conv = ConvKey::pair("default", "alice", &format!("u{n}"));
-            lazy.own_send(1_000, user(n / 2), conv, n as u64, 1);
-        }
-        let (mut written, mut seqs) = (0, std::collections::BTreeSet::new());
-        assert_eq!(lazy.next_timeout(), Some(1_000 + LAZY_MS));
-        while written == 0 || lazy.next_timeout() == Some(0) {
-            let taken = lazy.take_out(None);
-            assert!((1..=MOST_AT_ONCE + 1).contains(&taken.len()));
-            assert!(taken.is_sorted_by_key(|(place, _)| place.clone()));
-            seqs.extend(taken.iter().filter_map(|(_, moves)| moves.own));
-            written += taken.len();
-            lazy.flushed(taken);
-        }
-        assert_eq!((written, seqs.len()), (4 * MOST_AT_ONCE, 4 * MOST_AT_ONCE));
-        assert_eq!(lazy.next_timeout(), None);
-        // The batch is lost: all of it waits again.
-        lazy.take_back(5_000, 0);
-        assert_eq!(lazy.next_timeout(), Some(5_000 + LAZY_MS));
-        let portion = lazy.take_out(None);
-        // What moves while portions are written is not among them.
-        let (conv, late) = (ConvKey::pair("default", "alice", "bob"), user(usize::MAX));
-        lazy.own_send(6_000, late.clone(), conv, 9, 9);
-        assert!(lazy.take_out(None).iter().all(|((user, _), _)| *user != late));
-        assert_eq!(lazy.take_out(Some(&late)).len(), 1);
-        lazy.postpone(7_000, portion.into_iter());
-        assert_eq!(lazy.next_timeout(), Some(7_000 + LAZY_MS));
     }
 }

@@ -73,7 +73,7 @@ impl Work<'_> {
 
     /// A user's `cur` publication.
     pub(crate) fn move_cursor(&mut self, cursor: &MoveCursor) -> Result<Answer, Fault> {
-        self.flush_cursors(&cursor.user)?;
+        self.flush_cursors(Some(&cursor.user))?;
         let mut row = self.user_conv_or_new(&cursor.user, &cursor.conv)?;
         let head = self.committed_head(&cursor.conv)?;
         if cursor.seq > head.last {
@@ -106,7 +106,10 @@ impl Work<'_> {
         read_before: u64,
         row: &UserConv,
     ) {
-        self.tell_own_read(user, conv, read_before, row);
+        if row.read > read_before {
+            let topic = format!("im/me/sys/read/{}/{}", conv.wire(&user.id), row.read);
+            self.notice(user.clone(), topic, Bytes::new());
+        }
         self.tell(Forward::Cursors {
             conv: conv.clone(),
             user: user.id.clone(),
@@ -115,39 +118,25 @@ impl Work<'_> {
         });
     }
 
-    fn tell_own_read(&mut self, user: &User, conv: &ConvKey, read_before: u64, row: &UserConv) {
-        if row.read > read_before {
-            let topic = format!("im/me/sys/read/{}/{}", conv.wire(&user.id), row.read);
-            self.notice(user.clone(), topic, Bytes::new());
-        }
-    }
-
     /// What a device has acknowledged; written within a second.
     pub(crate) fn progress(&mut self, progress: &Progress) -> Result<(), Fault> {
         self.memory.lazy.progress(self.now_ms, progress);
-        if progress.at_once { self.flush_cursors(&progress.user) } else { Ok(()) }
+        if progress.at_once { self.flush_cursors(Some(&progress.user)) } else { Ok(()) }
     }
 
-    /// Writes the moves of one user.
-    pub(crate) fn flush_cursors(&mut self, user: &User) -> Result<(), Fault> {
-        let taken = self.memory.lazy.take_out(Some(user));
-        let mut moves = taken.iter();
-        let written =
-            moves.try_for_each(|((user, conv), moves)| self.write_moves(user, conv, moves));
-        self.memory.lazy.flushed(taken);
-        written
+    /// Writes the moves of one user, or of all.
+    pub(crate) fn flush_cursors(&mut self, only: Option<&User>) -> Result<(), Fault> {
+        for ((user, conv), moves) in self.memory.lazy.take(only) {
+            self.write_moves(&user, &conv, moves)?;
+        }
+        Ok(())
     }
 
-    pub(crate) fn write_moves(
-        &mut self,
-        user: &User,
-        conv: &ConvKey,
-        moves: &Moves,
-    ) -> Result<(), Fault> {
+    fn write_moves(&mut self, user: &User, conv: &ConvKey, moves: Moves) -> Result<(), Fault> {
         let wire = conv.wire(&user.id);
-        for (client, cursor) in &moves.devices {
-            let key = keys::cursor(&user.tenant, &user.id, client, &wire);
-            self.txn.put(Family::Im, &key, number_row(*cursor));
+        for (client, cursor) in moves.devices {
+            let key = keys::cursor(&user.tenant, &user.id, &client, &wire);
+            self.txn.put(Family::Im, &key, number_row(cursor));
         }
         let Ok(mut row) = self.user_conv_or_new(user, conv) else { return Ok(()) };
         let before = (row.recv, row.read);
@@ -159,13 +148,7 @@ impl Work<'_> {
         }
         if before != (row.recv, row.read) {
             self.put_user_conv(user, conv, &row);
-            let by_own_word = conv.kind() == ConvKind::User && moves.recv <= before.0.max(own);
-            if by_own_word && self.foreign_home(conv).is_none() {
-                // The pair's head has known it since the message.
-                self.tell_own_read(user, conv, before.1, &row);
-            } else {
-                self.cursor_moved(user, conv, before.1, &row);
-            }
+            self.cursor_moved(user, conv, before.1, &row);
         }
         Ok(())
     }

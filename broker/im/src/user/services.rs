@@ -112,7 +112,7 @@ impl Work<'_> {
     pub(crate) fn conv_clear(&mut self, caller: &Caller, wire: &str) -> Result<Value, Fault> {
         let conv = conv_of(caller, wire)?;
         let user = &caller.user;
-        self.flush_cursors(user)?;
+        self.flush_cursors(Some(user))?;
         let head = self.committed_head(&conv)?;
         let mut row = self.user_conv_or_new(user, &conv)?;
         let before = row.read;
