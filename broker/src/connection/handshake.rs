@@ -282,7 +282,7 @@ impl Worker {
         let shared = memberships(&env, &stored, &route, location);
         let mut released = Vec::new();
         let mut resend = Vec::new();
-        let (mut ahead, mut entries) = (Vec::new(), Vec::new());
+        let (mut ahead, mut entries, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for message in &stored.window {
             let Some(message) = restored(message, stored.next) else { continue };
             if let Origin::Kept { tag, seq } = message.source {
@@ -290,6 +290,10 @@ impl Worker {
                 im.keep_exchange(tag, seq, message.id);
             }
             session.window.restore(message);
+            if let (Origin::Group { group, seq }, QoS::ExactlyOnce) = (message.source, message.qos)
+            {
+                kept.push((group, seq));
+            }
             if message.released {
                 released.push(message.id);
             }
@@ -347,7 +351,8 @@ impl Worker {
         }
         self.turn.to_readers.append(&mut entries);
         for (group, member) in shared {
-            let online = GroupCommand::Online { group, member };
+            let keeps = kept.iter().filter(|(of, _)| *of == group).map(|(_, seq)| *seq).collect();
+            let online = GroupCommand::Online { group, member, keeps };
             self.command(group.slot(), Command::Group(Box::new(online)));
         }
         self.read_on(location);

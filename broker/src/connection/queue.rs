@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hoopoe_codec::{Packet, PacketId, QoS, ReasonCode};
 use hoopoe_core::{Location, Publication, SessionId};
 use hoopoe_store::Command;
-use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo};
+use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo, Source};
 use hoopoe_store::effect::{LiveReceiver, QueueEntry};
 use smallvec::smallvec;
 
@@ -374,11 +374,13 @@ impl Worker {
         let Some(id) = session.window.iter().find(|m| m.source == origin).map(|m| m.id) else {
             return;
         };
-        if session.window.refuse(id).is_ok() {
-            self.exchange_ended(location, id, origin);
-            self.finished(location, origin);
-        } else {
-            let _ = session.window.acknowledge(id);
+        match session.window.receive(id) {
+            // The client may have it, and then keeps the identifier until PUBREL ([MQTT-4.3.3-10]).
+            Ok((_, true)) => self.write_release(location, id, Source::Group(group, seq)),
+            Ok((_, false)) => {}
+            Err(_) => {
+                let _ = session.window.acknowledge(id);
+            }
         }
         self.settled(location);
     }

@@ -311,6 +311,8 @@ pub enum GroupCommand {
         group: SessionId,
         /// The member with its new location.
         member: Member,
+        /// QoS 2 entries that are in delivery to its session.
+        keeps: Vec<u64>,
     },
     /// A member's connection ended: what it had goes back, except QoS 2 in delivery.
     Offline {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::event::MemberEvent;
+use crate::command::{Command, Forward, Listed};
 use crate::id::ConvKey;
 use crate::refusal::Word;
 use crate::rig::{Rig, TENANT, caller};
@@ -493,4 +494,32 @@ fn a_channel_of_an_erased_owner_goes_to_its_next_publisher() {
     erase(&mut rig, "bob");
     erase(&mut rig, "dave");
     assert_eq!(info(&mut rig), (json!(""), json!([]), json!(0)), "operators name publishers");
+}
+
+#[test]
+fn a_removal_that_is_told_again_lets_nobody_go_who_is_back() {
+    let mut rig = rig();
+    let body = json!({ "group": "team", "name": "x", "members": ["bob"], "join": "open" });
+    rig.call("alice", "group/create", body).unwrap();
+    ok(&mut rig, "bob", "group/leave", json!({ "group": "team" }));
+    let (user, _, left) = rig.listed.pop().unwrap();
+    rig.call("bob", "group/join", json!({ "group": "team" })).unwrap();
+    rig.listed.clear();
+    // As after a fault: the outbox does not know whether anybody has heard of it.
+    let forward = Box::new(Forward::Listed(Listed {
+        tenant: TENANT.into(),
+        user,
+        conv: ConvKey::group(TENANT, "team"),
+        intervals: left.intervals.clone(),
+        start: 0,
+        start_count: 0,
+        since_ms: left.since_ms,
+        version: left.version,
+    }));
+    rig.post(|_| Command::Forward { outbox: None, forward });
+    rig.settle();
+    assert!(!left.is_current());
+    let (_, wire, row) = rig.listed.pop().expect("the devices listen again");
+    assert_eq!((&*wire, row.is_current()), ("g/team", true));
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3]);
 }

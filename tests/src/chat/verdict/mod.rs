@@ -16,6 +16,7 @@ use super::entry::Kind;
 use super::event::Answer;
 use super::judge::{Fault, Judge, Known, Order};
 use super::log::{Fact, Member};
+use sight::Following;
 
 /// Collects what is wrong with one conversation.
 struct Verdict<'a> {
@@ -24,6 +25,8 @@ struct Verdict<'a> {
     members: Vec<Member>,
     /// By user: entries of its own that count, and when they were first sent.
     own_sends: Vec<Vec<(Order, u64)>>,
+    /// By user: how it has followed a channel.
+    following: Vec<Following<'a>>,
     faults: Vec<Fault>,
 }
 
@@ -72,7 +75,11 @@ impl<'a> Verdict<'a> {
                 own.push((0, *seq));
             }
         }
-        Verdict { judge, conv, members, own_sends, faults: Vec::new() }
+        let following = Vec::new();
+        let mut verdict =
+            Verdict { judge, conv, members, own_sends, following, faults: Vec::new() };
+        verdict.look_at_followers();
+        verdict
     }
 
     fn fault(&mut self, seq: u64, what: String) {

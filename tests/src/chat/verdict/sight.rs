@@ -14,7 +14,31 @@ struct Moment {
     last: Order,
 }
 
+/// How a user has followed a channel, looked up once: it is asked for each entry and device.
+#[derive(Debug, Default)]
+pub(super) struct Following<'a> {
+    follows: Vec<&'a Known>,
+    ends: Vec<&'a Known>,
+    /// By seq: whether the user may see the entry, and whether it has to.
+    sees: Vec<(bool, bool)>,
+}
+
 impl<'a> Verdict<'a> {
+    pub(super) fn look_at_followers(&mut self) {
+        if !self.is_channel() {
+            return;
+        }
+        for user in 0..self.judge.cast.users.len() {
+            let follows = self.deeds_of(user, |what| what == What::Join).collect();
+            let ends = self.deeds_of(user, |what| what == What::Leave).collect();
+            self.following.push(Following { follows, ends, sees: Vec::new() });
+            let moments = (0..=self.head()).map(|seq| self.moment(seq));
+            let sees: Vec<(bool, bool)> =
+                moments.map(|at| (self.may_follow(user, at), self.follows(user, at))).collect();
+            self.following[user].sees = sees;
+        }
+    }
+
     /// Deeds of one kind that a user has done in the conversation.
     pub(super) fn deeds_of(
         &self,
@@ -50,9 +74,7 @@ impl<'a> Verdict<'a> {
 
     pub(super) fn may_see(&self, user: usize, seq: u64) -> bool {
         match self.cast_conv() {
-            Conv::Channel { .. } => {
-                self.cast_conv().is_publisher(user) || self.may_follow(user, self.moment(seq))
-            }
+            Conv::Channel { .. } => self.cast_conv().is_publisher(user) || self.sees(user, seq).0,
             _ => self.members[user].may_see(seq),
         }
     }
@@ -60,9 +82,7 @@ impl<'a> Verdict<'a> {
     /// Whether the user may see it, and was there when it was appended.
     pub(super) fn must_see(&self, user: usize, seq: u64) -> bool {
         match self.cast_conv() {
-            Conv::Channel { .. } => {
-                self.cast_conv().is_publisher(user) || self.follows(user, self.moment(seq))
-            }
+            Conv::Channel { .. } => self.cast_conv().is_publisher(user) || self.sees(user, seq).1,
             conv => {
                 let member = &self.members[user];
                 member.may_see(seq) && member.belonged(seq, conv)
@@ -84,12 +104,16 @@ impl<'a> Verdict<'a> {
         self.cast_conv().is_publisher(user) || self.may_follow(user, self.now())
     }
 
+    fn sees(&self, user: usize, seq: u64) -> (bool, bool) {
+        self.following[user].sees.get(seq as usize).copied().unwrap_or_default()
+    }
+
     /// A follow that no end has surely followed before the moment.
     fn may_follow(&self, user: usize, moment: Moment) -> bool {
-        self.deeds_of(user, |what| what == What::Join).any(|follow| {
+        let Following { follows, ends, .. } = &self.following[user];
+        follows.iter().any(|follow| {
             let begins = follow.asked.first().is_some_and(|asked| *asked < moment.last);
-            let mut ends = self.deeds_of(user, |what| what == What::Leave);
-            let over = ends.any(|end| {
+            let over = ends.iter().any(|end| {
                 let both = surely(end).zip(surely(follow));
                 both.is_some_and(|(end, follow)| follow.1 < end.0 && end.1 < moment.first)
             });
@@ -99,10 +123,10 @@ impl<'a> Verdict<'a> {
 
     /// A follow before the moment, and every end is surely before that follow or after the moment.
     fn follows(&self, user: usize, moment: Moment) -> bool {
-        self.deeds_of(user, |what| what == What::Join).any(|follow| {
+        let Following { follows, ends, .. } = &self.following[user];
+        follows.iter().any(|follow| {
             let begun = done_at(follow).is_some_and(|done| done < moment.first);
-            let mut ends = self.deeds_of(user, |what| what == What::Leave);
-            let clear = ends.all(|end| {
+            let clear = ends.iter().all(|end| {
                 let later = end.asked.first().is_none_or(|asked| *asked > moment.last);
                 later || surely(end).is_some_and(|end| end.1 < follow.asked[0])
             });

@@ -31,9 +31,7 @@ impl ShardView {
         match command {
             GroupCommand::Join { share, filter, member, reply } => {
                 let id = self.find_or_make_group(share, filter, batch);
-                // A connection that knew of the group has said when it ended. One that ended
-                // before has begun nothing of what the group gave to it.
-                self.join(id, member, true, batch);
+                self.join(id, member, &[], batch);
                 if let Some(reply) = reply {
                     batch.committed(reply, ReasonCode::Success);
                 }
@@ -47,9 +45,9 @@ impl ShardView {
                     batch.committed(reply, ReasonCode::Success);
                 }
             }
-            GroupCommand::Online { group, member } => {
+            GroupCommand::Online { group, member, keeps } => {
                 if self.groups.get(group).is_some() {
-                    self.join(group, member, false, batch);
+                    self.join(group, member, &keeps, batch);
                     self.dispatch(group, batch);
                 }
             }
@@ -87,7 +85,7 @@ impl ShardView {
     }
 
     /// A member joins, renews its terms, or is connected again.
-    fn join(&mut self, id: SessionId, member: Member, unheard: bool, batch: &mut PendingBatch) {
+    fn join(&mut self, id: SessionId, member: Member, keeps: &[u64], batch: &mut PendingBatch) {
         let Some(group) = self.groups.get_mut(id) else { return };
         if let Some(session) = member.session {
             let row = MemberRow { session, options: member.options, identifier: member.identifier };
@@ -101,7 +99,7 @@ impl ShardView {
             }
         }
         let stored = member.session.is_some();
-        group.seat(member, unheard);
+        group.seat(member, keeps);
         if stored && !group.durable {
             self.make_durable(id, batch);
         }

@@ -208,15 +208,16 @@ impl Group {
     }
 
     /// A member is there with these terms. What it had over another connection goes back, but for
-    /// QoS 2 in delivery, which the member finishes. `unheard`: nothing of what was offered over
-    /// a connection that was never said to have ended can be in delivery.
-    pub(super) fn seat(&mut self, member: Member, unheard: bool) {
+    /// QoS 2 in delivery, which the member finishes. A connection that knew of the group has said
+    /// what it keeps when it ended; one that ended before has only been offered what it never
+    /// sent, and the session itself knows what it `keeps`.
+    pub(super) fn seat(&mut self, member: Member, keeps: &[u64]) {
         let subscriber = member.subscriber;
-        let (mut moved, mut finishes) = (false, true);
+        let (mut moved, mut unheard) = (false, false);
         let mut state = match self.members.remove(&subscriber) {
             Some(known) => {
                 moved = known.member.location != member.location;
-                finishes = !(unheard && known.is_online());
+                unheard = known.is_online();
                 MemberState { member, ..known }
             }
             None => MemberState { member, held: BTreeMap::new(), leaving: false },
@@ -224,7 +225,9 @@ impl Group {
         state.leaving = false;
         self.put_member(state);
         if moved {
-            self.give_back(subscriber, |_, held| finishes && held.qos == QoS::ExactlyOnce);
+            self.give_back(subscriber, |seq, held| {
+                held.qos == QoS::ExactlyOnce && (!unheard || keeps.contains(&seq))
+            });
         }
     }
 

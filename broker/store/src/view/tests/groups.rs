@@ -197,7 +197,8 @@ over_both! {
         rig.pass(0);
         let location = rig.place();
         let back = Worker { member: Member { location, ..a.member.clone() } };
-        let online = GroupCommand::Online { group: group(rig), member: back.member.clone() };
+        let (member, keeps) = (back.member.clone(), Vec::new());
+        let online = GroupCommand::Online { group: group(rig), member, keeps };
         let effects = rig.run(vec![tell(online)]);
         assert_eq!(back.offers(&effects), [(1, "1".into()), (2, "2".into())]);
     }
@@ -475,10 +476,21 @@ fn a_connection_that_ended_before_it_knew_of_its_group_keeps_nothing() {
     a.join(&mut rig);
     let effects = send_at(&mut rig, "1", QoS::ExactlyOnce, None);
     assert_eq!(a.offers(&effects), one(1, "1"), "which nobody reads there");
-    // It was gone before its SUBACK; the client comes back and subscribes again.
+    // It was gone before its SUBACK. The session is there again, and has nothing in delivery.
+    let location = rig.place();
+    let again = Worker { member: Member { location, ..a.member.clone() } };
+    let (group, member, keeps) = (group(&rig), again.member.clone(), Vec::new());
+    let online = GroupCommand::Online { group, member, keeps };
+    assert_eq!(again.offers(&rig.run(vec![tell(online)])), one(1, "1"));
+    // Or it subscribes again.
+    let location = rig.place();
+    let again = Worker { member: Member { location, ..a.member.clone() } };
+    assert_eq!(again.offers(&again.join(&mut rig)), one(1, "1"));
+    // What is in delivery stays.
     let location = rig.place();
     let again = Worker { member: Member { location, ..a.member } };
-    assert_eq!(again.offers(&again.join(&mut rig)), one(1, "1"));
+    let online = GroupCommand::Online { group, member: again.member.clone(), keeps: vec![1] };
+    assert_eq!(again.offers(&rig.run(vec![tell(online)])), []);
 }
 
 #[test]
