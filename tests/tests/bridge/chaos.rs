@@ -169,6 +169,7 @@ fn random_cuts_double_and_lose_nothing() {
 }
 
 impl Drop for Pair {
+    #[allow(clippy::print_stderr, reason = "shown with the output of the failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("what passed the network:\n{}", self.proxy.trace());
