@@ -109,17 +109,19 @@ impl<'a> Verdict<'a> {
         keep.map_or(1, |keep| (self.head() + 1).saturating_sub(keep).max(1))
     }
 
-    /// Nobody has ever seen what retention has taken, or everybody has cleared: who is a member
-    /// cannot be known, nor what counts.
+    /// Nobody has ever seen what retention has taken, or everybody has cleared who may see it: who
+    /// is a member cannot be known, nor what counts.
     fn is_lost(&self) -> bool {
-        let has = |user: &usize| match self.cast_conv() {
+        let Some(hole) = self.judge.logs[self.conv].hole(1) else { return false };
+        let shows = |user: &usize| match self.cast_conv() {
             Conv::Channel { .. } => self.cast_conv().is_publisher(*user),
-            _ => !self.members[*user].sees.is_empty(),
+            _ => {
+                let mut sees = self.members[*user].sees.iter();
+                sees.any(|(from, until)| *from <= hole && until.is_none_or(|until| hole <= until))
+            }
         };
-        let users = (0..self.judge.cast.users.len()).filter(has);
-        let cleared = users.map(|user| self.cleared(user).1).min().unwrap_or(0);
-        let needed = self.floor().max(cleared + 1);
-        self.judge.logs[self.conv].hole(1).is_some_and(|hole| hole < needed)
+        let mut users = (0..self.judge.cast.users.len()).filter(shows);
+        hole < self.floor() || users.all(|user| self.cleared(user).1 >= hole)
     }
 
     /// The log itself: dense, in the order of time, counted right, by members alone.
