@@ -100,8 +100,10 @@ impl Worker {
         let full = connection.is_full();
         let Some(session) = connection.session() else { return true };
         let Some(im) = &mut session.im else { return true };
-        let waits = session.stored.as_ref().is_some_and(|stored| !stored.steps.is_empty());
-        if waits || im.step.is_background() || !im.filters.is_empty() || im.has_kept(entry) {
+        let mut unusual = session.stored.as_ref().is_some_and(|stored| !stored.steps.is_empty());
+        // By now it is void (ruling 23).
+        unusual |= entry.expires_at_ms.is_some_and(|at| at <= now_ms);
+        if unusual || im.step.is_background() || !im.filters.is_empty() || im.has_kept(entry) {
             return false;
         }
         let room = !full && session.backlog.is_empty() && session.window.room() > 0;
