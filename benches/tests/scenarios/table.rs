@@ -67,7 +67,6 @@ pub(crate) const ROWS: &[Row] = &[
         ALL,
     ),
     mqtt("room5000", "--clients 8 --qos 1 --duration 0.3", ALL),
-    mqtt("room5000", "--clients 8 --blocked 2 --qos 1 --duration 0.3", ALL),
     mqtt("room10000", "--clients 12 --duration 0.3", ALL),
     mqtt("rate5k", "--pairs 2 --rate 400 --duration 0.5", ALL),
     mqtt("rate5k", "--pairs 2 --rate 400 --retained 20 --duration 0.5", ALL),
