@@ -19,6 +19,9 @@ use crate::shard::Work;
 const INTERVAL_MS: u64 = 1_000;
 /// Entries looked at for the senders who are told.
 const MOST_ENTRIES: u64 = super::tail::MOST_OF_ONE as u64;
+/// Readers of whom senders are told in one go: what else has come to the shard is not to wait for
+/// thousands.
+const MOST_AT_ONCE: usize = 512;
 /// Receipts that wait; beyond it they are sent at once.
 const MOST_WAITING: usize = 100_000;
 
@@ -70,7 +73,8 @@ impl Receipts {
     /// Readers whose receipts are due, with what senders know and what they are to know.
     fn take_due(&mut self, now_ms: u64) -> Vec<(ConvKey, Arc<str>, CursorCopy, CursorCopy)> {
         let mut taken = Vec::new();
-        while let Some((at, ..)) = self.due.first()
+        while taken.len() < MOST_AT_ONCE
+            && let Some((at, ..)) = self.due.first()
             && *at <= now_ms
         {
             let Some((_, conv, user)) = self.due.pop_first() else { break };
@@ -255,5 +259,20 @@ mod tests {
         assert_eq!(due, [(conv.clone(), "bob".into(), at(1), at(8))]);
         assert_eq!(receipts.take_due(3_000), [], "nothing new: forgotten");
         assert_eq!(receipts.next_timeout(), None);
+    }
+
+    #[test]
+    fn thousands_of_readers_are_told_of_in_portions() {
+        let conv = ConvKey::group("default", "team");
+        let mut receipts = Receipts::default();
+        for n in 0..2 * MOST_AT_ONCE + 1 {
+            let (from, to) = (CursorCopy::default(), CursorCopy { recv: 1, read: 0 });
+            receipts.moved(1_000, &conv, &format!("u{n}").into(), from, to);
+        }
+        for expected in [MOST_AT_ONCE, MOST_AT_ONCE, 1] {
+            assert_eq!(receipts.next_timeout(), Some(1_000));
+            assert_eq!(receipts.take_due(1_000).len(), expected);
+        }
+        assert_eq!(receipts.next_timeout(), Some(2_000));
     }
 }

@@ -332,7 +332,7 @@ impl ImShard {
     pub fn finish(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
         self.step(now_ms, batch, pending, |work| {
             work.stop_presence();
-            work.flush_cursors(None)
+            work.flush_all_cursors()
         });
     }
 

@@ -124,7 +124,15 @@ impl Work<'_> {
         if progress.at_once { self.flush_cursors(Some(&progress.user)) } else { Ok(()) }
     }
 
-    /// Writes the moves of one user, or of all.
+    /// Writes all moves there are.
+    pub(crate) fn flush_all_cursors(&mut self) -> Result<(), Fault> {
+        while !self.memory.lazy.is_empty() {
+            self.flush_cursors(None)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the moves of one user, or a portion of those that are due.
     pub(crate) fn flush_cursors(&mut self, only: Option<&User>) -> Result<(), Fault> {
         for ((user, conv), moves) in self.memory.lazy.take(only) {
             self.write_moves(&user, &conv, moves)?;
