@@ -499,8 +499,8 @@ fn lists_and_pulls_say_what_the_log_says() {
     let table: [(Twist, &str); 6] = [
         (|line| line.unread += 1, "unread"),
         (|line| line.read = 0, "has read up to"),
-        (|line| line.count += 1, "is 2 with 2"),
-        (|line| line.last += 1, "is 2 with 2"),
+        (|line| line.count += 1, "is 2..2 with 2"),
+        (|line| line.last += 1, "is 2..2 with 2"),
         (|line| line.recv += 100, "has received up to"),
         (|line| line.min += 1, "sees from 2 on"),
     ];
