@@ -43,6 +43,7 @@
 //! | im  | `ff fd`, `51`, number | a call of an operator |
 //! | im  | `ff fe 52` | tenant, channel | channel for everyone |
 //! | im  | `ff ff`, shard u16, `50`, number | outbox entry |
+//! | im  | `ff ff`, shard u16, `51`, time u64, conv, seq | a message to expire at that time |
 //! | log | `10` | conv, seq u64 | entry |
 
 use hoopoe_core::Slot;
@@ -153,6 +154,7 @@ pub const ROOM: u8 = 0x20;
 const EVERYONE: u8 = 0x52;
 /// Kind of outbox entries, behind a slot that does not exist.
 const OUTBOX: u8 = 0x50;
+/// Kind of messages that expire, behind the same.
 const EXPIRY: u8 = 0x51;
 /// Kind of an operator's calls, behind another one.
 const AUDIT: u8 = 0x51;

@@ -11,6 +11,7 @@
 
 mod doubt;
 pub(crate) mod due;
+mod forward;
 pub(crate) mod postponed;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,6 @@ use crate::id::{ConvKey, ConvKind, MessageIds};
 use crate::keys;
 use crate::presence::work::Desk;
 use crate::refusal::{Fault, Refusal, Word};
-use crate::rows;
 use crate::service::Call;
 use crate::settings::ImSettings;
 use crate::site::line::LineKey;
@@ -568,58 +568,6 @@ impl Work<'_> {
                 Err(Refusal::new(Word::Unavailable, text))
             }
         }
-    }
-
-    pub(crate) fn forwarded(&mut self, forward: Forward) -> Result<(), Fault> {
-        match forward {
-            Forward::Listed(listed) => self.listed(&listed),
-            Forward::Mentioned { tenant, user, conv, seq } => {
-                let wire = conv.wire(&user);
-                let key = keys::mention(&tenant, &user, &wire, seq);
-                self.txn.put(Family::Im, &key, vec![rows::VERSION]);
-                Ok(())
-            }
-            Forward::OwnSend { tenant, user, conv, seq, count } => {
-                let user = crate::command::User { tenant, id: user };
-                self.memory.lazy.own_send(self.now_ms, user, conv, seq, count);
-                Ok(())
-            }
-            Forward::Cursors { conv, user, recv, read } => {
-                self.cursors_moved(&conv, &user, recv, read).map(|_| ())
-            }
-            Forward::Pair { conv, user, blocks, friends } => {
-                self.pair_changed(&conv, &user, blocks, friends)
-            }
-            Forward::Erase { conv, user } => self.erase_begins(&conv, &user),
-            Forward::Roster(step) => self.roster_step(&step),
-            Forward::Watch(step) => self.watch_step(&step),
-        }
-    }
-
-    /// Owes another shard something, until that shard has applied it.
-    pub(crate) fn forward(&mut self, forward: Forward) {
-        let number = self.memory.outbox_next;
-        self.memory.outbox_next += 1;
-        self.txn.put_json(&keys::outbox(self.shard, number), &forward);
-        let forward = Box::new(forward);
-        self.txn.effect(Effect::Forward { outbox: Some(number), forward });
-    }
-
-    /// Owes another shard something, and answers the present call only when that shard has
-    /// applied it (ruling 26).
-    pub(crate) fn forward_and_wait(&mut self, forward: Forward) -> Result<(), Fault> {
-        if self.memory.waiting.len() >= MOST_WAITING {
-            let text = "too many calls wait for other shards";
-            return Err(Refusal::new(Word::Unavailable, text).into());
-        }
-        self.wait = Some(self.memory.outbox_next);
-        self.forward(forward);
-        Ok(())
-    }
-
-    /// Tells another shard something that may be lost in a crash.
-    pub(crate) fn tell(&mut self, forward: Forward) {
-        self.txn.effect(Effect::Forward { outbox: None, forward: Box::new(forward) });
     }
 
     /// Keeps a fault for the end of the command.
