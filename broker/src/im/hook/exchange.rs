@@ -201,7 +201,9 @@ impl Service {
         // the service's.
         let socket = connection.get_ref().socket();
         socket.set_read_timeout(Some(left(until).unwrap_or(LAST_LOOK)))?;
-        connection.fill_buf()?;
+        if connection.fill_buf()?.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let (status, answer, keeps) = read_answer(&mut connection, until)?;
         if keeps {
             self.open = Some(connection);
@@ -396,6 +398,18 @@ mod tests {
         assert!(asked[0].starts_with("POST /judge HTTP/1.1\r\n"), "{}", asked[0]);
         assert!(asked[0].contains("authorization: Bearer secret\r\n"), "{}", asked[0]);
         assert!(asked[0].ends_with("{\"n\":1}") && asked[2].ends_with("{\"n\":3}"));
+    }
+
+    /// A machine that had no time for it must not be taken for a service that fails.
+    #[test]
+    fn a_connection_that_was_closed_meanwhile_counts_as_no_answer_however_late_that_is_seen() {
+        let (url, served) = service(vec![vec![YES]]);
+        let mut service = plain(&url, Duration::from_secs(20));
+        assert_eq!(service.ask("{}").unwrap(), Verdict::Allowed);
+        served.join().unwrap();
+        service.timeout = Duration::ZERO;
+        let error = service.ask("{}").unwrap_err();
+        assert!(is_unreachable(&error), "{error}");
     }
 
     #[test]
