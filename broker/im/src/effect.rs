@@ -198,6 +198,8 @@ pub struct Failed {
 #[derive(Debug, Default)]
 pub struct Pending {
     effects: Vec<Effect>,
+    /// What happens whether the batch is committed or not.
+    anyway: Vec<Effect>,
     /// Who is answered later, if the batch is committed.
     waiting: Vec<Asker>,
 }
@@ -205,7 +207,7 @@ pub struct Pending {
 impl Pending {
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty()
+        self.effects.is_empty() && self.anyway.is_empty()
     }
 
     pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
@@ -220,6 +222,11 @@ impl Pending {
         self.effects.push(effect);
     }
 
+    /// What rests on no row of the batch.
+    pub(crate) fn push_anyway(&mut self, effect: Effect) {
+        self.anyway.push(effect);
+    }
+
     /// Somebody is answered by another batch that rests on this one.
     pub(crate) fn wait(&mut self, asker: Asker) {
         self.waiting.push(asker);
@@ -229,7 +236,10 @@ impl Pending {
     /// answered finds it done (each shard keeps the order of what it is told).
     pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
         self.waiting.clear();
-        let effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects);
+        if !self.anyway.is_empty() {
+            effects.splice(..0, std::mem::take(&mut self.anyway));
+        }
         let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
         if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
             return effects;
@@ -242,7 +252,8 @@ impl Pending {
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
     /// the outcome is unknown.
     pub fn fail(&mut self, error: &CommitError) -> Failed {
-        let mut failed = Failed::default();
+        let refused = std::mem::take(&mut self.anyway);
+        let mut failed = Failed { refused, ..Failed::default() };
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
