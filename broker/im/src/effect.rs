@@ -276,6 +276,12 @@ impl Pending {
                     failed.refused.push(Effect::ForwardRefused { shard, outbox });
                     continue;
                 }
+                // It rests on no row: what was refused before the store was back can be in the
+                // batch of what was caught up. Whoever keeps it else never tells it again.
+                Effect::ForwardRefused { .. } => {
+                    failed.refused.push(effect);
+                    continue;
+                }
                 Effect::Entry(_)
                 | Effect::EntryFor { .. }
                 | Effect::Listed { .. }
@@ -295,5 +301,43 @@ impl Pending {
             }
         }
         failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(fault: WriteError) -> Failed {
+        let mut pending = Pending::default();
+        pending.push(Effect::ForwardDone { shard: 1, outbox: 7 });
+        pending.push(Effect::ForwardRefused { shard: 2, outbox: 8 });
+        pending.push(Effect::Forward {
+            outbox: Some(9),
+            forward: Box::new(Forward::Mentioned {
+                tenant: "default".into(),
+                user: "ann".into(),
+                conv: ConvKey::group("default", "team"),
+                seq: 1,
+            }),
+        });
+        pending.fail(&CommitError { fault, effects: Vec::new(), lost: Vec::new() })
+    }
+
+    #[test]
+    fn who_keeps_what_is_owed_hears_of_a_failed_batch_that_it_was_not_applied() {
+        for fault in [WriteError::Refused, WriteError::Unknown] {
+            let Failed { refused, lost, in_doubt } = failed(fault("full".to_owned()));
+            let refused: Vec<(u16, u64)> = refused
+                .into_iter()
+                .map(|effect| match effect {
+                    Effect::ForwardRefused { shard, outbox } => (shard, outbox),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            // What this shard owes itself is read again with its outbox.
+            assert_eq!(refused, [(1, 7), (2, 8)]);
+            assert!(lost.is_empty() && in_doubt.is_empty());
+        }
     }
 }

@@ -309,6 +309,7 @@ impl Judge {
             Event::PullEnded { deed, next, min, last } => {
                 let (user, conv) = (self.user(*deed), self.known[*deed].deed.conv);
                 self.known[*deed].answered.get_or_insert((at, Answer::Done));
+                self.told_of(at, conv, *last);
                 let pull = self.pulls.entry((user, conv)).or_default();
                 (pull.bounds, pull.done, pull.next) = ((*min, *last), next.is_none(), *next);
             }
@@ -316,6 +317,7 @@ impl Judge {
                 self.known[*deed].answered.get_or_insert((at, Answer::Done));
                 let asked = self.known[*deed].asked[0];
                 let user = self.user(*deed);
+                lines.iter().for_each(|line| self.told_of(at, line.conv, line.last));
                 self.lists[user] = Some((asked, lines.clone()));
             }
             Event::Ping { device } => self.seen[*device].pinged = Some(at),
@@ -334,6 +336,15 @@ impl Judge {
         match conv {
             Some(conv) => steps[conv].push(step),
             None => steps.iter_mut().for_each(|steps| steps.push(step)),
+        }
+    }
+
+    /// A user was told that a conversation ends with this entry: it is there, though nobody may
+    /// ever see it, as when all clear the conversation before it reaches them.
+    fn told_of(&mut self, at: Order, conv: usize, last: u64) {
+        if last > 0 && conv < self.logs.len() {
+            self.logs[conv].facts.entry(last).or_default();
+            self.heard[conv].entry(last).or_insert(at);
         }
     }
 

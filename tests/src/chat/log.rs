@@ -29,7 +29,7 @@ pub struct Change {
 pub struct Fact {
     /// Id and time.
     pub sent: Option<(String, u64)>,
-    /// Who has sent it; nothing as long as it is known from an acknowledgement alone.
+    /// Who has sent it; nothing as long as it is known from an acknowledgement or a list alone.
     pub from: Option<String>,
     /// What it is, or was before it became void.
     pub kind: Option<Kind>,

@@ -496,11 +496,12 @@ fn a_recalled_body_never_comes_later() {
 #[test]
 fn lists_and_pulls_say_what_the_log_says() {
     type Twist = fn(&mut Line);
-    let table: [(Twist, &str); 6] = [
+    let table: [(Twist, &str); 7] = [
         (|line| line.unread += 1, "unread"),
         (|line| line.read = 0, "has read up to"),
         (|line| line.count += 1, "is 2..2 with 2"),
-        (|line| line.last += 1, "is 2..2 with 2"),
+        (|line| line.last += 1, "nobody knows entry 3"),
+        (|line| line.last -= 1, "is 2..2 with 1"),
         (|line| line.recv += 100, "has received up to"),
         (|line| line.min += 1, "sees from 2 on"),
     ];
@@ -686,6 +687,23 @@ fn what_was_cleared_is_gone_and_what_is_hidden_comes_back_with_news() {
     story.does(BOB, PAIR, What::Hide(true));
     story.talks(PAIR);
     says(&gone(&mut story), "bob: not in the list");
+}
+
+#[test]
+fn what_nobody_has_seen_is_missed_unless_all_have_cleared_it() {
+    let cleared_by = |devices: &[usize]| {
+        let mut story = Story::begin();
+        story.does(PHONE, PAIR, What::Send);
+        for device in devices {
+            story.does(*device, PAIR, What::Clear);
+        }
+        let since = story.judge.order();
+        let deed = story.asks(BOB, PAIR, What::Pull(1));
+        story.judge.note(Event::PullEnded { deed, next: None, min: 2, last: 1 });
+        story.judge.verdict(since)
+    };
+    assert_eq!(cleared_by(&[PHONE, BOB]), []);
+    says(&cleared_by(&[BOB]), "nobody knows entry 1");
 }
 
 #[test]
