@@ -276,12 +276,6 @@ impl Pending {
                     failed.refused.push(Effect::ForwardRefused { shard, outbox });
                     continue;
                 }
-                // It rests on no row: what was refused before the store was back can be in the
-                // batch of what was caught up. Whoever keeps it else never tells it again.
-                Effect::ForwardRefused { .. } => {
-                    failed.refused.push(effect);
-                    continue;
-                }
                 Effect::Entry(_)
                 | Effect::EntryFor { .. }
                 | Effect::Listed { .. }
@@ -311,7 +305,7 @@ mod tests {
     fn failed(fault: WriteError) -> Failed {
         let mut pending = Pending::default();
         pending.push(Effect::ForwardDone { shard: 1, outbox: 7 });
-        pending.push(Effect::ForwardRefused { shard: 2, outbox: 8 });
+        pending.push_anyway(Effect::ForwardRefused { shard: 2, outbox: 8 });
         pending.push(Effect::Forward {
             outbox: Some(9),
             forward: Box::new(Forward::Mentioned {
@@ -336,7 +330,7 @@ mod tests {
                 })
                 .collect();
             // What this shard owes itself is read again with its outbox.
-            assert_eq!(refused, [(1, 7), (2, 8)]);
+            assert_eq!(refused, [(2, 8), (1, 7)]);
             assert!(lost.is_empty() && in_doubt.is_empty());
         }
     }
