@@ -198,6 +198,8 @@ pub struct Failed {
 #[derive(Debug, Default)]
 pub struct Pending {
     effects: Vec<Effect>,
+    /// What happens whether the batch is committed or not.
+    anyway: Vec<Effect>,
     /// Who is answered later, if the batch is committed.
     waiting: Vec<Asker>,
 }
@@ -205,7 +207,7 @@ pub struct Pending {
 impl Pending {
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty()
+        self.effects.is_empty() && self.anyway.is_empty()
     }
 
     pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
@@ -220,6 +222,11 @@ impl Pending {
         self.effects.push(effect);
     }
 
+    /// What rests on no row of the batch.
+    pub(crate) fn push_anyway(&mut self, effect: Effect) {
+        self.anyway.push(effect);
+    }
+
     /// Somebody is answered by another batch that rests on this one.
     pub(crate) fn wait(&mut self, asker: Asker) {
         self.waiting.push(asker);
@@ -229,7 +236,10 @@ impl Pending {
     /// answered finds it done (each shard keeps the order of what it is told).
     pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
         self.waiting.clear();
-        let effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects);
+        if !self.anyway.is_empty() {
+            effects.splice(..0, std::mem::take(&mut self.anyway));
+        }
         let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
         if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
             return effects;
@@ -242,7 +252,8 @@ impl Pending {
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
     /// the outcome is unknown.
     pub fn fail(&mut self, error: &CommitError) -> Failed {
-        let mut failed = Failed::default();
+        let refused = std::mem::take(&mut self.anyway);
+        let mut failed = Failed { refused, ..Failed::default() };
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
@@ -263,12 +274,6 @@ impl Pending {
                 }
                 Effect::ForwardDone { shard, outbox } => {
                     failed.refused.push(Effect::ForwardRefused { shard, outbox });
-                    continue;
-                }
-                // It rests on no row: what was refused before the store was back can be in the
-                // batch of what was caught up. Whoever keeps it else never tells it again.
-                Effect::ForwardRefused { .. } => {
-                    failed.refused.push(effect);
                     continue;
                 }
                 Effect::Entry(_)
@@ -300,7 +305,7 @@ mod tests {
     fn failed(fault: WriteError) -> Failed {
         let mut pending = Pending::default();
         pending.push(Effect::ForwardDone { shard: 1, outbox: 7 });
-        pending.push(Effect::ForwardRefused { shard: 2, outbox: 8 });
+        pending.push_anyway(Effect::ForwardRefused { shard: 2, outbox: 8 });
         pending.push(Effect::Forward {
             outbox: Some(9),
             forward: Box::new(Forward::Mentioned {
@@ -325,7 +330,7 @@ mod tests {
                 })
                 .collect();
             // What this shard owes itself is read again with its outbox.
-            assert_eq!(refused, [(1, 7), (2, 8)]);
+            assert_eq!(refused, [(2, 8), (1, 7)]);
             assert!(lost.is_empty() && in_doubt.is_empty());
         }
     }

@@ -221,7 +221,7 @@ impl ImShard {
                 work.memory.lazy.take_back(now_ms, flushed);
                 work.memory.unlit.doubt();
                 if let Some((shard, outbox)) = forwarded {
-                    pending.push(Effect::ForwardRefused { shard, outbox });
+                    pending.push_anyway(Effect::ForwardRefused { shard, outbox });
                 }
                 Some(Answer::Refused(Refusal::not_writable()))
             }

@@ -98,13 +98,14 @@ impl Memory {
 
 impl ImShard {
     /// Answers a command while nothing can be written (ruling 12). Calls that only read are
-    /// carried out, news of devices are kept.
+    /// carried out, news of devices are kept. None of it rests on the batch of the turn, which may
+    /// be the first that is tried again, and fail.
     pub fn refuse(&mut self, now_ms: u64, command: Command, pending: &mut Pending) {
         let memory = self.memory();
         match command {
-            Command::Read(call) => pending.push(Effect::Read(call)),
+            Command::Read(call) => pending.push_anyway(Effect::Read(call)),
             Command::Connected(device) => {
-                pending.push(Effect::Login(device.clone()));
+                pending.push_anyway(Effect::Login(device.clone()));
                 memory.postponed.keep(Command::Connected(device));
             }
             news @ (Command::Disconnected(_) | Command::Attention { .. }) => {
@@ -112,7 +113,7 @@ impl ImShard {
             }
             Command::Progress(progress) => memory.lazy.progress(now_ms, &progress),
             Command::Forward { outbox: Some((shard, outbox)), .. } => {
-                pending.push(Effect::ForwardRefused { shard, outbox });
+                pending.push_anyway(Effect::ForwardRefused { shard, outbox });
             }
             Command::Forward { outbox: None, forward } => match *forward {
                 Forward::Cursors { conv, user, recv, read } => {
@@ -128,18 +129,18 @@ impl ImShard {
             Command::ForwardDone { outbox } => {
                 memory.postponed.keep_applied(outbox);
                 if let Some((asker, answer)) = memory.waiting.remove(&outbox) {
-                    pending.push(Effect::Answer { asker, answer });
+                    pending.push_anyway(Effect::Answer { asker, answer });
                 }
             }
             Command::ForwardRefused { outbox } => {
                 if let Some(effect) = memory.forward_refused(now_ms, outbox) {
-                    pending.push(effect);
+                    pending.push_anyway(effect);
                 }
             }
             command => {
                 if let Some(asker) = asker_of(&command) {
                     let answer = Answer::Refused(Refusal::not_writable());
-                    pending.push(Effect::Answer { asker, answer });
+                    pending.push_anyway(Effect::Answer { asker, answer });
                 }
             }
         }
@@ -148,10 +149,17 @@ impl ImShard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use hoopoe_store::error::WriteError;
+    use hoopoe_store::log::CommitError;
+    use hoopoe_store::memory::MemoryKv;
     use serde_json::json;
 
+    use super::ImShard;
     use crate::Answer;
-    use crate::command::{Command, Device, DeviceMove, Progress};
+    use crate::command::{Command, Device, DeviceMove, Forward, Progress};
+    use crate::effect::{Effect, Pending};
     use crate::id::ConvKey;
     use crate::rig::{Outcome, Rig, caller, conv_of, user};
     use crate::settings::ImSettings;
@@ -195,6 +203,25 @@ mod tests {
         rig.crash();
         rig.settle();
         assert!(rig.send(bob, "u/alice", "blocked").is_err());
+    }
+
+    #[test]
+    fn whoever_is_refused_hears_so_when_the_first_batch_after_it_fails_too() {
+        let kv = Arc::new(MemoryKv::new(None));
+        let (mut step, _) = ImShard::open(kv, 0, 1, ImSettings::default(), 1).unwrap();
+        for fault in [WriteError::Unknown("injected".into()), WriteError::Refused("full".into())] {
+            let mut pending = Pending::default();
+            let (conv, at) = (conv_of("alice", "u/bob"), user("alice"));
+            let forward = Forward::Mentioned { tenant: at.tenant, user: at.id, conv, seq: 1 };
+            let (outbox, forward) = (Some((2, 7)), Box::new(forward));
+            step.refuse(1_000, Command::Forward { outbox, forward }, &mut pending);
+            // The shard is tried again in the same turn, and its batch fails.
+            let error = CommitError { fault, effects: Vec::new(), lost: Vec::new() };
+            let refused = pending.fail(&error).refused;
+            let told = Effect::ForwardRefused { shard: 2, outbox: 7 };
+            assert_eq!(format!("{refused:?}"), format!("{:?}", [told]));
+            assert!(pending.is_empty());
+        }
     }
 
     #[test]
