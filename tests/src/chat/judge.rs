@@ -45,6 +45,8 @@ pub(super) struct Known {
 pub(super) enum Step {
     /// A connection, with a session that is kept or not.
     Link { present: bool },
+    /// A connection was left whose beginning never came: what was said there is not known.
+    Unheard { at: Order },
     /// Its cursors have been read.
     Hello { at: Order },
     /// An entry came.
@@ -62,6 +64,8 @@ pub(super) struct Seen {
     /// What comes was written after this.
     fence: Order,
     pinged: Option<Order>,
+    /// It waits to hear that its cursors have been read.
+    greeting: bool,
     /// The last entry of each conversation over this connection.
     last: HashMap<usize, u64>,
     /// By conversation.
@@ -284,11 +288,17 @@ impl Judge {
                 let seen = &mut self.seen[*device];
                 (seen.link, seen.fence, seen.pinged) = (Some(*link), at, None);
                 seen.last.clear();
+                if std::mem::replace(&mut seen.greeting, true) {
+                    self.step(*device, None, Step::Unheard { at });
+                }
             }
             Event::Connected { device, present, .. } => {
                 self.step(*device, None, Step::Link { present: *present });
             }
-            Event::Hello { device, .. } => self.step(*device, None, Step::Hello { at }),
+            Event::Hello { device, .. } => {
+                self.seen[*device].greeting = false;
+                self.step(*device, None, Step::Hello { at });
+            }
             Event::Asked { deed, .. } => self.asked(at, *deed),
             Event::Answered { deed, answer } => return self.answer(at, *deed, answer),
             Event::Delivered { device, link, conv, entry } => {

@@ -690,6 +690,31 @@ fn what_was_cleared_is_gone_and_what_is_hidden_comes_back_with_news() {
 }
 
 #[test]
+fn what_retention_has_taken_may_be_named_over_a_connection_that_is_lost() {
+    let gets_the_third = |lost: bool, keep: u64| {
+        let mut story = Story::begin();
+        story.judge.keep = Some(keep);
+        for _ in 0..3 {
+            let seq = story.sends(PHONE, PAIR);
+            story.gets(DESK, PAIR, seq);
+        }
+        if lost {
+            let link = story.last_link + 1;
+            story.judge.note(Event::Connect { device: BOB, link });
+        }
+        story.last_link += 1;
+        story.comes(BOB, true);
+        story.gets(BOB, PAIR, 3);
+        let since = story.judge.order();
+        story.judge.verdict(since)
+    };
+    let missed = |faults: &[Fault]| faults.iter().any(|f| f.what.contains("d2 gets 3 before"));
+    assert!(!missed(&gets_the_third(true, 1)));
+    assert!(missed(&gets_the_third(true, 2)), "1 alone may have been named");
+    assert!(missed(&gets_the_third(false, 1)), "nothing was lost");
+}
+
+#[test]
 fn what_is_refused_when_it_is_asked_again_may_have_been_done() {
     let cleared = |attempts: u16| {
         let mut story = Story::begin();

@@ -49,6 +49,11 @@ impl Verdict<'_> {
         };
         for step in &self.judge.seen[device].steps[self.conv] {
             match *step {
+                // What retention had taken was named there, if at all (ruling 21).
+                Step::Unheard { at } => {
+                    let gone = self.floor_below(self.last_at(at)) - 1;
+                    gaps.push((1, gone));
+                }
                 Step::Link { present } => {
                     came.clear();
                     passed = 0;

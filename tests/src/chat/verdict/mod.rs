@@ -102,11 +102,16 @@ impl<'a> Verdict<'a> {
 
     /// The first entry that retention has to leave there.
     fn floor(&self) -> u64 {
+        self.floor_below(self.head())
+    }
+
+    /// As [`floor`](Self::floor), when this was the last entry.
+    fn floor_below(&self, head: u64) -> u64 {
         let keep = match self.cast_conv() {
             Conv::Channel { .. } => None,
             _ => self.judge.keep,
         };
-        keep.map_or(1, |keep| (self.head() + 1).saturating_sub(keep).max(1))
+        keep.map_or(1, |keep| (head + 1).saturating_sub(keep).max(1))
     }
 
     /// Nobody has ever seen what retention has taken, or everybody has cleared who may see it: who
