@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cast::{Cast, Conv, DeviceRole};
 use super::event::{Deed, Event, Link, What};
 use super::judge::Judge;
-use super::sight::{Looker, Sight, name_of};
+use super::sight::{Looker, Sight, missed, name_of};
 use crate::connect::Connect;
 use crate::crash::message::{Attempt, Message};
 use crate::wire::{self, PINGREQ, Packet, packet_type};
@@ -119,6 +119,11 @@ impl Device {
         let flying = &self.flying;
         let deed = |id| flying.iter().find(|f| f.id == id).map(|f| f.deed);
         self.sight.see(who, packet, deed, judge);
+    }
+
+    /// A packet was written to a connection that it has left.
+    pub fn misses(&self, packet: &Packet, judge: &mut Judge) {
+        missed(self.number, packet, judge);
     }
 
     /// A packet has arrived; gives what is to be sent at once.

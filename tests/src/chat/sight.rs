@@ -116,13 +116,9 @@ impl Sight {
                 judge.note(Event::Hello { device: who.device, link: who.link });
             }
             ["sys", "gap", kind, id, from, to] => {
-                let cast = judge.cast.clone();
-                let conv = cast.conv_of(who.user, &format!("{kind}/{id}"));
-                let numbers = (from.parse().ok(), to.parse().ok());
-                let (Some(conv), (Some(from), Some(to))) = (conv, numbers) else {
-                    return Err("no gap");
-                };
-                judge.note(Event::Gap { device: who.device, conv, from, to });
+                let name = format!("{kind}/{id}");
+                let gap = gap_of(&judge.cast, who.device, &name, from, to).ok_or("no gap")?;
+                judge.note(gap);
             }
             ["sys", "sent", cid, _, _, seq, id, ts] => {
                 let deed = deed_of(cid).filter(|deed| *deed < judge.deeds()).ok_or("no cid")?;
@@ -147,6 +143,25 @@ impl Sight {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// What a device is told not to wait for.
+fn gap_of(cast: &Cast, device: usize, name: &str, from: &str, to: &str) -> Option<Event> {
+    let conv = cast.conv_of(cast.devices[device].user, name)?;
+    Some(Event::Gap { device, conv, from: from.parse().ok()?, to: to.parse().ok()? })
+}
+
+/// A packet was written to a connection that the device has left: nobody reads it. What is not
+/// there any more is named once, as that moves the device's cursor at once (ruling 21).
+pub(super) fn missed(device: usize, packet: &Packet, judge: &mut Judge) {
+    let Packet::Publish(publish) = packet else { return };
+    let levels: Vec<&str> = publish.topic.split('/').collect();
+    if let ["im", "me", "sys", "gap", kind, id, from, to] = levels[..] {
+        let name = format!("{kind}/{id}");
+        if let Some(gap) = gap_of(&judge.cast, device, &name, from, to) {
+            judge.note(gap);
+        }
     }
 }
 

@@ -690,6 +690,28 @@ fn what_was_cleared_is_gone_and_what_is_hidden_comes_back_with_news() {
 }
 
 #[test]
+fn what_is_refused_when_it_is_asked_again_may_have_been_done() {
+    let cleared = |attempts: u16| {
+        let mut story = Story::begin();
+        story.talks(PAIR);
+        let deed = story.asks(BOB, PAIR, What::Clear);
+        for attempt in 2..=attempts {
+            story.judge.note(Event::Asked { deed, attempt });
+        }
+        let answer = Answer::Refused("unavailable".to_owned());
+        story.judge.note(Event::Answered { deed, answer });
+        let since = story.judge.order();
+        let deed = story.asks(BOB, PAIR, What::Heads);
+        let pair = Line { conv: PAIR, last: 1, count: 1, unread: 0, read: 1, recv: 1, min: 2 };
+        let team = Line { conv: TEAM, last: 1, count: 0, unread: 0, read: 0, recv: 1, min: 1 };
+        story.judge.note(Event::Listed { deed, lines: vec![pair, team] });
+        story.judge.verdict(since)
+    };
+    assert_eq!(cleared(2), []);
+    says(&cleared(1), "bob sees from 2 on");
+}
+
+#[test]
 fn what_nobody_has_seen_is_missed_unless_all_have_cleared_it() {
     let cleared_by = |devices: &[usize]| {
         let mut story = Story::begin();

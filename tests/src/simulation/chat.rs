@@ -319,9 +319,11 @@ impl World {
         self.judge.written_since = (!line.blocked).then_some(since);
         while let Some(length) = frame_length(&line.partial) {
             let frame: Vec<u8> = line.partial.drain(..length).collect();
-            if here {
-                let noted = self.judge.order();
-                device.see(&wire::decode(device.role.version, &frame), &mut self.judge);
+            let (packet, noted) = (wire::decode(device.role.version, &frame), self.judge.order());
+            if !here {
+                device.misses(&packet, &mut self.judge);
+            } else {
+                device.see(&packet, &mut self.judge);
                 if let Some(listener) = self.stage.listener {
                     for (at, event) in &self.judge.trail[noted..] {
                         listener(&format!("{:6} {at:7} ms  {event}", self.stage.steps));

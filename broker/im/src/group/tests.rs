@@ -6,7 +6,7 @@ use super::event::MemberEvent;
 use crate::command::{Command, Forward, Listed};
 use crate::id::ConvKey;
 use crate::refusal::Word;
-use crate::rig::{Rig, TENANT, caller};
+use crate::rig::{Rig, TENANT, caller, user};
 use crate::settings::ImSettings;
 
 fn rig() -> Rig {
@@ -522,4 +522,29 @@ fn a_removal_that_is_told_again_lets_nobody_go_who_is_back() {
     let (_, wire, row) = rig.listed.pop().expect("the devices listen again");
     assert_eq!((&*wire, row.is_current()), ("g/team", true));
     assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3]);
+}
+
+#[test]
+fn a_join_that_its_end_overtakes_begins_where_it_was() {
+    let mut rig = rig();
+    let body = json!({ "group": "team", "name": "x", "history": "all" });
+    rig.call("alice", "group/create", body).unwrap();
+    for text in ["2", "3"] {
+        rig.send("alice", "g/team", text).unwrap();
+    }
+    let here = rig.shard_of(ConvKey::group(TENANT, "team").slot());
+    let names: Vec<String> = (0..100).map(|n| format!("b{n}")).collect();
+    let bob = names.iter().find(|bob| rig.shard_of(user(bob).slot()) != here).unwrap();
+    let there = rig.shard_of(user(bob).slot());
+    // Nothing can be written there: the news of the join are told again later.
+    rig.hinder(there, true);
+    let body = json!({ "group": "team", "users": [bob] });
+    rig.call("alice", "group/invite", body.clone()).unwrap();
+    rig.hinder(there, false);
+    ok(&mut rig, "alice", "group/kick", body);
+    rig.pass(2_000);
+    let heads = rig.call(bob, "sync/heads", json!({})).unwrap();
+    let line = &heads["conversations"][0];
+    assert_eq!((&line["read"], &line["recv"]), (&json!(3), &json!(3)), "what was before is read");
+    assert_eq!(rig.unread(bob, "g/team"), (0, 0));
 }

@@ -165,24 +165,30 @@ impl Work<'_> {
     pub(crate) fn listed(&mut self, listed: &Listed) -> Result<(), Fault> {
         let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
         let before = self.user_conv(&user, &listed.conv)?;
-        if let Some(row) = before.as_ref().filter(|row| is_known(row, listed)) {
-            let gone = listed.intervals.last().is_some_and(|interval| interval.until.is_some());
-            if gone && row.is_current() {
-                // An old removal, told again, has let go of the devices of who is back since.
-                let (conv, row) = (listed.conv.clone(), row.clone());
-                self.txn.effect(Effect::Listed { user, conv, row });
-            }
-            return Ok(());
-        }
         let was_current = before.as_ref().is_some_and(UserConv::is_current);
-        let mut row = before.unwrap_or_default();
-        row.since_ms = listed.since_ms;
-        row.version = listed.version;
+        let known = before.as_ref().is_some_and(|row| is_known(row, listed));
+        let mut row = before.clone().unwrap_or_default();
+        // Later news may have overtaken a join, which was refused at first: it begins where it
+        // was all the same.
         if listed.start > row.read {
             row.read = listed.start;
             row.read_count = row.read_count.max(listed.start_count);
         }
         row.recv = row.recv.max(listed.start);
+        if known {
+            if before.as_ref() != Some(&row) {
+                self.put_user_conv(&user, &listed.conv, &row);
+            }
+            let gone = listed.intervals.last().is_some_and(|interval| interval.until.is_some());
+            if gone && row.is_current() {
+                // An old removal, told again, has let go of the devices of who is back since.
+                let conv = listed.conv.clone();
+                self.txn.effect(Effect::Listed { user, conv, row });
+            }
+            return Ok(());
+        }
+        row.since_ms = listed.since_ms;
+        row.version = listed.version;
         if row.intervals != listed.intervals {
             // News, and not what was told before.
             row.hidden_at = None;

@@ -124,7 +124,9 @@ impl Verdict<'_> {
         let (mut surely_to, mut perhaps_to) = (0, 0);
         for known in self.deeds_of(user, |what| what == What::Clear) {
             let Some(asked) = known.asked.first() else { continue };
-            if known.answered.is_some() && done_at(known).is_none() {
+            // What is asked again may be refused although it was done the first time.
+            let once = known.asked.len() == 1;
+            if once && known.answered.is_some() && done_at(known).is_none() {
                 continue;
             }
             if done_at(known).is_some() {
