@@ -33,8 +33,8 @@ use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
-/// sessions are their ids, whose slots do not reach it.
-const TRANSIENT_BIT: u64 = 1 << 63;
+/// sessions are their ids: a slot, and below it a number from 1 on that does not reach it.
+const TRANSIENT_BIT: u64 = 1 << 51;
 
 impl Worker {
     /// The first packet: CONNECT.
