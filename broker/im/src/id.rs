@@ -602,8 +602,7 @@ mod tests {
         let long = "x".repeat(200);
         let table = [("default", "alice"), ("t", "b"), ("", "x"), (&long, "alice"), ("t", &long)];
         for (tenant, user) in table {
-            let key =
-                SessionKey { tenant: tenant.into(), user: user.into(), client: "phone".into() };
+            let key = SessionKey::new(tenant, user, "phone");
             assert_eq!(user_slot(tenant, user), key.slot(), "{tenant} {user}");
         }
     }

@@ -123,7 +123,7 @@ impl PendingBatch {
     /// Groups that are made in this batch.
     pub(crate) fn made(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.effects.iter().filter_map(|effect| match effect {
-            Effect::GroupMade { route, .. } => route.session,
+            Effect::GroupMade { route, .. } => route.session(),
             _ => None,
         })
     }

@@ -80,7 +80,7 @@ impl Worker {
             refusal.code = ReasonCode::ImplementationSpecificError;
             return self.im_refuse(location, answer, None, refusal);
         }
-        let marker = match (&answer, session.route.session) {
+        let marker = match (&answer, session.route.session()) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
         };
