@@ -41,6 +41,7 @@ const POOLED_OUTPUTS: usize = 8192;
 /// only, and takes and gives back its buffer without copying.
 #[derive(Debug, Default)]
 pub struct Pool {
+    #[expect(clippy::vec_box, reason = "boxes go back and forth, their contents stay")]
     free: Vec<Box<Output>>,
     bytes: usize,
 }
