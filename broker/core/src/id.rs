@@ -3,6 +3,7 @@
 //! Deliberately not here: packet identifiers (codec) and anything that hands identifiers out.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// Number of slots that routing keys are hashed over. Fixed for ever: rows carry their slot.
@@ -35,8 +36,14 @@ impl Slot {
 }
 
 /// Who a session belongs to. Equal client ids of two users are two sessions (invariant 13).
+///
+/// One pointer, shared by all who keep the key of a session: its connection, its seat, its record.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionKey {
+pub struct SessionKey(Arc<Names>);
+
+/// What makes a [`SessionKey`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Names {
     /// Isolated world of users and topics.
     pub tenant: Arc<str>,
     /// The authenticated user; empty for anonymous clients.
@@ -45,7 +52,33 @@ pub struct SessionKey {
     pub client: Arc<str>,
 }
 
+impl Deref for SessionKey {
+    type Target = Names;
+
+    fn deref(&self) -> &Names {
+        &self.0
+    }
+}
+
 impl SessionKey {
+    /// The key of a user's client.
+    pub fn new(
+        tenant: impl Into<Arc<str>>,
+        user: impl Into<Arc<str>>,
+        client: impl Into<Arc<str>>,
+    ) -> SessionKey {
+        let (tenant, user, client) = (tenant.into(), user.into(), client.into());
+        SessionKey(Arc::new(Names { tenant, user, client }))
+    }
+
+    /// The same key, with the texts that `other` has as well held once for both. Most sessions of a
+    /// broker are of one tenant.
+    pub fn sharing(self, other: &SessionKey) -> SessionKey {
+        let tenant = if self.tenant == other.tenant { &other.tenant } else { &self.tenant };
+        let user = if self.user == other.user { &other.user } else { &self.user };
+        SessionKey::new(tenant.clone(), user.clone(), self.client.clone())
+    }
+
     /// The slot of the user's shard: by user, for anonymous clients by client id (ruling 1).
     pub fn slot(&self) -> Slot {
         let (tag, name) =
@@ -154,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn keys_share_what_they_have_in_common() {
+        let alice = SessionKey::new("default", "alice", "phone");
+        let (web, bob) =
+            (SessionKey::new("default", "alice", "web"), SessionKey::new("x", "b", "phone"));
+        let shared = web.clone().sharing(&alice);
+        assert_eq!(shared, web);
+        assert!(
+            Arc::ptr_eq(&shared.tenant, &alice.tenant) && Arc::ptr_eq(&shared.user, &alice.user)
+        );
+        assert_eq!(bob.clone().sharing(&alice), bob);
+        assert_eq!(size_of::<SessionKey>(), size_of::<usize>());
+    }
+
+    #[test]
     fn a_session_id_carries_its_slot() {
         let slot = Slot::of(b"alice");
         let id = SessionId::new(slot, 42);
@@ -163,11 +210,7 @@ mod tests {
 
     #[test]
     fn equal_client_ids_of_two_users_have_their_own_slots() {
-        let key = |user: &str| SessionKey {
-            tenant: "default".into(),
-            user: user.into(),
-            client: "phone".into(),
-        };
+        let key = |user: &str| SessionKey::new("default", user, "phone");
         assert_eq!(key("alice").slot(), key("alice").slot());
         assert_ne!(key("alice").slot(), key("bob").slot());
     }

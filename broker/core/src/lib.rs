@@ -9,6 +9,7 @@ pub mod index;
 pub mod planted;
 pub mod publication;
 pub mod route;
+pub mod seldom;
 pub mod session;
 
 pub use id::{Location, PacketIdent, SLOTS, SessionId, SessionKey, Slot};

@@ -182,6 +182,9 @@ pub enum Effect {
     },
 }
 
+/// Effects of a batch for which room is kept for the next one.
+const ROOM_KEPT: usize = 4_096;
+
 /// What becomes of the effects of a batch that was not committed.
 #[derive(Debug, Default)]
 pub struct Failed {
@@ -197,6 +200,9 @@ pub struct Failed {
 /// turned into refusals.
 #[derive(Debug, Default)]
 pub struct Pending {
+    /// What goes to other shards: before the rest, so that whoever is answered finds it done (each
+    /// shard keeps the order of what it is told).
+    forwards: Vec<Effect>,
     effects: Vec<Effect>,
     /// What happens whether the batch is committed or not.
     anyway: Vec<Effect>,
@@ -207,19 +213,19 @@ pub struct Pending {
 impl Pending {
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.effects.is_empty() && self.anyway.is_empty()
+        [&self.anyway, &self.forwards, &self.effects].iter().all(|effects| effects.is_empty())
     }
 
-    pub(crate) fn extend(&mut self, effects: Vec<Effect>) {
-        if self.effects.is_empty() {
-            self.effects = effects;
-        } else {
-            self.effects.extend(effects);
-        }
+    /// Takes all effects out of `effects`.
+    pub(crate) fn append(&mut self, effects: &mut Vec<Effect>) {
+        effects.drain(..).for_each(|effect| self.push(effect));
     }
 
     pub(crate) fn push(&mut self, effect: Effect) {
-        self.effects.push(effect);
+        match effect {
+            Effect::Forward { .. } => self.forwards.push(effect),
+            _ => self.effects.push(effect),
+        }
     }
 
     /// What rests on no row of the batch.
@@ -232,21 +238,14 @@ impl Pending {
         self.waiting.push(asker);
     }
 
-    /// The batch is committed: the effects, what goes to other shards first, so that whoever is
-    /// answered finds it done (each shard keeps the order of what it is told).
-    pub fn release(&mut self, _receipt: &Receipt) -> Vec<Effect> {
+    /// The batch is committed: the effects, what goes to other shards before what rests on it.
+    pub fn release<'a>(&'a mut self, _receipt: &Receipt) -> impl Iterator<Item = Effect> + use<'a> {
         self.waiting.clear();
-        let mut effects = std::mem::take(&mut self.effects);
-        if !self.anyway.is_empty() {
-            effects.splice(..0, std::mem::take(&mut self.anyway));
+        for room in [&mut self.forwards, &mut self.effects] {
+            // Capacity of a batch that was larger than most.
+            room.shrink_to(ROOM_KEPT);
         }
-        let is_forward = |effect: &Effect| matches!(effect, Effect::Forward { .. });
-        if !effects.iter().skip_while(|effect| is_forward(effect)).any(is_forward) {
-            return effects;
-        }
-        let (mut forwards, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_forward);
-        forwards.extend(others);
-        forwards
+        self.anyway.drain(..).chain(self.forwards.drain(..)).chain(self.effects.drain(..))
     }
 
     /// The batch is not committed (ruling 12): who waits is refused, or must be cut off because
@@ -255,6 +254,8 @@ impl Pending {
         let refused = std::mem::take(&mut self.anyway);
         let mut failed = Failed { refused, ..Failed::default() };
         let unknown = matches!(error.fault, WriteError::Unknown(_));
+        // They are told again from their rows.
+        self.forwards.clear();
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|asker| Effect::Answer { asker, answer: Answer::Done });
         for effect in std::mem::take(&mut self.effects).into_iter().chain(waiting) {

@@ -206,7 +206,13 @@ impl ConvKind {
 /// The constructors take ids that were checked; [`parse`](ConvKey::parse) and
 /// [`from_wire`](ConvKey::from_wire) check.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct ConvKey(Arc<str>);
+pub struct ConvKey {
+    text: Arc<str>,
+    /// Where the id begins, behind tenant and letter; of a pair its lower user.
+    id_at: u16,
+    /// Where the higher user of a pair begins; 0 for all others.
+    high_at: u16,
+}
 
 impl ConvKey {
     /// The conversation of two users, in any order; of one with itself: notes to self.
@@ -228,7 +234,7 @@ impl ConvKey {
     /// A name of 64 bits, stable over restarts and never 0: two conversations of one device have
     /// different ones, as good as certainly.
     pub fn tag(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes()).max(1)
+        xxhash_rust::xxh3::xxh3_64(self.text.as_bytes()).max(1)
     }
 
     fn joined(levels: &[&str]) -> ConvKey {
@@ -241,7 +247,7 @@ impl ConvKey {
             }
             text.extend_from_slice(level.as_bytes());
         }
-        ConvKey(String::from_utf8_lossy(&text).into())
+        ConvKey::of_text(&String::from_utf8_lossy(&text))
     }
 
     /// The key with this text; `None` unless a constructor makes that very text of valid ids.
@@ -255,7 +261,7 @@ impl ConvKey {
             _ => false,
         };
         let valid = known && is_id(tenant) && is_id(id) && levels.next().is_none();
-        valid.then(|| ConvKey(text.into()))
+        valid.then(|| ConvKey::of_text(text))
     }
 
     /// The conversation that the user `me` calls `u/bob`, `g/team` or `c/news`.
@@ -273,46 +279,50 @@ impl ConvKey {
 
     /// A key that no conversation has, before all others.
     pub fn least() -> ConvKey {
-        ConvKey("".into())
+        ConvKey::of_text("")
+    }
+
+    /// Every message asks for the parts several times: they are looked for once.
+    fn of_text(text: &str) -> ConvKey {
+        let mut slashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+        let mut behind = || slashes.next().map_or(0, |(at, _)| at as u16 + 1);
+        let (_, id_at, high_at) = (behind(), behind(), behind());
+        ConvKey { text: text.into(), id_at, high_at }
     }
 
     /// The whole text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// Tenant, letter, and what follows.
-    fn parts(&self) -> (&str, &str, &str) {
-        let (tenant, rest) = self.0.split_once('/').unwrap_or((&self.0, ""));
-        let (letter, id) = rest.split_once('/').unwrap_or((rest, ""));
-        (tenant, letter, id)
+    fn part(&self, from: u16, to: usize) -> &str {
+        self.text.get(usize::from(from)..to).unwrap_or_default()
     }
 
     /// The tenant it belongs to.
     pub fn tenant(&self) -> &str {
-        self.parts().0
+        self.part(0, usize::from(self.id_at).saturating_sub("/u/".len()))
     }
 
     /// What kind of conversation it is.
     pub fn kind(&self) -> ConvKind {
-        match self.parts().1 {
-            "u" => ConvKind::User,
-            "g" => ConvKind::Group,
+        match usize::from(self.id_at).checked_sub(2).and_then(|at| self.text.as_bytes().get(at)) {
+            Some(b'u') => ConvKind::User,
+            Some(b'g') => ConvKind::Group,
             _ => ConvKind::Channel,
         }
     }
 
     /// The id of the group or channel; of a pair its two users, `low/high`.
     pub fn id(&self) -> &str {
-        self.parts().2
+        self.part(self.id_at, self.text.len())
     }
 
     /// The two users of a pair, the lower first; equal for notes to self.
     pub fn pair_users(&self) -> Option<(&str, &str)> {
-        match self.parts() {
-            (_, "u", users) => users.split_once('/'),
-            _ => None,
-        }
+        let before_high = usize::from(self.high_at.checked_sub(1)?);
+        let high = self.part(self.high_at, self.text.len());
+        Some((self.part(self.id_at, before_high), high))
     }
 
     /// Which of a pair's users it is: 0 for the lower, 1 for the higher.
@@ -342,7 +352,7 @@ impl ConvKey {
 
     /// The slot of the conversation's shard (ruling 26).
     pub fn slot(&self) -> Slot {
-        Slot::of(self.0.as_bytes())
+        Slot::of(self.text.as_bytes())
     }
 }
 
@@ -361,7 +371,7 @@ impl<'de> Deserialize<'de> for ConvKey {
 
 impl fmt::Display for ConvKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -592,8 +602,7 @@ mod tests {
         let long = "x".repeat(200);
         let table = [("default", "alice"), ("t", "b"), ("", "x"), (&long, "alice"), ("t", &long)];
         for (tenant, user) in table {
-            let key =
-                SessionKey { tenant: tenant.into(), user: user.into(), client: "phone".into() };
+            let key = SessionKey::new(tenant, user, "phone");
             assert_eq!(user_slot(tenant, user), key.slot(), "{tenant} {user}");
         }
     }

@@ -223,7 +223,7 @@ impl Rig {
         let effects = match place.view.commit(batch) {
             Ok(receipt) => {
                 place.step.committed();
-                pending.release(&receipt)
+                pending.release(&receipt).collect()
             }
             Err(error) => {
                 place.step.forget();

@@ -75,6 +75,8 @@ pub struct Rows {
     changed: Batched,
     /// Room for what a command changes.
     staged: Staged,
+    /// Room for what it makes happen.
+    effects: Vec<Effect>,
     /// Where readers look for heads.
     heads: Arc<Heads>,
 }
@@ -88,8 +90,8 @@ impl std::fmt::Debug for Rows {
 impl Rows {
     /// Nothing kept yet.
     pub fn new(kv: SharedKv) -> Rows {
-        let (kept, changed, staged, heads) = Default::default();
-        Rows { kv, kept, changed, staged, heads }
+        let (kept, changed, staged, effects, heads) = Default::default();
+        Rows { kv, kept, changed, staged, effects, heads }
     }
 
     /// Readers look here for heads from now on.
@@ -130,7 +132,8 @@ impl Rows {
     /// A look through these rows that writes into `batch`.
     pub fn open<'a>(&'a mut self, batch: &'a mut PendingBatch) -> Txn<'a> {
         let staged = std::mem::take(&mut self.staged);
-        Txn { rows: self, batch, staged, effects: Vec::new() }
+        let effects = std::mem::take(&mut self.effects);
+        Txn { rows: self, batch, staged, effects }
     }
 }
 
@@ -236,7 +239,8 @@ impl Txn<'_> {
             self.rows.changed.put(family, key, row);
         }
         self.rows.staged = self.staged;
-        pending.extend(self.effects);
+        pending.append(&mut self.effects);
+        self.rows.effects = self.effects;
     }
 
     /// Visits the rows whose keys begin with `prefix`, from `from` on (a whole key, included;

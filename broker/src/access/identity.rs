@@ -1,13 +1,17 @@
 //! Who a connected client is.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hoopoe_im::id::is_id;
 use hoopoe_im::user::token::TokenHash;
 
 /// The tenant of every user until a listener names another.
 pub const DEFAULT_TENANT: &str = "default";
+
+/// Held once for all who are of that tenant, and for all who are nobody.
+static DEFAULT_NAME: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_TENANT.into());
+static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
 
 /// How a client became who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +52,8 @@ pub struct Identity {
 impl Identity {
     /// A user of the default tenant.
     pub fn new(user: &str, method: LoginMethod) -> Identity {
-        let (tenant, user) = (DEFAULT_TENANT.into(), user.into());
+        let user = if user.is_empty() { NOBODY.clone() } else { user.into() };
+        let tenant = DEFAULT_NAME.clone();
         Identity { tenant, user, method, password_mark: 0, token: None, token_since_ms: 0 }
     }
 

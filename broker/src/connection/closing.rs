@@ -68,7 +68,7 @@ impl Worker {
             }
             tracing::debug!(client = %session.key, ?reason, "session's connection ended");
         }
-        let stored = session.route.session.is_some();
+        let stored = session.route.session().is_some();
         self.detach(location, *session, cause);
         match cause {
             Cause::Lost => self.close_socket(location),
@@ -80,14 +80,14 @@ impl Worker {
     /// Takes the session off the connection: routes, will, and the way back to the shard.
     fn detach(&mut self, location: Location, mut session: Session, cause: Cause) {
         self.counters.sessions.sub(1);
-        self.counters.stored_sessions.sub(u64::from(session.route.session.is_some()));
+        self.counters.stored_sessions.sub(u64::from(session.route.session().is_some()));
         session.route.leave(location);
         self.env.retained.end_scans(session.scans.len());
         self.leave_groups(location, &session);
         // What the device has passed goes with its cursors, before the window is kept.
         let window = session.stored_window();
         self.im_detach(location, &mut session);
-        if session.route.session.is_none() {
+        if session.route.session().is_none() {
             self.unroute(&session);
             if let Some(will) = session.will.take()
                 && !matches!(cause, Cause::Disconnect { normal: true, .. })
@@ -102,7 +102,7 @@ impl Worker {
             Cause::Fault(_) | Cause::Lost => (CloseCause::Abnormal, None),
             Cause::Shutdown => (CloseCause::Shutdown, None),
         };
-        let told = matches!(cause, Cause::Disconnect { .. }) && session.route.session.is_some();
+        let told = matches!(cause, Cause::Disconnect { .. }) && session.route.session().is_some();
         let close = Close {
             location,
             epoch: session.epoch,
@@ -178,7 +178,7 @@ impl Worker {
         for filter in session.subscriptions.iter().filter(|filter| filter.starts_with("$share/")) {
             if let Some(group) = self.env.groups.get(filter) {
                 groups.insert(*group);
-            } else if session.route.session.is_none() {
+            } else if session.route.session().is_none() {
                 // Its Join is on the way: the group is not known here yet.
                 commands.extend(leave_command(filter, subscriber, None));
             }

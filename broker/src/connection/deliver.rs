@@ -350,7 +350,7 @@ pub(super) fn write_to(
         skip(connection, copy.qos, id);
         return;
     }
-    let output = output.get_or_insert_with(|| pool.pop().unwrap_or_default());
+    let output = output.get_or_insert_with(|| pool.take());
     if encode(session, message, copy, id, output) {
         counters.publish_out(copy.qos);
         counters.payload_bytes_out.add(message.parts.payload.len() as u64);

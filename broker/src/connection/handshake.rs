@@ -33,8 +33,8 @@ use crate::fabric::{Mail, ShardMail};
 use crate::shard::ReadJob;
 
 /// Subscriber numbers of sessions that end with their connection have this bit; those of stored
-/// sessions are their ids, whose slots do not reach it.
-const TRANSIENT_BIT: u64 = 1 << 63;
+/// sessions are their ids: a slot, and below it a number from 1 on that does not reach it.
+const TRANSIENT_BIT: u64 = 1 << 51;
 
 impl Worker {
     /// The first packet: CONNECT.
@@ -144,11 +144,8 @@ impl Worker {
             will.publication = parts.to_publication();
         }
         let is_user = is_im_user(&identity, &newcomer.client_id, connection.listener.im);
-        let key = SessionKey {
-            tenant: identity.tenant.clone(),
-            user: identity.user.clone(),
-            client: newcomer.client_id.clone(),
-        };
+        let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
+        let key = SessionKey::new(tenant, user, newcomer.client_id.clone());
         let open = Open {
             clean_start: newcomer.clean_start,
             expiry_secs: newcomer.expiry_secs,
@@ -605,14 +602,10 @@ fn new_session(
     now_ms: u64,
 ) -> Session {
     let identity = newcomer.identity.clone().unwrap_or_else(Identity::anonymous);
-    let identity_tenant = identity.tenant.clone();
+    let space = space_of(&identity.tenant);
     let aliases = newcomer.topic_alias_maximum;
     Session {
-        key: SessionKey {
-            tenant: identity.tenant.clone(),
-            user: identity.user.clone(),
-            client: newcomer.client_id.clone(),
-        },
+        key: opened.key.clone(),
         identity,
         version: newcomer.version,
         route,
@@ -634,13 +627,13 @@ fn new_session(
         will: newcomer.will.clone().filter(|_| opened.session.is_none()).map(Box::new),
         backlog: Default::default(),
         backlog_bytes: 0,
-        skipped: Vec::new(),
+        skipped: Default::default(),
         stored: None,
         scans: Default::default(),
         rate: Rate::new(limits, now_ms).map(Box::new),
         allowed: Default::default(),
         allowed_at: 0,
-        space: space_of(&identity_tenant),
+        space,
         via: newcomer.bridge.then(|| passed_by(&newcomer.client_id)),
         im: None,
     }

@@ -354,7 +354,7 @@ impl Worker {
             false => ReasonCode::PacketIdentifierNotFound,
         };
         let answer = Answer::PubComp(packet.id, code);
-        match session.route.session {
+        match session.route.session() {
             // Also when it is not known here: a crash may have come between two shards' removals.
             Some(publisher) => self.release_marker(location, publisher, packet.id, answer),
             None => {
@@ -463,7 +463,7 @@ impl Worker {
     /// ([MQTT-4.3.3-9]).
     fn repeats(&mut self, location: Location, answer: &Answer) -> bool {
         let session = self.connection(location).and_then(Connection::session);
-        let stored = session.is_some_and(|session| session.route.session.is_some());
+        let stored = session.is_some_and(|session| session.route.session().is_some());
         let repeats = stored && matches!(answer, Answer::PubRec(_));
         if repeats {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
@@ -479,7 +479,7 @@ impl Worker {
         self.counters.refused_publications.add(1);
         let session = self.connection(location).and_then(Connection::session);
         let Some(session) = session else { return ReasonCode::Success };
-        let remembered = session.route.session.is_some() && matches!(answer, Answer::PubRec(_));
+        let remembered = session.route.session().is_some() && matches!(answer, Answer::PubRec(_));
         match session.version {
             Version::V5 if !remembered => ReasonCode::QuotaExceeded,
             _ => ReasonCode::Success,

@@ -114,6 +114,9 @@ impl<'a> Message<'a> {
             return false;
         }
         let start = output.bytes().len();
+        if self.parts.payload.len() < SHARED_FROM_BYTES {
+            output.bytes().reserve(frame.packet_len);
+        }
         output.bytes().extend_from_slice(&frame.head);
         if let (Some(id_at), Some(id)) = (frame.id_at, id) {
             patch_packet_id(&mut output.bytes()[start..], id_at, id);

@@ -32,9 +32,38 @@ pub struct Output {
     shared_bytes: usize,
 }
 
+/// Bytes of buffers kept for the next turns.
+const POOLED_BYTES: usize = 8 << 20;
+/// Buffers kept, however small.
+const POOLED_OUTPUTS: usize = 8192;
+
 /// Buffers between two uses. They are boxed because a connection without output holds a pointer
 /// only, and takes and gives back its buffer without copying.
-pub type Pool = Vec<Box<Output>>;
+#[derive(Debug, Default)]
+pub struct Pool {
+    #[expect(clippy::vec_box, reason = "boxes go back and forth, their contents stay")]
+    free: Vec<Box<Output>>,
+    bytes: usize,
+}
+
+impl Pool {
+    /// An empty buffer.
+    pub fn take(&mut self) -> Box<Output> {
+        let Some(output) = self.free.pop() else { return Box::default() };
+        self.bytes -= output.bytes.capacity();
+        output
+    }
+
+    /// A buffer that is not needed any more; what it held is forgotten.
+    pub fn give(&mut self, mut output: Box<Output>) {
+        output.clear();
+        let bytes = output.bytes.capacity();
+        if self.free.len() < POOLED_OUTPUTS && self.bytes + bytes <= POOLED_BYTES {
+            self.bytes += bytes;
+            self.free.push(output);
+        }
+    }
+}
 
 /// How a write ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

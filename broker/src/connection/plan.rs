@@ -101,12 +101,12 @@ fn make(index: &Index<Subscription>, topic: &str, stamp: Stamp, worker: usize) -
     let (mut stored, mut groups) = (Vec::new(), Vec::new());
     for same in matches.chunk_by(|a, b| a.subscriber == b.subscriber) {
         let route = &same[0].subscription.route;
-        if route.group {
-            groups.extend(route.session);
+        if route.is_group() {
+            groups.extend(route.session());
             continue;
         }
         let receiver = receiver(same);
-        if let Some(session) = route.session {
+        if let Some(session) = route.session() {
             stored.push(StoredReceiver { session, route: route.clone(), receiver });
         } else if receiver.location.worker() == worker {
             local.push(receiver);
@@ -133,7 +133,7 @@ fn make(index: &Index<Subscription>, topic: &str, stamp: Stamp, worker: usize) -
 /// all identifiers.
 fn receiver(same: &[Match]) -> TransientReceiver {
     let route = &same[0].subscription.route;
-    let location = if route.session.is_some() { Location::NOWHERE } else { route.location() };
+    let location = if route.session().is_some() { Location::NOWHERE } else { route.location() };
     let own = same
         .iter()
         .any(|found| found.subscription.options.no_local)

@@ -230,7 +230,7 @@ impl Worker {
             return;
         };
         let publisher = session.route.subscriber;
-        let marker = match (&answer, session.route.session) {
+        let marker = match (&answer, session.route.session()) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
         };

@@ -1,6 +1,7 @@
 //! Delivery from the store: live entries, pages read by cursor, shared groups' offers, and the
 //! commits that QoS 2 needs on its way out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hoopoe_codec::{Packet, PacketId, QoS, ReasonCode};
@@ -147,6 +148,10 @@ impl Worker {
                 return;
             }
             let Some(entry) = stored.page.pop_front() else { return };
+            if stored.page.is_empty() {
+                // A page is large, and a client that has caught up may never read another.
+                stored.page = VecDeque::new();
+            }
             self.send_entry(location, entry);
         }
         let Some(session) = self.connection(location).and_then(Connection::session) else {
@@ -181,7 +186,11 @@ impl Worker {
             let passed = Origin::Queue { seq: page.next - 1, weight: page.weight };
             session.window.push_done(passed);
         }
-        stored.page.extend(page.entries);
+        if stored.page.is_empty() {
+            stored.page = page.entries.into();
+        } else {
+            stored.page.extend(page.entries);
+        }
         if (page.ended || page.next >= stored.resend_end) && stored.page.is_empty() {
             self.forget_lost(location);
         }

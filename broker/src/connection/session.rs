@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hoopoe_codec::{PacketId, QoS, ReasonCode, Version};
 #[cfg(feature = "planted")]
 use hoopoe_core::planted;
+use hoopoe_core::seldom::Seldom;
 use hoopoe_core::session::{Answers, Feed, InboundAliases, Incoming, OutboundAliases, Window};
 use hoopoe_core::{Publication, Route, SessionId, SessionKey};
 use hoopoe_store::command::{InFlight, Phase, Progress, Source, StoredWill};
@@ -317,15 +318,15 @@ pub struct Session {
     /// Will of a session that ends with its connection.
     pub will: Option<Box<StoredWill>>,
     /// Messages that wait for room in the window.
-    pub backlog: VecDeque<Outgoing>,
+    pub backlog: Seldom<VecDeque<Outgoing>>,
     /// Bytes of the backlog's payloads.
     pub backlog_bytes: usize,
     /// Stored messages that were not sent after all, with the identifier of a QoS 2 exchange.
-    pub skipped: Vec<(Option<PacketId>, Origin)>,
+    pub skipped: Seldom<Vec<(Option<PacketId>, Origin)>>,
     /// Set for sessions that outlive their connection.
     pub stored: Option<Box<Stored>>,
     /// Scans of retained messages, one at a time.
-    pub scans: VecDeque<Scan>,
+    pub scans: Seldom<VecDeque<Scan>>,
     /// Publish rate limits, when set.
     pub rate: Option<Box<Rate>>,
     /// Hashes of topics this client may publish to, as of `allowed_at`.

@@ -5,6 +5,7 @@
 //! page by page, as fast as the client takes them (ruling 8).
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -100,7 +101,7 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(());
         };
-        let (epoch, stored) = (session.epoch, session.route.session);
+        let (epoch, stored) = (session.epoch, session.route.session());
         let shared = accepted.iter().filter(|a| a.shared.is_some()).count();
         let commits = shared + usize::from(stored.is_some() && !accepted.is_empty());
         // More filters than commits can be counted for are no more than the packet's filters.
@@ -134,7 +135,8 @@ impl Worker {
         let before = session.scans.len();
         for scan in scans {
             // The first may have begun.
-            let mut waiting = session.scans.iter_mut().skip(MOST_SCANS);
+            let made = session.scans.if_made().into_iter();
+            let mut waiting = made.flatten().skip(MOST_SCANS);
             match waiting.find(|waiting| waiting.filter == scan.filter) {
                 Some(waiting) => *waiting = scan,
                 None => session.scans.push_back(scan),
@@ -260,7 +262,7 @@ impl Worker {
         };
         let member = Member {
             subscriber: session.route.subscriber,
-            session: session.route.session,
+            session: session.route.session(),
             location,
             options: grant.options,
             identifier,
@@ -320,14 +322,16 @@ impl Worker {
                 codes.push(ReasonCode::Success);
                 // A scan under way ends with its page.
                 let before = session.scans.len();
-                session.scans.retain(|scan| scan.reading || *scan.filter != *filter);
+                if let Some(scans) = session.scans.if_made() {
+                    scans.retain(|scan| scan.reading || *scan.filter != *filter);
+                }
                 dropped_scans += before - session.scans.len();
                 ended.push(filter.into());
             } else {
                 codes.push(ReasonCode::NoSubscriptionExisted);
             }
         }
-        let (subscriber, stored) = (session.route.subscriber, session.route.session);
+        let (subscriber, stored) = (session.route.subscriber, session.route.session());
         let epoch = session.epoch;
         self.env.retained.end_scans(dropped_scans);
         let shared = ended.iter().filter(|filter| filter.starts_with("$share/"));
@@ -403,7 +407,7 @@ impl Worker {
         if session.backlog.len() >= PAGE_MESSAGES {
             return None;
         }
-        let scan = session.scans.front_mut().filter(|scan| !scan.reading)?;
+        let scan = session.scans.if_made()?.front_mut().filter(|scan| !scan.reading)?;
         scan.reading = true;
         if scan.barriers.is_none() && retained_under_way {
             // What was published before this subscription must be found (ruling 8).
@@ -431,7 +435,7 @@ impl Worker {
     /// A shard has committed everything that came before a scan.
     pub(super) fn scan_ordered(&mut self, location: Location) {
         if let Some(session) = self.connection(location).and_then(Connection::session)
-            && let Some(scan) = session.scans.front_mut()
+            && let Some(scan) = session.scans.if_made().and_then(VecDeque::front_mut)
             && let Some(barriers) = &mut scan.barriers
         {
             *barriers = barriers.saturating_sub(1);
@@ -452,7 +456,8 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
-        let Some(scan) = session.scans.front_mut().filter(|scan| scan.reading) else { return };
+        let scan = session.scans.if_made().and_then(VecDeque::front_mut);
+        let Some(scan) = scan.filter(|scan| scan.reading) else { return };
         scan.reading = false;
         scan.after = page.next.clone();
         let (filter, granted, identifier) = (scan.filter.clone(), scan.qos, scan.identifier);
@@ -461,6 +466,10 @@ impl Worker {
         let over = page.next.is_none() || !wanted;
         if over {
             session.scans.pop_front();
+            if session.scans.is_empty() {
+                // Few clients ever subscribe again.
+                session.scans.release();
+            }
         }
         for (_, publication) in page.messages.into_iter().filter(|_| wanted) {
             if !self.env.retained.is_later(topic_hash(publication.topic()), number) {
@@ -482,7 +491,7 @@ impl Worker {
         if session.identity.method != LoginMethod::Bridge {
             return;
         }
-        let Some(stored) = session.route.session else { return };
+        let Some(stored) = session.route.session() else { return };
         let parts = PublicationParts {
             topic: SCANNED,
             properties: &[],
@@ -537,7 +546,7 @@ impl Worker {
         let qos = publication.qos.min(granted);
         let mut identifiers = SmallVec::new();
         identifiers.extend((identifier != 0).then_some(identifier));
-        if let (Some(stored), true) = (session.route.session, qos > QoS::AtMostOnce) {
+        if let (Some(stored), true) = (session.route.session(), qos > QoS::AtMostOnce) {
             // To a stored session it goes by its queue, so that it survives like any other.
             self.queue_for(stored, publication, (qos, true), identifiers);
             return;
@@ -596,7 +605,7 @@ pub(super) fn memberships(
         let group = env.groups.get(&*subscription.filter)?;
         let member = Member {
             subscriber: route.subscriber,
-            session: route.session,
+            session: route.session(),
             location,
             options: subscription.options,
             identifier: subscription.identifier,

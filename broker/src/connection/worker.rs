@@ -33,8 +33,6 @@ use crate::transport::{Flow, Layers, Stream};
 const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
-/// Output buffers kept for the next turn.
-const POOLED_OUTPUTS: usize = 512;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
 /// While some other thread is behind, sockets are looked at again after this time.
@@ -175,7 +173,7 @@ impl Worker {
             letters: Vec::new(),
             started: Instant::now(),
             generation: 0,
-            pool: Vec::new(),
+            pool: Pool::default(),
             scratch: vec![0; READ_BYTES],
             plain: Vec::new(),
         }
@@ -455,7 +453,7 @@ impl Worker {
     ) -> &'a mut Output {
         let place = connection.location.place();
         mark_dirty(turn, connection, place);
-        connection.output.get_or_insert_with(|| pool.pop().unwrap_or_default())
+        connection.output.get_or_insert_with(|| pool.take())
     }
 
     /// Encodes a packet to a connection.
@@ -536,10 +534,8 @@ impl Worker {
         }
         match result {
             Ok(Flush::Done) => {
-                if let Some(output) = connection.output.take()
-                    && self.pool.len() < POOLED_OUTPUTS
-                {
-                    self.pool.push(output);
+                if let Some(output) = connection.output.take() {
+                    self.pool.give(output);
                 }
                 if connection.finishing {
                     self.written_out(location);

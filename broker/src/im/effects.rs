@@ -12,13 +12,14 @@ use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic, left_topic};
 use hoopoe_im::{Answer, Asker, Command, User};
 use smallvec::SmallVec;
 
+use super::mail::Receivers;
 use super::{ImMail, ImRead, Reply};
 use crate::connection::Env;
 use crate::fabric::{Delivery, Mail, Terms, TransientReceiver};
 use crate::shard::ReadJob;
 
 /// Devices of one worker.
-type OfWorker = (usize, Arc<[Location]>);
+type OfWorker = (usize, Receivers);
 
 /// The devices reachable under topics, by worker; each once.
 pub(super) fn by_worker(env: &Env, topics: &[&str]) -> SmallVec<[OfWorker; 2]> {
@@ -45,17 +46,17 @@ pub(super) fn by_worker_with(
     };
     // Most often all are on one worker: the list is made once.
     if found.iter().all(|location| location.worker() == first) {
-        return SmallVec::from_iter([(first, Arc::from(&found[..]))]);
+        return SmallVec::from_iter([(first, Receivers::from_slice(&found))]);
     }
-    let mut workers: SmallVec<[(usize, Vec<Location>); 2]> = SmallVec::new();
+    let mut workers: SmallVec<[OfWorker; 2]> = SmallVec::new();
     for location in found {
         let worker = location.worker();
         match workers.iter_mut().find(|(at, _)| *at == worker) {
             Some((_, list)) => list.push(location),
-            None => workers.push((worker, vec![location])),
+            None => workers.push((worker, Receivers::from_slice(&[location]))),
         }
     }
-    workers.into_iter().map(|(worker, list)| (worker, list.into())).collect()
+    workers
 }
 
 /// Carries effects out for one shard.
@@ -77,7 +78,11 @@ impl ImEffects {
     }
 
     /// Carries out what a commit released.
-    pub fn release(&mut self, effects: Vec<Effect>, is_big: impl Fn(&ConvKey) -> bool) {
+    pub fn release(
+        &mut self,
+        effects: impl IntoIterator<Item = Effect>,
+        is_big: impl Fn(&ConvKey) -> bool,
+    ) {
         let mut jobs = Vec::new();
         for effect in effects {
             let big = match &effect {

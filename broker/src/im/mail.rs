@@ -14,6 +14,10 @@ use hoopoe_im::service::Call;
 use hoopoe_im::service::query::Found;
 use hoopoe_im::service::sync::Login;
 use hoopoe_store::command::ReplyTo;
+use smallvec::SmallVec;
+
+/// Devices of one worker.
+pub type Receivers = SmallVec<[Location; 2]>;
 
 /// A letter to a worker.
 #[derive(Debug)]
@@ -46,20 +50,20 @@ pub enum ImMail {
         /// The conversation is a big one: beyond its budget a device passes it.
         big: bool,
         /// Who gets it.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
     },
     /// A message has lost its body: who has left the conversation may still have it waiting.
     Forget {
         /// The event.
         entry: Arc<Entry>,
         /// Who has left.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
     },
     /// The users of these devices have left a conversation: who has gone meanwhile is no longer
     /// to be told of it.
     Left {
         /// The devices.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
         /// The conversation.
         conv: ConvKey,
     },
@@ -73,7 +77,7 @@ pub enum ImMail {
     /// A conversation in the list of users whose devices are connected here has changed.
     Listed {
         /// Those devices.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
         /// The conversation.
         conv: ConvKey,
         /// What the list says.
@@ -84,7 +88,7 @@ pub enum ImMail {
     /// Devices pass entries.
     Skip {
         /// The devices.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
         /// The conversation.
         conv: ConvKey,
         /// Up to here.
@@ -93,7 +97,7 @@ pub enum ImMail {
     /// Connections of a user end.
     Kick {
         /// The devices.
-        receivers: Arc<[Location]>,
+        receivers: Receivers,
         /// Only the one with this client id.
         client: Option<Arc<str>>,
         /// Reason of the DISCONNECT.

@@ -191,7 +191,7 @@ pub fn route_restored(env: &Env, restored: &Restored) {
 
 /// A group's route goes into the index before any member's SUBACK.
 fn route_group(env: &Env, route: Arc<Route>, share: &str, filter: &str) {
-    let Some(group) = route.session else { return };
+    let Some(group) = route.session() else { return };
     env.groups.insert(group_name(share, filter), group);
     let subscription = Subscription { route, options: EVERYTHING, identifier: 0 };
     env.fabric.index.insert(filter, group.0, subscription);

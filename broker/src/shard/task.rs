@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hoopoe_im::effect::Failed;
 use hoopoe_im::overload::Shed;
 use hoopoe_im::{ImShard, Pending, User};
+use hoopoe_store::kv::Batch;
 use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView};
 
@@ -56,6 +57,8 @@ pub struct Shard {
     number: usize,
     mailbox: Arc<Mailbox<ShardMail>>,
     commands: Vec<ShardMail>,
+    /// Room for the rows of a batch.
+    room: Batch,
     /// When the store is to be read again, after it could not be.
     recover_at_ms: u64,
     /// What kept the store from coming back the last time: told once, not every second.
@@ -94,6 +97,7 @@ impl Shard {
             number,
             mailbox,
             commands: Vec::new(),
+            room: Batch::default(),
             recover_at_ms: 0,
             recover_fault: String::new(),
         }
@@ -127,7 +131,7 @@ impl Shard {
 
     fn turn(&mut self, now: u64, commands: &mut Vec<ShardMail>) {
         let started = Instant::now();
-        let mut batch = PendingBatch::new();
+        let mut batch = self.new_batch();
         let mut count = 0;
         let mut retained = 0;
         for command in commands.drain(..) {
@@ -149,7 +153,8 @@ impl Shard {
             }
             count += 1;
             if batch.bytes() >= BATCH_BYTES {
-                self.commit(std::mem::take(&mut batch), count, started);
+                self.commit(batch, count, started);
+                batch = self.new_batch();
                 count = 0;
             }
         }
@@ -164,11 +169,17 @@ impl Shard {
             }
             self.im.on_tick(now, &mut batch, &mut self.im_pending);
         }
-        if !batch.is_empty() || !self.im_pending.is_empty() {
+        if batch.is_empty() && self.im_pending.is_empty() {
+            self.room = batch.into_room();
+        } else {
             self.commit(batch, count, started);
         }
         self.effects.retained_settled(retained);
         self.recover_if_due(now);
+    }
+
+    fn new_batch(&mut self) -> PendingBatch {
+        PendingBatch::in_room_of(std::mem::take(&mut self.room))
     }
 
     /// A command of the IM profile, in the same batch as all others. A QoS 2 publication that was
@@ -188,7 +199,8 @@ impl Shard {
 
     fn commit(&mut self, batch: PendingBatch, commands: u64, started: Instant) {
         match self.view.commit(batch) {
-            Ok(receipt) => {
+            Ok(mut receipt) => {
+                self.room = receipt.take_room();
                 self.counters.commits.add(1);
                 self.counters.commit_micros.record(started.elapsed().as_micros() as u64);
                 self.counters.batch_commands.record(commands);

@@ -49,7 +49,7 @@ impl Rig {
 
     fn session(&mut self) -> SessionId {
         let open = Open {
-            key: SessionKey { tenant: "t".into(), user: "u".into(), client: "c".into() },
+            key: SessionKey::new("t", "u", "c"),
             clean_start: false,
             expiry_secs: 100,
             will: None,

@@ -47,11 +47,7 @@ impl Shard {
     }
 
     fn session(&mut self, number: u32) -> SessionId {
-        let key = SessionKey {
-            tenant: "default".into(),
-            user: "".into(),
-            client: format!("client{number}").into(),
-        };
+        let key = SessionKey::new("default", "", format!("client{number}"));
         let open = Open {
             key,
             clean_start: false,

@@ -43,11 +43,7 @@ impl Run {
             ShardView::open(&store, 0, ShardSettings::default(), START_MS).expect("opens");
         let mut run = Run { store, view, clients: Vec::new(), noise: Noise::new(7) };
         for number in 0..SESSIONS {
-            let key = SessionKey {
-                tenant: "default".into(),
-                user: "".into(),
-                client: format!("client{number}").into(),
-            };
+            let key = SessionKey::new("default", "", format!("client{number}"));
             let (id, _) = run.connect(&key, number);
             run.clients.push((key, id));
         }

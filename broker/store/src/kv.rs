@@ -75,6 +75,9 @@ struct Head {
     value: Option<u32>,
 }
 
+/// Room that a batch keeps for the next one's keys and values.
+const ROOM_KEPT_BYTES: usize = 512 * 1024;
+
 /// Changes that are written together or not at all. One buffer holds all keys and values.
 #[derive(Clone, Default, Debug)]
 pub struct Batch {
@@ -103,6 +106,14 @@ impl Batch {
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         self.heads.push(Head { family, key: key.len() as u32, value: None });
         self.bytes.extend_from_slice(key);
+    }
+
+    /// Forgets the changes and keeps their room for others, unless they were very many.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.bytes.clear();
+        self.heads.shrink_to(ROOM_KEPT_BYTES / size_of::<Head>());
+        self.bytes.shrink_to(ROOM_KEPT_BYTES);
     }
 
     /// Number of changes.

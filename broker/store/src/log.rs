@@ -50,6 +50,17 @@ impl PendingBatch {
         PendingBatch::default()
     }
 
+    /// An empty batch in the room of an earlier one's rows.
+    pub fn in_room_of(rows: Batch) -> PendingBatch {
+        PendingBatch { rows, ..PendingBatch::default() }
+    }
+
+    /// The room of its rows, which are forgotten.
+    pub fn into_room(mut self) -> Batch {
+        self.rows.clear();
+        self.rows
+    }
+
     /// True when committing it would change and release nothing, and nothing waits for a sync.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.effects.is_empty() && self.after.is_empty() && !self.sync
@@ -112,7 +123,7 @@ impl PendingBatch {
     /// Groups that are made in this batch.
     pub(crate) fn made(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.effects.iter().filter_map(|effect| match effect {
-            Effect::GroupMade { route, .. } => route.session,
+            Effect::GroupMade { route, .. } => route.session(),
             _ => None,
         })
     }
@@ -133,9 +144,15 @@ impl PendingBatch {
 #[must_use = "the effects of a batch are in its receipt"]
 pub struct Receipt {
     effects: Vec<Effect>,
+    room: Batch,
 }
 
 impl Receipt {
+    /// The room of the batch's rows, for the next one.
+    pub fn take_room(&mut self) -> Batch {
+        std::mem::take(&mut self.room)
+    }
+
     /// What may happen now, in order.
     pub fn into_effects(self) -> Vec<Effect> {
         self.effects
@@ -174,7 +191,7 @@ impl LocalLog {
 }
 
 impl ShardLog for LocalLog {
-    fn append(&mut self, batch: PendingBatch) -> Result<Receipt, CommitError> {
+    fn append(&mut self, mut batch: PendingBatch) -> Result<Receipt, CommitError> {
         if !batch.rows.is_empty() {
             let sync = batch.is_synced(self.durability);
             #[cfg(feature = "planted")]
@@ -183,7 +200,8 @@ impl ShardLog for LocalLog {
                 return Err(failed(fault, batch.effects));
             }
         }
-        Ok(Receipt { effects: batch.effects })
+        batch.rows.clear();
+        Ok(Receipt { effects: batch.effects, room: batch.rows })
     }
 }
 

@@ -201,14 +201,16 @@ impl Judge {
         open
     }
 
-    /// The conversations in the last list of a user, and those that it has hidden.
+    /// The conversations in the last list of a user, and those that it may have hidden.
     pub fn listed(&self, user: usize) -> BTreeSet<usize> {
         let lines = self.lists[user].iter().flat_map(|(_, lines)| lines);
         let hides = |number: &usize| {
             let known = &self.known[*number];
-            known.deed.what == What::Hide(true) && self.user(*number) == user
+            let refused = matches!(known.answered, Some((_, Answer::Refused(_))));
+            let hide = known.deed.what == What::Hide(true) && self.user(*number) == user;
+            hide && !known.asked.is_empty() && (!refused || known.asked.len() > 1)
         };
-        let hidden = (0..self.known.len()).filter(|number| self.is_done(*number) && hides(number));
+        let hidden = (0..self.known.len()).filter(hides);
         lines
             .map(|line| line.conv)
             .chain(hidden.map(|number| self.known[number].deed.conv))

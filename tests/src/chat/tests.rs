@@ -687,6 +687,32 @@ fn what_was_cleared_is_gone_and_what_is_hidden_comes_back_with_news() {
     story.does(BOB, PAIR, What::Hide(true));
     story.talks(PAIR);
     says(&gone(&mut story), "bob: not in the list");
+
+    // Hidden perhaps, as the answer was lost: its entries are asked for all the same.
+    let mut story = Story::begin();
+    story.talks(PAIR);
+    story.asks(BOB, PAIR, What::Hide(true));
+    gone(&mut story);
+    assert!(story.judge.listed(1).contains(&PAIR));
+}
+
+#[test]
+fn what_all_have_cleared_before_anybody_saw_it_is_not_missed() {
+    let unseen = |cleared: bool| {
+        let mut story = Story::begin();
+        story.talks(PAIR);
+        // Without an id of its own the acknowledgement tells no number.
+        let deed = story.asks(PHONE, PAIR, What::Send);
+        story.stores(deed);
+        story.judge.note(Event::Answered { deed, answer: Answer::Done });
+        for device in [PHONE, BOB].into_iter().filter(|_| cleared) {
+            story.does(device, PAIR, What::Clear);
+        }
+        story.talks(PAIR);
+        story.judge.verdict(story.judge.order())
+    };
+    assert_eq!(unseen(true), []);
+    says(&unseen(false), "nobody knows entry 2");
 }
 
 #[test]

@@ -19,11 +19,11 @@ use crate::shard::{Due, Work};
 
 impl Work<'_> {
     /// A message for a conversation.
-    pub(crate) fn send(&mut self, send: &Send, is_new: bool) -> Result<Answer, Fault> {
+    pub(crate) fn send(&mut self, mut send: Box<Send>, is_new: bool) -> Result<Answer, Fault> {
         if !is_new {
             return self.sent_before(&send.conv, send.marker);
         }
-        if let Some(sent) = self.repeated(send)? {
+        if let Some(sent) = self.repeated(&send)? {
             return Ok(Answer::Sent { sent, repeated: true });
         }
         if send.payload.len() > self.settings.payload_max_bytes {
@@ -31,9 +31,9 @@ impl Work<'_> {
             return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
         }
         if let Some(home) = self.foreign_home(&send.conv) {
-            return self.ask_send(home, send);
+            return self.ask_send(home, &send);
         }
-        self.may_send(send)?;
+        self.may_send(&send)?;
         let head = self.head(&send.conv)?;
         let is_first = head.last == 0;
         let is_pair = send.conv.kind() == ConvKind::User;
@@ -41,7 +41,7 @@ impl Work<'_> {
             true => self.cursor_copy_at(&send.conv, &send.from.id, &head)?,
             false => CursorCopy::default(),
         };
-        let mentions = self.mentioned(send)?;
+        let mentions = self.mentioned(&send)?;
         let entry = self.append_behind(
             &send.conv,
             head,
@@ -55,12 +55,12 @@ impl Work<'_> {
                 at_all: send.at_all,
                 mentions,
                 burn_secs: send.burn_secs,
-                properties: send.properties.clone(),
-                payload: send.payload.clone(),
+                properties: std::mem::take(&mut send.properties),
+                payload: std::mem::take(&mut send.payload),
             },
         )?;
         let sent = Sent { seq: entry.seq, id: entry.id, ts_ms: entry.ts_ms };
-        self.remember(send, &sent);
+        self.remember(&send, &sent);
         if is_first && is_pair {
             self.list_pair(&send.conv);
         }
@@ -90,7 +90,7 @@ impl Work<'_> {
         if planted::has(planted::Bug::ForgetOwnRead) {
             return Ok(Answer::Sent { sent, repeated: false });
         }
-        self.own_send(send, &entry, before)?;
+        self.own_send(&send, &entry, before)?;
         Ok(Answer::Sent { sent, repeated: false })
     }
 

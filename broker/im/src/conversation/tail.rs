@@ -8,65 +8,111 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::id::ConvKey;
 
-/// Messages remembered of one conversation: as many as a receipt looks back.
+/// Entries remembered of one conversation: as many as a receipt looks back.
 pub(crate) const MOST_OF_ONE: usize = 200;
-/// Messages and conversations remembered; beyond it all are forgotten, and read again when they are
-/// asked for.
-const MOST_OF_ALL: usize = 65_536;
+/// Bytes of what is remembered, nearly; beyond it all is forgotten, and read again when it is asked
+/// for.
+const MOST_BYTES: usize = 8 << 20;
+/// Bytes of a conversation besides its entries: key, table, first sender.
+const CONV_BYTES: usize = 192;
+/// Bytes of one more sender.
+const PERSON_BYTES: usize = 48;
+/// An entry of nobody.
+const NOBODY: u8 = u8::MAX;
 
 /// The last entries of the conversations written lately.
 #[derive(Debug, Default)]
 pub(crate) struct Tails {
     convs: HashMap<ConvKey, Tail>,
-    messages: usize,
+    bytes: usize,
 }
 
 /// The last entries of one conversation.
 #[derive(Debug)]
 struct Tail {
-    /// Everything from here on is known.
+    /// The seq of the first that is known.
     from: u64,
-    messages: VecDeque<(u64, Arc<str>)>,
+    /// Who is sender of something, in the order of their first.
+    people: SmallVec<[Arc<str>; 2]>,
+    /// The senders from there on by their place, one for each seq; events and what is void are
+    /// [`NOBODY`]'s.
+    senders: VecDeque<u8>,
+}
+
+impl Tail {
+    fn new(seq: u64) -> Tail {
+        Tail { from: seq, people: SmallVec::new(), senders: VecDeque::new() }
+    }
+
+    /// The place of a seq; beyond the last for what is not there yet.
+    fn place(&self, seq: u64) -> usize {
+        usize::try_from(seq.saturating_sub(self.from)).unwrap_or(usize::MAX)
+    }
+
+    fn bytes(&self) -> usize {
+        CONV_BYTES + self.people.len() * PERSON_BYTES + self.senders.len()
+    }
+
+    /// The number of a sender; `None` when there have been too many.
+    fn number(&mut self, sender: &Arc<str>) -> Option<u8> {
+        let known = self.people.iter().position(|person| person == sender);
+        let at = known.unwrap_or(self.people.len());
+        let number = u8::try_from(at).ok().filter(|number| *number != NOBODY)?;
+        if known.is_none() {
+            self.people.push(sender.clone());
+        }
+        Some(number)
+    }
+
+    fn append(&mut self, seq: u64, sender: Option<&Arc<str>>) {
+        if seq < self.from || self.place(seq) > self.senders.len() {
+            *self = Tail::new(seq);
+        }
+        // What was appended at this seq before was never committed.
+        self.senders.truncate(self.place(seq));
+        if self.senders.len() >= MOST_OF_ONE {
+            self.senders.pop_front();
+            self.from += 1;
+        }
+        let number = sender.map_or(Some(NOBODY), |sender| self.number(sender));
+        let number = number.unwrap_or_else(|| {
+            // Most of them are not among the last any more.
+            *self = Tail::new(seq);
+            self.people.extend(sender.cloned());
+            0
+        });
+        self.senders.push_back(number);
+    }
 }
 
 impl Tails {
     /// An entry is appended. `sender`: of a message; events are nobody's.
     pub(crate) fn append(&mut self, conv: &ConvKey, seq: u64, sender: Option<&Arc<str>>) {
-        if self.messages + self.convs.len() >= MOST_OF_ALL {
+        if self.bytes >= MOST_BYTES {
             self.forget();
         }
-        if !self.convs.contains_key(conv) {
-            self.convs.insert(conv.clone(), Tail { from: seq, messages: VecDeque::new() });
+        if let Some(tail) = self.convs.get_mut(conv) {
+            self.bytes -= tail.bytes();
+            tail.append(seq, sender);
+            self.bytes += tail.bytes();
+            return;
         }
-        let Some(tail) = self.convs.get_mut(conv) else { return };
-        // What was appended at this seq before was never committed.
-        while tail.messages.back().is_some_and(|(last, _)| *last >= seq) {
-            tail.messages.pop_back();
-            self.messages -= 1;
-        }
-        tail.from = tail.from.min(seq);
-        if let Some(sender) = sender {
-            if tail.messages.len() >= MOST_OF_ONE
-                && let Some((oldest, _)) = tail.messages.pop_front()
-            {
-                tail.from = oldest + 1;
-                self.messages -= 1;
-            }
-            tail.messages.push_back((seq, sender.clone()));
-            self.messages += 1;
-        }
+        let mut tail = Tail::new(seq);
+        tail.append(seq, sender);
+        self.bytes += tail.bytes();
+        self.convs.insert(conv.clone(), tail);
     }
 
     /// A message is void: it is nobody's any more.
     pub(crate) fn void(&mut self, conv: &ConvKey, seq: u64) {
-        if let Some(tail) = self.convs.get_mut(conv)
-            && let Ok(at) = tail.messages.binary_search_by_key(&seq, |(seq, _)| *seq)
-        {
-            tail.messages.remove(at);
-            self.messages -= 1;
+        let Some(tail) = self.convs.get_mut(conv).filter(|tail| tail.from <= seq) else { return };
+        let place = tail.place(seq);
+        if let Some(sender) = tail.senders.get_mut(place) {
+            *sender = NOBODY;
         }
     }
 
@@ -78,15 +124,16 @@ impl Tails {
         to: u64,
     ) -> Option<impl Iterator<Item = &Arc<str>>> {
         let tail = self.convs.get(conv).filter(|tail| tail.from <= from)?;
-        let end = tail.messages.partition_point(|(seq, _)| *seq <= to);
-        let begin = tail.messages.partition_point(|(seq, _)| *seq < from);
-        Some(tail.messages.range(begin..end.max(begin)).rev().map(|(_, sender)| sender))
+        let end = tail.place(to.saturating_add(1)).min(tail.senders.len());
+        let begin = tail.place(from).min(end);
+        let numbers = tail.senders.range(begin..end).rev();
+        Some(numbers.filter_map(|number| tail.people.get(usize::from(*number))))
     }
 
     /// Nothing is known any more.
     pub(crate) fn forget(&mut self) {
         self.convs.clear();
-        self.messages = 0;
+        self.bytes = 0;
     }
 }
 
@@ -120,18 +167,36 @@ mod tests {
         assert_eq!(senders(&tails, 4, 9).unwrap(), "b a");
         tails.forget();
         assert_eq!(senders(&tails, 4, 9), None);
-        assert_eq!(tails.messages, 0);
+        assert_eq!(tails.bytes, 0);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn what_is_remembered_of_one_is_bounded() {
         let conv = ConvKey::group("default", "team");
         let mut tails = Tails::default();
         for seq in 1..=300 {
             tails.append(&conv, seq, Some(&"a".into()));
         }
-        assert_eq!(tails.messages, MOST_OF_ONE);
+        assert_eq!(tails.bytes, CONV_BYTES + PERSON_BYTES + MOST_OF_ONE);
         assert_eq!(senders(&tails, 100, 300), None);
         assert_eq!(senders(&tails, 101, 300).unwrap().len(), 2 * 200 - 1);
+        // More senders than have numbers: what was before is forgotten.
+        for seq in 301..=600 {
+            tails.append(&conv, seq, Some(&format!("u{seq}").into()));
+        }
+        assert_eq!(senders(&tails, 599, 600).unwrap(), "u600 u599");
+        let known = (301..=600).find(|from| senders(&tails, *from, 600).is_some()).unwrap();
+        assert_eq!(senders(&tails, known, 600).unwrap().split(' ').count() as u64, 601 - known);
+        assert!(tails.bytes <= CONV_BYTES + 255 * PERSON_BYTES + MOST_OF_ONE);
+    }
+
+    #[test]
+    fn what_is_remembered_of_all_is_bounded() {
+        let mut tails = Tails::default();
+        for number in 0..50_000 {
+            tails.append(&ConvKey::group("default", &format!("g{number}")), 1, Some(&"a".into()));
+            assert!(tails.bytes <= MOST_BYTES + CONV_BYTES + PERSON_BYTES + 1);
+        }
+        assert!(tails.convs.len() < 50_000);
     }
 }

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hoopoe_core::seldom::Seldom;
+
 use super::Gap;
 use crate::id::ConvKey;
 
@@ -72,9 +74,9 @@ struct Held {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Attention {
     background: bool,
-    held: BTreeMap<ConvKey, Held>,
+    held: Seldom<BTreeMap<ConvKey, Held>>,
     /// When conversations with a range are to be poked.
-    due: BTreeSet<(u64, ConvKey)>,
+    due: Seldom<BTreeSet<(u64, ConvKey)>>,
 }
 
 impl Attention {
@@ -92,7 +94,7 @@ impl Attention {
     /// conversation: it flows now, from the device's cursor.
     pub fn foreground(&mut self) -> Vec<Gap> {
         self.background = false;
-        self.due.clear();
+        self.due.release();
         std::mem::take(&mut self.held)
             .into_iter()
             .filter_map(|(conv, held)| held.range.map(|(from, to)| Gap { conv, from, to }))

@@ -33,7 +33,7 @@ impl Device {
     pub fn background(&mut self, now: u64) -> Vec<Gap> {
         self.attention.background();
         let mut waiting = Vec::new();
-        for stream in &mut self.streams {
+        for stream in self.streams.if_made().into_iter().flatten() {
             if stream.conv.kind() == ConvKind::User {
                 continue;
             }
@@ -101,7 +101,7 @@ impl Device {
     pub fn poke(&mut self, now: u64) -> Vec<Gap> {
         let mut gaps = Vec::new();
         for Gap { conv, to, .. } in self.attention.on_tick(now) {
-            if let Some(at) = self.by_conv.get(&conv).copied() {
+            if let Some(at) = self.followed(&conv) {
                 gaps.extend(self.named(now, at as usize, to));
             }
         }

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::HashMap;
 
+use hoopoe_core::seldom::Seldom;
+
 use crate::id::{ConvKey, ConvKind};
 use crate::rows::Interval;
 
@@ -97,23 +99,25 @@ pub struct Read {
 /// Heads noted while the list is being read; beyond it the oldest knowledge is asked for anew.
 const MOST_EARLY: usize = 4_096;
 
-/// A connected device of a user.
+/// A connected device of a user. Most are idle, and have nothing but what is quiet.
 #[derive(Debug, Default)]
 pub struct Device {
-    streams: Vec<Stream>,
-    by_conv: HashMap<ConvKey, u32>,
+    streams: Seldom<Vec<Stream>>,
+    by_conv: Option<Box<HashMap<ConvKey, u32>>>,
     /// Conversations that have had nothing for it since it connected.
     quiet: Quiet,
-    /// Heads of conversations heard of before the list arrived; `None` once it has.
-    early: Option<BTreeMap<ConvKey, u64>>,
+    /// The list has not arrived.
+    loading: bool,
+    /// Heads of conversations heard of before the list arrived.
+    early: Seldom<BTreeMap<ConvKey, u64>>,
     /// Streams with entries to read, in turn.
-    behind: VecDeque<u32>,
+    behind: Seldom<VecDeque<u32>>,
     /// Streams that are being read.
-    reading: Vec<u32>,
+    reading: Seldom<Vec<u32>>,
     /// Streams with acknowledgements to report.
-    moved: Vec<u32>,
+    moved: Seldom<Vec<u32>>,
     /// What was passed beyond the budget and is not named yet.
-    passed: Vec<Gap>,
+    passed: Seldom<Vec<Gap>>,
     /// Whether the app is looked at.
     attention: Attention,
 }
@@ -121,21 +125,23 @@ pub struct Device {
 impl Device {
     /// A device whose conversations are being read.
     pub fn new() -> Device {
-        Device { early: Some(BTreeMap::new()), ..Device::default() }
+        Device { loading: true, ..Device::default() }
     }
 
     /// True until the list has arrived.
     pub fn is_loading(&self) -> bool {
-        self.early.is_some()
+        self.loading
     }
 
     /// The user's conversations: delivery begins. At most `replay_max` entries of each are
     /// replayed; the gaps name the rest, and are passed.
     pub fn load(&mut self, starts: Vec<Start>, replay_max: u64) -> Vec<Gap> {
         let (mut gaps, mut quiet) = (Vec::new(), Vec::new());
-        let mut early = self.early.take().unwrap_or_default();
+        self.loading = false;
+        let mut early = std::mem::take(&mut self.early);
         for mut start in starts {
-            start.head = early.remove(&start.conv).map_or(start.head, |head| head.max(start.head));
+            let heard = early.if_made().and_then(|early| early.remove(&start.conv));
+            start.head = heard.map_or(start.head, |head| head.max(start.head));
             if start.head <= start.cursor && is_open(&start.intervals) {
                 quiet.push((start.conv, start.cursor));
             } else {
@@ -151,8 +157,8 @@ impl Device {
 
     /// The stream of a conversation, if it is one of the device's.
     fn stream_of(&mut self, conv: &ConvKey) -> Option<u32> {
-        if let Some(at) = self.by_conv.get(conv) {
-            return Some(*at);
+        if let Some(at) = self.followed(conv) {
+            return Some(at);
         }
         let cursor = self.quiet.cursor(conv)?;
         // Everything from here on is to be seen, until the list says otherwise.
@@ -160,6 +166,11 @@ impl Device {
         let start = Start { conv: conv.clone(), cursor, head: cursor, intervals };
         self.follow(start, u64::MAX);
         Some((self.streams.len() - 1) as u32)
+    }
+
+    /// The stream of a conversation that has one.
+    fn followed(&self, conv: &ConvKey) -> Option<u32> {
+        self.by_conv.as_ref()?.get(conv).copied()
     }
 
     fn follow(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
@@ -174,7 +185,7 @@ impl Device {
         }
         let allowed = self.allowed_at_first(&conv);
         let at = self.streams.len() as u32;
-        self.by_conv.insert(conv.clone(), at);
+        self.by_conv.get_or_insert_default().insert(conv.clone(), at);
         self.streams.push(Stream {
             conv,
             acked: next - 1,
@@ -196,9 +207,9 @@ impl Device {
 
     /// The list says something new about a conversation.
     pub fn listed(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
-        if let Some(early) = &mut self.early {
+        if self.loading {
             // The list that is on its way may be older: what is there then is asked for anew.
-            let head = early.entry(start.conv).or_default();
+            let head = self.early.entry(start.conv).or_default();
             *head = (*head).max(start.head);
             return None;
         }
@@ -230,9 +241,9 @@ impl Device {
 
     /// A committed entry. `room`: it could be sent now. `own`: this very device has sent it.
     pub fn live(&mut self, conv: &ConvKey, seq: u64, room: bool, own: bool) -> Live {
-        if let Some(early) = &mut self.early {
-            if early.len() < MOST_EARLY || early.contains_key(conv) {
-                let head = early.entry(conv.clone()).or_default();
+        if self.loading {
+            if self.early.len() < MOST_EARLY || self.early.contains_key(conv) {
+                let head = self.early.entry(conv.clone()).or_default();
                 *head = (*head).max(seq);
             }
             return Live::Nothing;
@@ -281,12 +292,12 @@ impl Device {
             left -= read.to - read.from + 1;
             reads.push(read);
         }
-        self.reading = reads.iter().map(|read| read.stream).collect();
+        self.reading = reads.iter().map(|read| read.stream).collect::<Vec<_>>().into();
         reads
     }
 
     fn next_read(&mut self, most: u64) -> Option<Read> {
-        while let Some(at) = self.behind.pop_front() {
+        while let Some(at) = self.behind.if_made().and_then(VecDeque::pop_front) {
             let stream = &mut self.streams[at as usize];
             // What may not be seen is passed.
             if let Some(from) = next_visible(&stream.intervals, stream.next) {
@@ -312,7 +323,7 @@ impl Device {
     /// the stream goes to the end of the queue.
     pub fn read(&mut self, stream: u32, through: u64) {
         self.reading.retain(|at| *at != stream);
-        if let Some(at) = self.streams.get_mut(stream as usize) {
+        if let Some(at) = self.stream_mut(stream) {
             at.next = at.next.max(through + 1);
             at.queued = false;
             self.queue_if_behind(stream);
@@ -334,7 +345,7 @@ impl Device {
     /// An entry is acknowledged, in the order of sending per stream. `received`: the client has
     /// said so (QoS 0 moves no `recv`, ruling 28).
     pub fn acknowledged(&mut self, stream: u32, seq: u64, received: bool) {
-        if let Some(at) = self.streams.get_mut(stream as usize) {
+        if let Some(at) = self.stream_mut(stream) {
             at.acked = at.acked.max(seq);
             if received {
                 at.recv = at.recv.max(seq);
@@ -346,7 +357,7 @@ impl Device {
     /// An entry is passed without being sent. Only when nothing before it is under way the cursor
     /// moves at once; else the acknowledgement of what comes next takes it along.
     pub fn pass(&mut self, stream: u32, seq: u64) {
-        if let Some(at) = self.streams.get_mut(stream as usize)
+        if let Some(at) = self.stream_mut(stream)
             && at.acked + 1 == seq
         {
             at.acked = seq;
@@ -357,7 +368,7 @@ impl Device {
     /// Entries are not there any more, and the client is told so: the cursor moves at once, unless
     /// something before them is under way (ruling 21).
     pub fn pass_lost(&mut self, stream: u32, from: u64, through: u64) {
-        if let Some(at) = self.streams.get_mut(stream as usize)
+        if let Some(at) = self.stream_mut(stream)
             && at.acked + 1 == from
         {
             at.acked = at.acked.max(through);
@@ -397,6 +408,10 @@ impl Device {
     /// Whether something waits to be read.
     pub fn is_behind(&self) -> bool {
         !self.behind.is_empty() || !self.reading.is_empty()
+    }
+
+    fn stream_mut(&mut self, stream: u32) -> Option<&mut Stream> {
+        self.streams.if_made()?.get_mut(stream as usize)
     }
 
     fn raise(&mut self, at: u32, head: u64) {

@@ -2,7 +2,8 @@
 //! see of it. The row is also the state in memory: one shape, one set of rules.
 //!
 //! The row is written at each change that somebody could see, so that readers answer from
-//! committed rows alone. Deliberately not here: devices and watchers, which die with the process.
+//! committed rows alone; a login is one, so what is as with everybody is left out of it.
+//! Deliberately not here: devices and watchers, which die with the process.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +64,10 @@ impl View {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PresenceRow {
     /// What the user shows while here.
+    #[serde(default, skip_serializing_if = "Show::is_usual")]
     pub show: Show,
     /// The text beside it.
+    #[serde(default, skip_serializing_if = "StatusText::is_empty")]
     pub text: StatusText,
     /// A device was connected, or gone for less than the grace time, when this was written.
     pub here: bool,

@@ -17,9 +17,12 @@ const INVISIBLE: &str = "invisible";
 
 /// What a user wants to show while here: `online`, `away`, `busy`, `dnd`, `invisible` or an own
 /// word of at most [`SHOW_BYTES`] bytes in the alphabet of ids.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Show(Box<str>);
+pub struct Show(
+    /// `None` is [`ONLINE`], which nearly everybody shows.
+    Option<Box<str>>,
+);
 
 /// Why a word cannot be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,23 +50,22 @@ impl Show {
         if word == OFFLINE {
             return Err(BadShow::Offline);
         }
-        Ok(Show(word.into()))
+        Ok(Show((word != ONLINE).then(|| word.into())))
     }
 
     /// The word.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or(ONLINE)
+    }
+
+    /// What is shown by who has set nothing.
+    pub fn is_usual(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Looks like offline to others.
     pub fn is_invisible(&self) -> bool {
-        &*self.0 == INVISIBLE
-    }
-}
-
-impl Default for Show {
-    fn default() -> Show {
-        Show(ONLINE.into())
+        self.as_str() == INVISIBLE
     }
 }
 
@@ -77,13 +79,13 @@ impl TryFrom<String> for Show {
 
 impl From<Show> for String {
     fn from(show: Show) -> String {
-        show.0.into()
+        show.as_str().to_owned()
     }
 }
 
 impl fmt::Display for Show {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -116,6 +118,11 @@ impl StatusText {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// No text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -156,6 +163,13 @@ mod tests {
         for (word, fault) in cases {
             assert_eq!(Show::parse(word), Err(fault), "{word}");
         }
+    }
+
+    #[test]
+    fn who_has_set_nothing_shows_what_can_be_set_too() {
+        assert_eq!(Show::parse(ONLINE), Ok(Show::default()));
+        assert_eq!(Show::default().to_string(), "online");
+        assert_eq!(serde_json::to_string(&Show::default()).unwrap(), "\"online\"");
     }
 
     #[test]

@@ -487,7 +487,7 @@ fn read_outbox(kv: &SharedKv, shard: u16) -> Result<Vec<(u64, Forward)>, StoreEr
 impl Work<'_> {
     fn command(&mut self, command: Command, is_new: bool) -> Result<Option<Answer>, Fault> {
         match command {
-            Command::Send(send) => self.send(&send, is_new).map(Some),
+            Command::Send(send) => self.send(send, is_new).map(Some),
             Command::Operate(operate) => self.operate(&operate, is_new).map(Some),
             Command::Signal(signal) => self.signal(signal).map(Some),
             Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),

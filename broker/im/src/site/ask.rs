@@ -191,7 +191,7 @@ impl Work<'_> {
                     privileged,
                     asker: Asker::Nobody,
                 };
-                return self.send(&send, true);
+                return self.send(Box::new(send), true);
             }
             EntryKind::Recall => Operation::Recall,
             EntryKind::Edit => Operation::Edit,

@@ -22,13 +22,13 @@ const MOST_LISTED: usize = 200;
 /// Bytes of a push token.
 const PUSH_TOKEN_MAX_BYTES: usize = 4 * 1024;
 
-/// A device as it is kept.
+/// A device as it is kept. Each login writes it: what most do not have is left out.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct DeviceRow {
     /// When it connected last, ms since the epoch.
     pub since_ms: u64,
     /// When it was seen to be gone last, ms since the epoch.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub gone_ms: u64,
     /// Its session outlives its connection: it has cursors of its own.
     pub stored: bool,
@@ -36,8 +36,12 @@ pub struct DeviceRow {
     #[serde(default)]
     pub address_class: String,
     /// Push service and token, when it has given one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<(String, String)>,
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 impl Work<'_> {

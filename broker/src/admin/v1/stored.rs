@@ -76,7 +76,7 @@ pub(super) async fn subscriptions(
     let (mut found, more) = survey(api, tenant, request, after, limit).await?;
     found.truncate(limit);
     for session in &found {
-        let SessionKey { user, client, .. } = &session.key;
+        let (user, client) = (&session.key.user, &session.key.client);
         let filters = session.subscriptions.iter().map(
             |(filter, qos)| json!({ "user": user, "client": client, "filter": filter, "qos": qos }),
         );
@@ -122,7 +122,7 @@ pub(super) fn delete_session(
     tenant: Arc<str>,
     request: OneSession,
 ) -> Result<Value, Failure> {
-    let key = SessionKey { tenant, user: request.user.into(), client: request.client.into() };
+    let key = SessionKey::new(tenant, request.user, request.client);
     let fabric = &api.env.fabric;
     let slot = key.slot();
     fabric.shards[fabric.shard_of(slot)].put(Command::Evict { key }.into());

@@ -38,7 +38,7 @@ impl Worker {
         let user = User { tenant: session.key.tenant.clone(), id: session.key.user.clone() };
         let topic = inbox_topic(&user.tenant, &user.id);
         env.im.reach.insert(&topic, location.to_bits(), location);
-        let stored = session.route.session.is_some();
+        let stored = session.route.session().is_some();
         let client = session.key.client.clone();
         session.im = Some(Box::new(ImDevice::new(user.clone())));
         let slot = user.slot();
@@ -70,7 +70,7 @@ impl Worker {
             env.im.reach.remove(&conv_topic(conv), bits);
             env.im.reach.remove(&left_topic(conv), bits);
         }
-        let stored = session.route.session.is_some();
+        let stored = session.route.session().is_some();
         let client = session.key.client.clone();
         let slot = im.user.slot();
         // Said is said, also by who left before the list was read.
@@ -117,7 +117,7 @@ impl Worker {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
-        let stored = session.route.session.is_some();
+        let stored = session.route.session().is_some();
         let client = session.key.client.clone();
         let Some(im) = &mut session.im else { return };
         im.moved = false;
@@ -245,7 +245,9 @@ impl Worker {
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         im.step.skip(conv, through);
-        im.page.retain(|(_, entry)| entry.conv != *conv || entry.seq > through);
+        if let Some(page) = im.page.if_made() {
+            page.retain(|(_, entry)| entry.conv != *conv || entry.seq > through);
+        }
         self.im_settle_kept(location);
         self.im_note_moved(location);
     }

@@ -178,7 +178,7 @@ impl Worker {
         if mentioned || im.is_own(entry, &client) {
             return false;
         }
-        let budget = im.budget.get_or_insert_with(|| Pace::new(rate, now_ms));
+        let budget = im.budget.get_or_insert_with(|| Box::new(Pace::new(rate, now_ms)));
         if budget.take(rate, rate, now_ms) || !im.step.pass_over(&entry.conv, entry.seq) {
             return false;
         }
@@ -336,6 +336,8 @@ impl Worker {
             let room = session.backlog.is_empty() && session.window.room() > 0;
             let Some(im) = &mut session.im else { return };
             if im.page.is_empty() {
+                // A device that has caught up may never read another page.
+                im.page.release();
                 break;
             }
             if !room {
@@ -392,7 +394,7 @@ impl ImDevice {
             _ => return None,
         };
         self.outdated |= self.step.is_reading(&event.conv);
-        for (_, waiting) in &mut self.page {
+        for (_, waiting) in self.page.if_made().into_iter().flatten() {
             if waiting.conv != event.conv {
                 continue;
             }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, QoS};
 use hoopoe_core::Location;
+use hoopoe_core::seldom::Seldom;
 use hoopoe_im::device::Start;
 use hoopoe_im::entry::{Entry, EntryKind};
 use hoopoe_store::Command;
@@ -50,10 +51,10 @@ struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     /// In the order they were sent.
-    open: VecDeque<Open>,
-    kept: Vec<Kept>,
+    open: Seldom<VecDeque<Open>>,
+    kept: Seldom<Vec<Kept>>,
     /// Their entries are passed: the records go once the cursor is written.
-    ended: Vec<PacketId>,
+    ended: Seldom<Vec<PacketId>>,
 }
 
 impl Exchanges {
@@ -95,7 +96,7 @@ impl Exchanges {
 
     /// Identifiers whose records may go, behind the cursors that are reported now.
     pub(super) fn take_ended(&mut self) -> Vec<PacketId> {
-        std::mem::take(&mut self.ended)
+        std::mem::take(&mut self.ended).into_iter().collect()
     }
 
     /// Exchanges that the client is done with and that no cursor has passed: the next connection
@@ -129,7 +130,7 @@ impl ImDevice {
     /// The device's conversations have been read. One that is not among them may still be on its
     /// way into the list, and nothing of it is passed before it is there.
     pub(super) fn note_listed(&mut self, starts: &[Start]) {
-        for kept in &mut self.exchanges.kept {
+        for kept in self.exchanges.kept.if_made().into_iter().flatten() {
             kept.listed = starts.iter().any(|start| start.conv.tag() == kept.tag);
         }
     }

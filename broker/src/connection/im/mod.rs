@@ -20,6 +20,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use hoopoe_codec::{SubscribeOptions, Version};
 use hoopoe_core::Slot;
+use hoopoe_core::seldom::Seldom;
 use hoopoe_im::command::Command;
 use hoopoe_im::device::Device;
 use hoopoe_im::entry::Entry;
@@ -43,22 +44,22 @@ pub struct ImDevice {
     /// How far it has come in each conversation.
     step: Device,
     /// Entries that have been read and wait for room, by stream.
-    page: VecDeque<(u32, Arc<Entry>)>,
+    page: Seldom<VecDeque<(u32, Arc<Entry>)>>,
     /// A message was recalled or burnt in the conversation that is being read: the page that
     /// comes may still have its body.
     outdated: bool,
     /// Its own filters below `im/me/`.
     filters: Vec<InboxFilter>,
     /// Service calls that have not been answered, by the token of their acknowledgement.
-    calls: HashMap<u64, Waiting>,
+    calls: Option<Box<HashMap<u64, Waiting>>>,
     /// Its QoS 2 deliveries that are recorded.
     exchanges: Exchanges,
     /// Its cursors have moved since the last report.
     moved: bool,
     /// What it has said before its list was read; no more than the answers it may be owed.
-    unsaid: Vec<(Slot, Command, Asker)>,
+    unsaid: Seldom<Vec<(Slot, Command, Asker)>>,
     /// What it may be sent of big groups and channels; none before the first of it.
-    budget: Option<Pace>,
+    budget: Option<Box<Pace>>,
     /// Live rooms it is in.
     pub rooms: Memberships,
 }
@@ -81,13 +82,13 @@ impl ImDevice {
         ImDevice {
             user,
             step: Device::new(),
-            page: VecDeque::new(),
+            page: Seldom::default(),
             outdated: false,
             filters: Vec::new(),
-            calls: HashMap::default(),
+            calls: None,
             exchanges: Exchanges::default(),
             moved: false,
-            unsaid: Vec::new(),
+            unsaid: Seldom::default(),
             budget: None,
             rooms: Memberships::default(),
         }

@@ -31,8 +31,8 @@ use crate::im::overloaded;
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
 pub struct ImOwed {
-    /// The conversation as the sender calls it; empty where there is none.
-    conv: String,
+    /// The conversation of a message.
+    conv: Option<ConvKey>,
     /// The client message id.
     cid: Option<Arc<str>>,
     /// The result, once it is there.
@@ -80,7 +80,7 @@ impl Worker {
             refusal.code = ReasonCode::ImplementationSpecificError;
             return self.im_refuse(location, answer, None, refusal);
         }
-        let marker = match (&answer, session.route.session) {
+        let marker = match (&answer, session.route.session()) {
             (Answer::PubRec(id), Some(session)) => Some(PacketIdent { session, id: id.get() }),
             _ => None,
         };
@@ -141,11 +141,10 @@ impl Worker {
             Published::Cursor { conv, which, seq } => {
                 let conv = conv.conv(&incoming.user.tenant, &incoming.user.id);
                 let user = incoming.user;
-                let owed = ImOwed { conv: conv.wire(&user.id), ..ImOwed::default() };
                 let slot = user.slot();
                 // What this device has acknowledged so far comes first.
                 self.im_report_one(location);
-                let asker = self.im_owe(location, incoming.answer, owed, 0);
+                let asker = self.im_owe(location, incoming.answer, ImOwed::default(), 0);
                 let read = which == Position::Read;
                 let cursor = MoveCursor { user, conv, read, seq, asker };
                 self.im_say(location, slot, Command::MoveCursor(Box::new(cursor)), asker);
@@ -199,7 +198,7 @@ impl Worker {
         if !self.env.im.may_send(self.now_ms, &user) {
             return self.im_refuse(location, answer, cid.as_deref(), too_fast());
         }
-        let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
+        let owed = ImOwed { conv: Some(conv.clone()), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
         let send = Send {
@@ -234,7 +233,7 @@ impl Worker {
         if !self.env.im.may_send(self.now_ms, &user) {
             return self.im_refuse(location, answer, cid.as_deref(), too_fast());
         }
-        let owed = ImOwed { conv: conv.wire(&user.id), cid: cid.clone(), result: None };
+        let owed = ImOwed { conv: Some(conv.clone()), cid: cid.clone(), result: None };
         let slot = conv.slot();
         let asker = self.im_owe(location, answer, owed, publish.payload.len());
         let operate = Operate {
@@ -281,9 +280,8 @@ impl Worker {
                 return self.im_judged(location, answer, properties.cid, done);
             }
         };
-        let owed = ImOwed { conv: conv.wire(&user.id), ..ImOwed::default() };
         let slot = conv.slot();
-        let asker = self.im_owe(location, answer, owed, publish.payload.len());
+        let asker = self.im_owe(location, answer, ImOwed::default(), publish.payload.len());
         let signal = SendSignal {
             conv,
             from: user,
@@ -468,11 +466,14 @@ impl Worker {
     }
 
     fn im_tell_sent(&mut self, location: Location, im: &ImOwed, sent: &Sent) {
-        if let Some(cid) = &im.cid {
+        let session = self.connection(location).and_then(Connection::session);
+        let Some(device) = session.and_then(|session| session.im.as_ref()) else { return };
+        if let (Some(cid), Some(conv)) = (&im.cid, &im.conv) {
+            let (kind, peer) = (conv.kind().letter(), conv.peer_of(&device.user.id));
             let Sent { seq, id, ts_ms } = sent;
             let mut topic = String::with_capacity(SENT_BYTES);
             // Writing into a text does not fail.
-            let _ = write!(topic, "im/me/sys/sent/{cid}/{}/{seq}/{id}/{ts_ms}", im.conv);
+            let _ = write!(topic, "im/me/sys/sent/{cid}/{kind}/{peer}/{seq}/{id}/{ts_ms}");
             self.im_notice(location, &topic, b"");
         }
     }

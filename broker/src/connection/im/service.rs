@@ -63,7 +63,7 @@ impl Worker {
         let device = session.key.client.clone();
         let Some(im) = &session.im else { return Ok(()) };
         let user = im.user.clone();
-        if im.calls.len() >= MOST_CALLS {
+        if im.calls.as_ref().is_some_and(|calls| calls.len() >= MOST_CALLS) {
             let refusal = Refusal::limit(format!("more than {MOST_CALLS} calls wait for answers"));
             return self.im_refuse(location, answer, None, refusal);
         }
@@ -73,7 +73,7 @@ impl Worker {
         if let Some(session) = self.connection(location).and_then(Connection::session)
             && let Some(im) = &mut session.im
         {
-            im.calls.insert(reply.token, waiting);
+            im.calls.get_or_insert_default().insert(reply.token, waiting);
         }
         match parsed {
             Ok(mut op) => {
@@ -132,7 +132,7 @@ impl Worker {
 
     fn im_take_call(&mut self, reply: ReplyTo) -> Option<Waiting> {
         let session = self.connection(reply.location).and_then(Connection::session)?;
-        session.im.as_mut()?.calls.remove(&reply.token)
+        session.im.as_mut()?.calls.as_mut()?.remove(&reply.token)
     }
 
     /// A reader has answered a call.

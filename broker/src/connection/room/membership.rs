@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hoopoe_codec::{PacketId, Version, topic_matches};
+use hoopoe_core::seldom::Seldom;
 use hoopoe_im::refusal::Refusal;
 use smallvec::SmallVec;
 
@@ -99,9 +100,9 @@ impl Membership {
 #[derive(Debug, Default)]
 pub struct Memberships {
     /// Rooms it is in; few (ruling 37).
-    pub joined: Vec<Membership>,
+    pub joined: Seldom<Vec<Membership>>,
     /// Filters whose SUBACK is not out yet.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Seldom<Vec<Waiting>>,
     /// What waits for the homes of rooms of other sites, if anything does.
     pub entrance: Option<Box<Entrance>>,
     /// The device's hello is out: before that it is in its rooms, and hears nothing from them.
@@ -129,14 +130,17 @@ impl Memberships {
 
     /// One more filter for a room that the session is in; false when it is not.
     pub fn subscribe(&mut self, waits: &Waiting, version: Version) -> bool {
-        let joined = self.joined.iter_mut().find(|of| *of.live.id == *waits.room);
+        let mut rooms = self.joined.if_made().into_iter().flatten();
+        let joined = rooms.find(|of| *of.live.id == *waits.room);
         joined.map(|membership| membership.put(waits, version)).is_some()
     }
 
     /// One filter less; the room it was for.
     pub fn unsubscribe(&mut self, text: &str) -> Option<Box<str>> {
-        self.waiting.retain(|waits| *waits.filter != *text);
-        self.joined.iter_mut().find_map(|membership| {
+        if let Some(waiting) = self.waiting.if_made() {
+            waiting.retain(|waits| *waits.filter != *text);
+        }
+        self.joined.if_made()?.iter_mut().find_map(|membership| {
             let at = membership.filters.iter().position(|filter| *filter.text == *text)?;
             membership.filters.remove(at);
             Some(Box::from(&*membership.live.id))

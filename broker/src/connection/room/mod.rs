@@ -132,7 +132,7 @@ impl Worker {
     /// The client comes into the rooms it asked for when that packet's SUBACK is out.
     pub(super) fn enter_rooms_after(&mut self, location: Location, packet: PacketId) {
         let Some(memberships) = self.memberships(location) else { return };
-        for waits in &mut memberships.waiting {
+        for waits in memberships.waiting.if_made().into_iter().flatten() {
             waits.packet.get_or_insert(packet);
         }
     }
@@ -147,7 +147,7 @@ impl Worker {
         let waiting = std::mem::take(&mut memberships.waiting);
         let (due, later): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|waits| waits.packet == packet);
-        memberships.waiting = later;
+        memberships.waiting = later.into();
         for waits in due {
             self.enter(location, waits);
         }

@@ -61,7 +61,7 @@ pub(crate) fn put_session(out: &mut Vec<u8>, row: &SessionRow) {
 
 pub(crate) fn read_session(row: &[u8]) -> Result<SessionRow, Fault> {
     let mut cursor = Cursor::of(row, VERSION)?;
-    let key = SessionKey { tenant: cursor.text()?, user: cursor.text()?, client: cursor.text()? };
+    let key = SessionKey::new(cursor.text()?, cursor.text()?, cursor.text()?);
     let row = SessionRow { key, expiry_secs: cursor.u32()?, disconnected_at_ms: cursor.number()? };
     cursor.end()?;
     Ok(row)
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn session_rows_survive() {
         let row = SessionRow {
-            key: SessionKey { tenant: "t".into(), user: "ü".into(), client: "".into() },
+            key: SessionKey::new("t", "ü", ""),
             expiry_secs: u32::MAX,
             disconnected_at_ms: 1_700_000_000_000,
         };

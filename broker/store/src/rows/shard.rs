@@ -78,7 +78,7 @@ pub(crate) fn put_outbox(out: &mut Vec<u8>, row: &OutboxRow) {
 
 pub(crate) fn read_outbox(row: &[u8]) -> Result<OutboxRow, Fault> {
     let mut cursor = Cursor::of(row, VERSION)?;
-    let key = SessionKey { tenant: cursor.text()?, user: cursor.text()?, client: cursor.text()? };
+    let key = SessionKey::new(cursor.text()?, cursor.text()?, cursor.text()?);
     let row = OutboxRow { key, publication: take_whole(&mut cursor)? };
     cursor.end()?;
     Ok(row)

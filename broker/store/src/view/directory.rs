@@ -26,13 +26,37 @@ pub(super) struct Directory {
     epoch: u32,
 }
 
-/// A session key's place.
-#[derive(Debug, Default)]
-pub(super) struct Seat {
-    live: Option<Live>,
-    pub(super) session: Option<SessionId>,
+/// A session key's place. As small as can be: everybody who is connected or stored has one.
+#[derive(Debug)]
+struct Seat {
+    /// Of the connection that holds it: [`Location::NOWHERE`] and 0 when none does.
+    live: Live,
+    /// The number of the stored session, which is never 0; 0 when there is none.
+    session: u64,
     pending: Option<Box<Pending>>,
 }
+
+impl Default for Seat {
+    fn default() -> Seat {
+        Seat { live: NOBODY, session: 0, pending: None }
+    }
+}
+
+impl Seat {
+    fn live(&self) -> Option<Live> {
+        (self.live != NOBODY).then_some(self.live)
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        (self.session != 0).then_some(SessionId(self.session))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.live == NOBODY && self.session == 0 && self.pending.is_none()
+    }
+}
+
+const NOBODY: Live = Live { location: Location::NOWHERE, epoch: 0 };
 
 /// The connection that holds a seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,18 +85,16 @@ impl Directory {
 
     /// Binds a key to a stored session, or unbinds it.
     pub(super) fn bind(&mut self, key: &SessionKey, session: Option<SessionId>) {
-        if session.is_some() {
-            self.seats.entry(key.clone()).or_default().session = session;
+        if let Some(session) = session {
+            self.seats.entry(key.clone()).or_default().session = session.0;
         } else if let Some(seat) = self.seats.get_mut(key) {
-            seat.session = None;
+            seat.session = 0;
             self.drop_if_empty(key);
         }
     }
 
     fn drop_if_empty(&mut self, key: &SessionKey) {
-        let empty =
-            |seat: &Seat| seat.live.is_none() && seat.session.is_none() && seat.pending.is_none();
-        if self.seats.get(key).is_some_and(empty) {
+        if self.seats.get(key).is_some_and(Seat::is_empty) {
             self.seats.remove(key);
         }
     }
@@ -98,28 +120,29 @@ impl Directory {
     /// The connection of a session, if `location` and `epoch` are those of it, leaves its seat.
     fn leave(&mut self, close: &Close) -> Option<Option<SessionId>> {
         let seat = self.seats.get_mut(&close.key)?;
-        if seat.live != Some(Live { location: close.location, epoch: close.epoch }) {
+        let closing = Live { location: close.location, epoch: close.epoch };
+        if seat.live != closing || closing == NOBODY {
             return None;
         }
-        seat.live = None;
-        Some(seat.session)
+        seat.live = NOBODY;
+        Some(seat.session())
     }
 
     /// Forgets what a failed batch did: sessions are bound anew, connections that were never told
     /// that they are let in are not there.
     pub(super) fn forget(&mut self, never_opened: &[Location]) {
         self.seats.retain(|_, seat| {
-            seat.session = None;
-            if seat.live.is_some_and(|live| never_opened.contains(&live.location)) {
-                seat.live = None;
+            seat.session = 0;
+            if never_opened.contains(&seat.live.location) {
+                seat.live = NOBODY;
             }
-            seat.live.is_some() || seat.pending.is_some()
+            !seat.is_empty()
         });
     }
 
     /// The connection in a key's seat.
     pub(super) fn live(&self, key: &SessionKey) -> Option<Live> {
-        self.seats.get(key)?.live
+        self.seats.get(key)?.live()
     }
 
     /// Keys whose newcomers wait for a connection that went while nothing could be written.
@@ -172,7 +195,7 @@ impl ShardView {
 
     /// The seat is free: the newcomer gets its session.
     fn admit(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
-        let existing = self.directory.seats.get(&open.key).and_then(|seat| seat.session);
+        let existing = self.directory.seats.get(&open.key).and_then(Seat::session);
         if let Some(id) = existing {
             // What was due before the newcomer came happens before it.
             self.run_timer(now_ms, id, batch);
@@ -184,8 +207,8 @@ impl ShardView {
         let epoch = self.directory.next_epoch();
         let live = Live { location: open.reply.location, epoch };
         let seat = self.directory.seats.entry(open.key.clone()).or_default();
-        seat.live = Some(live);
-        let (reply, key, resumed) = (open.reply, open.key.clone(), seat.session);
+        seat.live = live;
+        let (reply, key, resumed) = (open.reply, open.key.clone(), seat.session());
         let session: Option<StoredSession> = match resumed {
             Some(id) => self.resume_session(id, open, live, batch),
             None if open.expiry_secs > 0 => Some(self.make_session(open, live, batch)),
@@ -230,7 +253,7 @@ impl ShardView {
         batch: &mut PendingBatch,
     ) {
         if pending.as_ref().is_some_and(|pending| pending.evict) {
-            let session = self.directory.seats.get(key).and_then(|seat| seat.session);
+            let session = self.directory.seats.get(key).and_then(Seat::session);
             if let Some(id) = session {
                 self.end_session(now_ms, id, batch);
             }
@@ -255,7 +278,7 @@ impl ShardView {
     /// An operator ends a session.
     pub(super) fn evict(&mut self, now_ms: u64, key: &SessionKey, batch: &mut PendingBatch) {
         let Some(seat) = self.directory.seats.get(key) else { return };
-        match (seat.live, seat.session) {
+        match (seat.live(), seat.session()) {
             (Some(live), _) => {
                 let waits = seat.pending.is_some();
                 if let Some(pending) = self.directory.wait(key, now_ms + TAKE_OVER_MS) {
@@ -289,7 +312,7 @@ impl ShardView {
             if let Some(open) = pending.open {
                 batch.effect(refused(&open, ReasonCode::ServerUnavailable));
             }
-            let session = self.directory.seats.get(&key).and_then(|seat| seat.session);
+            let session = self.directory.seats.get(&key).and_then(Seat::session);
             if let Some(id) = session
                 && pending.evict
             {

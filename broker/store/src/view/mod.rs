@@ -96,7 +96,8 @@ pub struct ShardView {
     bodies: u64,
     row_changed: bool,
     directory: Directory,
-    sessions: HashMap<SessionId, Session>,
+    /// Boxed: a table has up to twice the room that it needs.
+    sessions: HashMap<SessionId, Box<Session>>,
     groups: Groups,
     retained: Retained,
     /// Incoming QoS 2 publications of this and other shards' sessions.

@@ -197,7 +197,7 @@ impl ShardView {
             exchanges.flush(id, acknowledged, batch);
             window.iter().filter(qos2).for_each(|entry| exchanges.put(id, entry, batch));
         }
-        session.window = Some(window.to_vec());
+        session.window = Some(window.into());
         let key = keys::session(id, session_kind::WINDOW);
         batch.rows.put_with(Family::Session, &key, |out| rows::put_window(out, window));
     }

@@ -95,15 +95,16 @@ impl ShardView {
         self.load_row()?;
         let outbox = self.load_shard_rows()?;
         let mut restored = Restored { outbox, ..Restored::default() };
+        let mut before = None;
         for slot in 0..SLOTS {
             if slot % self.shards == self.shard {
-                self.load_slot(slot)?;
+                self.load_slot(slot, &mut before)?;
             }
         }
         let mut ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
-            restored.sessions.push(self.settle(id, known.get(&id))?);
+            restored.sessions.push(self.settle(id, known.get(&id).map(|known| &**known))?);
             self.keep_floor(id, floors.get(&id).copied());
         }
         restored.groups = self.settle_groups(known_groups)?;
@@ -173,8 +174,8 @@ impl ShardView {
         Ok(waiting.into_iter().map(publish).collect())
     }
 
-    /// Sessions and groups of a slot, row by row.
-    fn load_slot(&mut self, slot: u16) -> Result<(), StoreError> {
+    /// Sessions and groups of a slot, row by row. `before`: the key of the last one.
+    fn load_slot(&mut self, slot: u16, before: &mut Option<SessionKey>) -> Result<(), StoreError> {
         let (from, to) = keys::slot(slot);
         let mut reading = Reading::of(Family::Session);
         let (sessions, groups) = (&mut self.sessions, &mut self.groups);
@@ -184,9 +185,11 @@ impl ShardView {
                 let kind = *key.get(8).ok_or("session key")?;
                 if kind == session_kind::SESSION {
                     let row = rows::read_session(value)?;
-                    let mut session = Session::new(id, row.key, row.expiry_secs);
+                    let key = before.iter().fold(row.key, SessionKey::sharing);
+                    *before = Some(key.clone());
+                    let mut session = Session::new(id, key, row.expiry_secs);
                     session.disconnected_at_ms = row.disconnected_at_ms;
-                    sessions.insert(id, session);
+                    sessions.insert(id, Box::new(session));
                 } else if kind == session_kind::GROUP {
                     let row = rows::read_group(value)?;
                     groups.insert(id, Group::new(id, row.share, row.filter));
@@ -288,7 +291,7 @@ fn read_part(session: &mut Session, kind: u8, rest: &[u8], value: &[u8]) -> Resu
         session_kind::WILL => session.will = Some(Box::new(rows::read_will(value)?)),
         session_kind::WINDOW => {
             let window: Vec<InFlight> = rows::read_window(value)?;
-            session.window = Some(window);
+            session.window = Some(window.into());
         }
         session_kind::EXCHANGE => {
             let id = rest.try_into().map(u16::from_be_bytes).map_err(|_| "exchange key")?;
@@ -302,11 +305,8 @@ fn read_part(session: &mut Session, kind: u8, rest: &[u8], value: &[u8]) -> Resu
         session_kind::SUBSCRIPTION => {
             let filter = std::str::from_utf8(rest).map_err(|_| "filter is not UTF-8")?;
             let (options, identifier) = rows::read_subscription(value)?;
-            session.subscriptions.push(StoredSubscription {
-                filter: filter.into(),
-                options,
-                identifier,
-            });
+            let filter = filter.into();
+            session.add_subscription(StoredSubscription { filter, options, identifier });
         }
         _ => return Err("unknown kind of row"),
     }

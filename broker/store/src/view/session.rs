@@ -18,7 +18,11 @@ use crate::kv::Family;
 use crate::log::{After, PendingBatch};
 use crate::rows::{self, ProgressRow, SessionRow};
 
-/// A stored session as its shard keeps it.
+/// Up to so many subscriptions a session has room for no more than it has.
+const FEW_SUBSCRIPTIONS: usize = 8;
+
+/// A stored session as its shard keeps it, while it is connected and while it is not: what most
+/// sessions do not have is behind a pointer.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) key: SessionKey,
@@ -40,10 +44,10 @@ pub(super) struct Session {
     pub(super) head: u64,
     pub(super) weight: u64,
     /// The window that its last connection left; `None` while connected and after a crash.
-    pub(super) window: Option<Vec<InFlight>>,
+    pub(super) window: Option<Box<[InFlight]>>,
     pub(super) exchanges: Option<Box<Exchanges>>,
     /// Incoming QoS 2 publications that its last connection knew to be committed everywhere.
-    pub(super) answered: Vec<u16>,
+    pub(super) answered: Box<[u16]>,
     /// In the list of sessions with lazy rows; and whether its own row is one of them.
     pub(super) lazy: bool,
     pub(super) row_changed: bool,
@@ -67,10 +71,18 @@ impl Session {
             weight: 0,
             window: None,
             exchanges: None,
-            answered: Vec::new(),
+            answered: Box::default(),
             lazy: false,
             row_changed: false,
         }
+    }
+
+    /// A subscription is made. Most sessions have few, and keep them.
+    pub(super) fn add_subscription(&mut self, new: StoredSubscription) {
+        if self.subscriptions.len() < FEW_SUBSCRIPTIONS {
+            self.subscriptions.reserve_exact(1);
+        }
+        self.subscriptions.push(new);
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -123,7 +135,7 @@ impl Session {
     fn window_to_resume(&mut self) -> (u64, Vec<InFlight>) {
         let exchanges = self.exchanges.as_deref();
         let known = || exchanges.map(Exchanges::window).unwrap_or_default();
-        let window = self.window.take().unwrap_or_else(known);
+        let window = self.window.take().map_or_else(known, <[InFlight]>::into_vec);
         let from_queue = |entry: &InFlight| match entry.source {
             Source::Queue(seq) => Some(seq),
             Source::Group(..) | Source::Entry(..) => None,
@@ -157,7 +169,7 @@ impl ShardView {
             session.will = Some(Box::new(will));
         }
         let stored = self.stored_session(id, &mut session);
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         stored
     }
 
@@ -215,7 +227,7 @@ impl ShardView {
                 .map(|e| e.done_above(acknowledged))
                 .unwrap_or_default(),
             markers: self.markers_of(id),
-            answered: std::mem::take(&mut session.answered),
+            answered: std::mem::take(&mut session.answered).into_vec(),
             subscriptions: session.subscriptions.clone(),
         }
     }
@@ -239,7 +251,7 @@ impl ShardView {
         }
         session.disconnected_at_ms = now_ms;
         session.grace_until_ms = 0;
-        session.answered.clone_from(&close.answered);
+        session.answered = close.answered.as_slice().into();
         if close.cause == CloseCause::Shutdown {
             // As after a crash, delay and expiry count from the next start (ruling 14).
             session.disconnected_at_ms = 0;
@@ -316,7 +328,7 @@ impl ShardView {
             });
             match session.subscriptions.iter_mut().find(|old| old.filter == new.filter) {
                 Some(old) => *old = new,
-                None => session.subscriptions.push(new),
+                None => session.add_subscription(new),
             }
         }
         batch.durable = true;
@@ -355,7 +367,7 @@ impl ShardView {
         if session.is_none() {
             batch.committed(reply, ReasonCode::SessionTakenOver);
         }
-        session
+        session.map(|session| &mut **session)
     }
 
     /// How far delivery has come. Kept in memory; written within [`LAZY_MS`](super::LAZY_MS).

@@ -60,10 +60,9 @@ impl<'a> Verdict<'a> {
         Moment { first, last }
     }
 
-    /// The last entry that may have been there at that time.
+    /// The last entry that may have been there at that time, also one that nobody knows.
     pub(super) fn last_at(&self, at: Order) -> u64 {
-        let facts = self.judge.logs[self.conv].facts.keys().rev();
-        facts.copied().find(|seq| self.moment(*seq).first <= at).unwrap_or(0)
+        (1..=self.head()).rev().find(|seq| self.moment(*seq).first <= at).unwrap_or(0)
     }
 
     /// The last entry that was surely there at that time.

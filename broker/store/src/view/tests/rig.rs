@@ -208,7 +208,7 @@ impl Rig {
 }
 
 pub(super) fn key(client: &str) -> SessionKey {
-    SessionKey { tenant: "default".into(), user: "".into(), client: client.into() }
+    SessionKey::new("default", "", client)
 }
 
 pub(super) fn message(topic: &str, payload: &str) -> Publication {

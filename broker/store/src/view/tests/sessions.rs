@@ -96,7 +96,7 @@ over_both! {
         let new = client(&effects).expect("let in");
         rig.close(&new, CloseCause::Shutdown);
         rig.restart_in_place(3_600_000);
-        assert_eq!(rig.queue(rig.restored.sessions[0].route.session.expect("stored"), 1).len(), 1);
+        assert_eq!(rig.queue(rig.restored.sessions[0].route.session().expect("stored"), 1).len(), 1);
         assert!(rig.connect_as("alice").present);
     }
 
