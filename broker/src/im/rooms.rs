@@ -9,14 +9,15 @@
 //! what is to be stored is given to the caller. Nothing that is said in a room is ever stored.
 
 mod across;
+mod erase;
 mod guests;
 
 pub use across::RoomSignal;
 
 use std::sync::{Arc, OnceLock};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use dashmap::{DashMap, DashSet};
 use hoopoe_core::{Location, Publication};
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::room::{
@@ -157,6 +158,8 @@ pub struct Rooms {
     foreign: DashMap<Box<str>, Arc<LiveRoom>>,
     /// Rooms with viewers at other sites.
     hosting: DashMap<Box<str>, Arc<LiveRoom>>,
+    /// Rooms whose rows have not been stored since a user was erased from them.
+    unstored: DashSet<Box<str>>,
     sites: OnceLock<Arc<SiteNode>>,
 }
 
@@ -198,6 +201,7 @@ impl Rooms {
             owned: DashMap::new(),
             foreign: DashMap::new(),
             hosting: DashMap::new(),
+            unstored: DashSet::new(),
             sites: OnceLock::new(),
         }
     }

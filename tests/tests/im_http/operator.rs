@@ -49,6 +49,31 @@ fn account_lives_from_create_to_delete() {
     assert_eq!(login_code(&broker, &login("another")), code::BAD_USER_NAME_OR_PASSWORD);
 }
 
+/// What an erased user owned goes to a moderator, or is closed, also over a restart.
+#[test]
+fn rooms_of_an_erased_user_are_somebody_elses_or_closed() {
+    let mut broker = options().start();
+    for user in ["alice", "bob"] {
+        admin(&broker).call("admin/users/create", json!({ "user": user }));
+    }
+    let of = |broker: &Broker, user: &str| admin(broker).acting_for(user);
+    for room in ["hers", "alone"] {
+        of(&broker, "alice").call("room/create", json!({ "room": room }));
+    }
+    let role = json!({ "room": "hers", "user": "bob", "role": "moderator" });
+    of(&broker, "alice").call("room/role", role);
+    admin(&broker).call("admin/users/delete", json!({ "user": "alice", "erase": true }));
+    for _ in 0..2 {
+        let owner = |room: &str| {
+            of(&broker, "bob").call("room/info", json!({ "room": room }))["owner"].clone()
+        };
+        assert_eq!((owner("hers"), owner("alone")), (json!("bob"), json!(null)));
+        broker.restart();
+    }
+    // An operator opens it again.
+    of(&broker, "carol").call("room/create", json!({ "room": "alone" }));
+}
+
 /// An account of another tenant logs in by its full name, over MQTT and for a token.
 #[test]
 fn accounts_of_tenants_log_in_by_their_full_names() {

@@ -169,6 +169,10 @@ impl Room {
         if self.row.closed_ms.is_some() {
             return Ok(answer(json!({})));
         }
+        Ok(self.shut(now_ms))
+    }
+
+    fn shut(&mut self, now_ms: u64) -> Moderated {
         let users = self.clear(now_ms);
         self.row = RoomRow {
             version: self.row.version,
@@ -178,7 +182,29 @@ impl Room {
             closed_ms: Some(now_ms),
             ..RoomRow::default()
         };
-        Ok(Moderated { evicted: Evicted::Everybody(users), ..self.stored(now_ms, true) })
+        Moderated { evicted: Evicted::Everybody(users), ..self.stored(now_ms, true) }
+    }
+
+    /// A user is erased: what the user said is shown no more, and the room's lists know the id no
+    /// more; whoever has it later begins afresh. What the user owned goes to a moderator, the first
+    /// by name. Without one it ends as a group does: it is closed, and operators alone open it
+    /// again. `None`: the row says nothing of the user.
+    pub fn erase(&mut self, now_ms: u64, user: &str) -> Option<Moderated> {
+        self.ring.forget(user);
+        let row = &mut self.row;
+        let owned = row.owner.as_deref() == Some(user);
+        let helped = row.moderators.remove(user) | row.invited.remove(user);
+        let kept_out = row.mutes.remove(user).is_some() | row.bans.remove(user).is_some();
+        if !owned && !helped && !kept_out {
+            return None;
+        }
+        if owned {
+            row.owner = row.moderators.pop_first();
+        }
+        if owned && row.owner.is_none() && row.closed_ms.is_none() {
+            return Some(self.shut(now_ms));
+        }
+        Some(self.stored(now_ms, true))
     }
 
     fn invite(

@@ -345,9 +345,9 @@ impl Room {
         RoomOutput { likes, sum, stat, over }
     }
 
-    /// Without viewers nobody wants it, here at least.
+    /// Without viewers nobody wants it, here at least. What is closed stays so, owned or not.
     fn may_be_forgotten(&self) -> bool {
-        self.row.owner.is_none() || self.is_away
+        self.is_away || (self.row.owner.is_none() && self.row.closed_ms.is_none())
     }
 
     /// Counters are sent when they differ from the last ones that were.

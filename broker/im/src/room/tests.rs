@@ -385,6 +385,39 @@ fn a_closed_room_is_empty_until_its_owner_opens_it_again() {
 }
 
 #[test]
+fn what_an_erased_owner_had_goes_to_a_moderator_or_is_closed() {
+    let mut room = room_with(&["olga", "ann"]);
+    say(&mut room, NOW, "olga", "a secret").unwrap();
+    say(&mut room, NOW, "ann", "x").unwrap();
+    assert_eq!(room.erase(NOW, "ann"), None, "the row says nothing of her");
+    let done = room.erase(NOW, "olga").unwrap();
+    assert_eq!((done.changed, done.evicted), (true, Evicted::Nobody));
+    assert!(room.look_back(NOW).0.is_empty(), "what they said is gone");
+    let row = room.row().clone();
+    assert_eq!((row.owner.as_deref(), row.moderators.len()), (Some("molly"), 0));
+    let body = json!({ "room": "lobby", "users": ["olga", "ann"] });
+    ask(&mut room, NOW, "molly", "invite", body).unwrap();
+    ask(&mut room, NOW, "molly", "mute", json!({ "room": "lobby", "user": "olga" })).unwrap();
+    // Whoever has the id later begins afresh.
+    assert!(room.erase(NOW, "olga").is_some());
+    assert!(!serde_json::to_string(room.row()).unwrap().contains("olga"));
+
+    let done = room.erase(NOW, "molly").unwrap();
+    let everybody = Evicted::Everybody(vec!["ann".into(), "olga".into()]);
+    assert_eq!((done.changed, done.evicted), (true, everybody));
+    assert_eq!((&room.row().owner, room.row().closed_ms), (&None, Some(NOW)));
+    assert!(room.row().version > row.version, "the later row wins");
+    assert_eq!(room.erase(NOW, "molly"), None);
+    // It stays closed, also when nobody has been there for long, and is nobody's for the taking.
+    assert!(!room.on_tick(&settings(), NOW + 2 * settings().empty_ms).over);
+    for name in ["ann", "molly"] {
+        assert!(room.join(&settings(), NOW, &user(name)).is_err(), "{name}");
+        let again = ask(&mut room, NOW, name, "create", json!({ "room": "lobby" }));
+        assert_eq!(again.unwrap_err().word, Word::Exists, "{name}");
+    }
+}
+
+#[test]
 fn an_ownerless_room_becomes_its_creators() {
     let mut room = Room::new("lobby".into(), RoomRow::default(), NOW);
     room.join(&settings(), NOW, &user("ann")).unwrap();

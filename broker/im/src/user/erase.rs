@@ -5,9 +5,10 @@
 //! (reason `erased`), edits and reactions empty. A row per conversation says how far that has
 //! come, so that a restart goes on. Seqs, times and the user's id stay: others' places in the
 //! conversation hang on them. Groups that the user owns go to an heir, or end; friends lose the user
-//! from their roster. Live rooms keep the id as their owner.
+//! from their roster.
 //!
-//! Deliberately not here: the user's own rows (`account`).
+//! Deliberately not here: the user's own rows (`account`); live rooms, which are ruled in memory
+//! and forget the user there (`Room::erase`).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ pub struct UserReset {
 pub struct UserDelete {
     /// The user.
     pub user: String,
-    /// Profile, lists, devices and roster too.
+    /// Profile, lists, devices, roster and what the user said and owned too.
     #[serde(default)]
     pub erase: bool,
 }

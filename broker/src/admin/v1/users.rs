@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hoopoe_im::refusal::Refusal;
+use hoopoe_im::room::KeepRoom;
 use hoopoe_im::service::query::{PAGE_DEFAULT, PAGE_MAX};
 use hoopoe_im::user::account::{Account, AccountChange, AccountCommand};
 use hoopoe_im::{Command, User};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::operator::{Search, UserCreate, UserDelete, UserReset};
-use super::{Api, service};
+use super::{Api, now_ms, service};
 use crate::access::hash_password;
 
 /// Bytes of a password: more is a mistake.
@@ -49,8 +50,30 @@ pub(super) async fn delete(
     tenant: Arc<str>,
     request: UserDelete,
 ) -> Result<Value, Failure> {
-    let erase = request.erase;
-    change(api, tenant, request.user, AccountChange::Delete { erase }).await
+    let UserDelete { user, erase } = request;
+    let deleted = AccountChange::Delete { erase };
+    let answer = change(api, tenant.clone(), user.clone(), deleted).await?;
+    if erase {
+        erase_from_rooms(api, &tenant, &user).await?;
+    }
+    Ok(answer)
+}
+
+/// The user's connections are being ended: nothing new comes. What is answered is on disk; whoever
+/// hears of a fault, or nothing, erases again.
+async fn erase_from_rooms(api: &Api, tenant: &str, user: &str) -> Result<(), Failure> {
+    let rooms = &api.env.im.rooms;
+    for (id, row) in rooms.erase(now_ms(), tenant, user) {
+        let Some((asker, waiting)) = api.env.im.wait() else {
+            return Err(Failure::too_many());
+        };
+        let (of, room) = (tenant.into(), (&*id).into());
+        let keep = KeepRoom { tenant: of, room, row, answer: json!({}), asker };
+        api.command(Command::KeepRoom(Box::new(keep)));
+        service::answered(api.answer(Some(waiting)).await?, user)?;
+        rooms.is_stored(tenant, &id);
+    }
+    Ok(())
 }
 
 pub(super) async fn export(

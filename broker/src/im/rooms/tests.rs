@@ -153,3 +153,30 @@ fn who_is_banned_is_told_on_every_worker() {
     assert_eq!(count(&rooms.joined, "t", "ann"), 0);
     assert_eq!(join(&rooms, 0, "r", "ann").unwrap_err(), Word::NotAllowed);
 }
+
+#[test]
+fn an_erased_user_owns_nothing_and_what_is_not_stored_is_given_out_again() {
+    let rooms = rooms_with(RoomSettings { owned_max: 1, ..RoomSettings::default() }, 1);
+    call(&rooms, "olga", Some("r"), create()).unwrap();
+    call(&rooms, "other", Some("s"), create()).unwrap();
+    let role = RoomCall::Role { user: "molly".into(), moderator: true };
+    call(&rooms, "olga", Some("r"), role).unwrap();
+    let erased = rooms.erase(NOW, "t", "olga");
+    let owners = |erased: &[(Arc<str>, RoomRow)]| {
+        let owner = |(id, row): &(Arc<str>, RoomRow)| (id.to_string(), row.owner.clone());
+        erased.iter().map(owner).collect::<Vec<_>>()
+    };
+    let expected = vec![("r".to_owned(), Some("molly".to_owned()))];
+    assert_eq!(owners(&erased), expected);
+    assert_eq!((count(&rooms.owned, "t", "olga"), count(&rooms.owned, "t", "molly")), (0, 1));
+    assert!(rooms.erase(NOW, "elsewhere", "other").is_empty(), "another tenant's");
+    assert_eq!(owners(&rooms.erase(NOW, "t", "olga")), expected, "it may not be stored");
+    rooms.is_stored("t", "r");
+    assert!(rooms.erase(NOW, "t", "olga").is_empty());
+
+    let live = join(&rooms, 0, "r", "ann").unwrap();
+    assert_eq!(rooms.erase(NOW, "t", "molly").len(), 1);
+    assert_eq!((count(&rooms.owned, "t", "molly"), count(&rooms.joined, "t", "ann")), (0, 0));
+    assert_eq!(rooms.leave(0, NOW, &live, "ann").letters.len(), 0);
+    assert_eq!(join(&rooms, 0, "r", "ann").unwrap_err(), Word::NotAllowed, "closed");
+}
