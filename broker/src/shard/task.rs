@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Longest sleep without letters: how soon a stop is noticed.
 const NAP: Duration = Duration::from_millis(500);
 /// Pause between attempts to bring a failed store back.
-const RECOVER_PAUSE_MS: u64 = 1_000;
+pub(super) const RECOVER_PAUSE_MS: u64 = 1_000;
 
 /// What a shard's thread is made of.
 pub struct ShardParts {
@@ -61,6 +61,8 @@ pub struct Shard {
     room: Batch,
     /// When the store is to be read again, after it could not be.
     recover_at_ms: u64,
+    /// The store is back, and the profile's step has not read again what it rests on.
+    unread_im: bool,
     /// What kept the store from coming back the last time: told once, not every second.
     recover_fault: String,
 }
@@ -99,6 +101,7 @@ impl Shard {
             commands: Vec::new(),
             room: Batch::default(),
             recover_at_ms: 0,
+            unread_im: false,
             recover_fault: String::new(),
         }
     }
@@ -110,7 +113,8 @@ impl Shard {
 
     /// When a turn has something to do although no command came, in ms since the epoch.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.view.is_stale() { Some(self.recover_at_ms) } else { self.due() }
+        let again = (self.view.is_stale() || self.unread_im).then_some(self.recover_at_ms);
+        if self.view.is_stale() { again } else { self.due().into_iter().chain(again).min() }
     }
 
     fn due(&self) -> Option<u64> {
@@ -225,6 +229,27 @@ impl Shard {
         }
     }
 
+    /// What the profile's step reads again once the store is back; tried until it succeeds, as
+    /// other shards wait for what they are owed.
+    fn read_im_again(&mut self, now: u64) {
+        match self.im.recovered() {
+            Ok(effects) => {
+                self.unread_im = false;
+                let step = &self.im;
+                self.im_effects.release(effects, |conv| step.is_big(conv));
+            }
+            Err(error) => {
+                let fault = error.to_string();
+                if fault != self.recover_fault {
+                    let shard = self.number;
+                    tracing::error!(shard, %error, "what is owed to other shards waits");
+                    self.recover_fault = fault;
+                }
+                self.recover_at_ms = now + RECOVER_PAUSE_MS;
+            }
+        }
+    }
+
     /// After a failed commit: drop what was never written, read again what is there (ruling 12).
     fn recover_if_due(&mut self, now: u64) {
         if self.view.is_stale() && self.recover_at_ms <= now {
@@ -236,16 +261,7 @@ impl Shard {
                     self.counters.reopened.add(1);
                     tracing::info!(shard = self.number, "state read again from the store");
                     self.effects.restored(restored);
-                    match self.im.recovered() {
-                        Ok(effects) => {
-                            let step = &self.im;
-                            self.im_effects.release(effects, |conv| step.is_big(conv));
-                        }
-                        Err(error) => {
-                            let shard = self.number;
-                            tracing::error!(shard, %error, "what is owed to other shards waits");
-                        }
-                    }
+                    self.unread_im = true;
                 }
                 Err(error) => {
                     let fault = error.to_string();
@@ -257,6 +273,9 @@ impl Shard {
                     self.recover_at_ms = now + RECOVER_PAUSE_MS;
                 }
             }
+        }
+        if self.unread_im && !self.view.is_stale() && self.recover_at_ms <= now {
+            self.read_im_again(now);
         }
         self.counters.writable.store(self.view.is_writing(), Ordering::Release);
     }

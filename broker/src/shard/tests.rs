@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use hoopoe_codec::QoS;
 use hoopoe_core::{Location, PublicationParts, SessionId, SessionKey};
+use hoopoe_im::command::Forward;
+use hoopoe_im::id::ConvKey;
+use hoopoe_im::keys::outbox;
+use hoopoe_im::txn::json_row;
 use hoopoe_store::command::{Command, Open, Publish, Receiver, ReplyTo};
 use hoopoe_store::floors::Floors;
+use hoopoe_store::kv::{Batch, Family, Kv};
 use hoopoe_store::memory::FaultKind;
 use hoopoe_store::{Durability, MemoryKv, Store};
 
 use super::Shard;
+use super::task::RECOVER_PAUSE_MS;
 use crate::access::Access;
 use crate::fabric::Mail;
 use crate::node::Node;
@@ -113,4 +119,33 @@ fn after_an_unknown_outcome_nobody_waits_in_vain() {
         // The store is asked whether it writes again.
         rig.shard.step(NOW_MS);
     }
+}
+
+/// What could not be read when the store was back is read later, not at the next start.
+#[test]
+fn what_is_owed_to_other_shards_is_read_until_it_can_be() {
+    let mut rig = Rig::new();
+    let session = rig.session();
+    let owed = Forward::Mentioned {
+        tenant: "t".into(),
+        user: "ann".into(),
+        conv: ConvKey::group("t", "team"),
+        seq: 1,
+    };
+    let whole = json_row(&owed);
+    let owe = |rig: &Rig, row: &[u8]| {
+        let mut rows = Batch::default();
+        rows.put(Family::Im, &outbox(0, 1), row);
+        rig.kv.write(&rows, true).expect("is written");
+    };
+    owe(&rig, &whole[..whole.len() / 2]);
+    rig.kv.fail_write(1, FaultKind::UnknownLost);
+    rig.run(publication(session, ReplyTo { location: Location::new(0, 1, 2), token: 7 }));
+    let mailbox = rig.node.env.fabric.shards[0].clone();
+    rig.shard.step(NOW_MS + RECOVER_PAUSE_MS);
+    assert!(mailbox.is_empty(), "it cannot be read yet");
+    owe(&rig, &whole);
+    assert!(rig.shard.next_timeout().is_some_and(|at| at <= NOW_MS + 2 * RECOVER_PAUSE_MS));
+    rig.shard.step(NOW_MS + 2 * RECOVER_PAUSE_MS);
+    assert_eq!(mailbox.len(), 1, "it is told");
 }
