@@ -213,12 +213,17 @@ impl Worker {
             while stored.resend.front().is_some_and(|(at, _)| *at < seq) {
                 stored.resend.pop_front();
             }
-            if stored.resend.front().is_some_and(|(at, _)| *at == seq)
-                && let Some((_, id)) = stored.resend.pop_front()
-                && session.window.resend(id) == Ok(true)
-            {
-                let outgoing = Outgoing::from_entry(entry, origin, true);
-                self.send_step(location, outgoing, id);
+            let in_window = stored.resend.front().filter(|(at, _)| *at == seq).map(|(_, id)| *id);
+            if let Some(id) = in_window {
+                stored.resend.pop_front();
+                if session.window.resend(id) == Ok(true) {
+                    let outgoing = Outgoing::from_entry(entry, origin, true);
+                    self.send_step(location, outgoing, id);
+                }
+            } else {
+                // Behind all that is sent again: nothing else passes the last one of a queue.
+                session.window.push_done(origin);
+                self.free_places(location);
             }
             return;
         }

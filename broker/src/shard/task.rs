@@ -10,7 +10,7 @@ use hoopoe_im::overload::Shed;
 use hoopoe_im::{ImShard, Pending, User};
 use hoopoe_store::kv::Batch;
 use hoopoe_store::view::LAZY_MS;
-use hoopoe_store::{Command, PendingBatch, ShardView};
+use hoopoe_store::{Command, PendingBatch, ShardView, StoreError};
 
 use super::effects::Effects;
 use crate::connection::Env;
@@ -239,15 +239,19 @@ impl Shard {
                 self.im_effects.release(effects, |conv| step.is_big(conv));
             }
             Err(error) => {
-                let fault = error.to_string();
-                if fault != self.recover_fault {
-                    let shard = self.number;
-                    tracing::error!(shard, %error, "what is owed to other shards waits");
-                    self.recover_fault = fault;
-                }
-                self.recover_at_ms = now + RECOVER_PAUSE_MS;
+                self.put_off_recovery(now, &error, "what is owed to other shards waits");
             }
         }
+    }
+
+    /// Tries again after a pause. The operator is told each reason once, not at every try.
+    fn put_off_recovery(&mut self, now: u64, error: &StoreError, state: &str) {
+        let fault = error.to_string();
+        if fault != self.recover_fault {
+            tracing::error!(shard = self.number, %error, "{state}");
+            self.recover_fault = fault;
+        }
+        self.recover_at_ms = now + RECOVER_PAUSE_MS;
     }
 
     /// After a failed commit: drop what was never written, read again what is there (ruling 12).
@@ -264,13 +268,7 @@ impl Shard {
                     self.unread_im = true;
                 }
                 Err(error) => {
-                    let fault = error.to_string();
-                    if fault != self.recover_fault {
-                        let shard = self.number;
-                        tracing::error!(shard, %error, "the store cannot be brought back yet");
-                        self.recover_fault = fault;
-                    }
-                    self.recover_at_ms = now + RECOVER_PAUSE_MS;
+                    self.put_off_recovery(now, &error, "the store cannot be brought back yet");
                 }
             }
         }

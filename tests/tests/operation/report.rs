@@ -51,6 +51,37 @@ fn metrics_count_what_happens() {
     assert!(before("hoopoe_commits_total") > 0.0);
 }
 
+/// Deliveries may be acknowledged in another order than they were sent. Those that a connection had
+/// acknowledged before their turn are passed over the next one with what comes before them.
+#[test]
+fn what_was_acknowledged_before_its_turn_waits_no_more() {
+    for version in Version::BOTH {
+        let broker = Broker::start();
+        let topic = unique_topic("turn");
+        let connect = Connect::persistent(version, &unique_id("turn"));
+        let mut away = broker.connect(&connect);
+        away.subscribe(&topic, 1);
+        let mut publisher = broker.v5();
+        for payload in ["first", "second"] {
+            publisher.publish(Publish::new(&topic, payload).qos(1));
+        }
+        let first = away.expect_publish();
+        let second = away.expect_publish();
+        assert_eq!((&first.payload[..], &second.payload[..]), (&b"first"[..], &b"second"[..]));
+        away.complete(&second);
+        away.ping();
+        drop(away);
+        let mut away = broker.connect(&connect);
+        let again = away.expect_publish();
+        assert_eq!((again.id, &again.payload[..]), (first.id, &b"first"[..]));
+        away.complete(&again);
+        away.ping();
+        hoopoe_tests::eventually("nothing waits", || {
+            metrics::sum(broker.http(), "hoopoe_queued_messages") == 0.0
+        });
+    }
+}
+
 #[test]
 fn metrics_are_well_formed_and_name_no_client() {
     let broker = Broker::start();
