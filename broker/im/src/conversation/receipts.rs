@@ -1,7 +1,8 @@
 //! Receipts: senders hear how far their messages have come, at most once a second per
 //! conversation and reader. What waits to be told may be lost in a crash; the cursors are not.
 
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -18,18 +19,22 @@ use crate::shard::Work;
 /// At most one receipt per conversation and reader in this time.
 const INTERVAL_MS: u64 = 1_000;
 /// Entries looked at for the senders who are told.
-const MOST_ENTRIES: u64 = super::tail::MOST_OF_ONE as u64;
+const MOST_ENTRIES: u64 = 200;
 /// Readers of whom senders are told in one go: what else has come to the shard is not to wait for
 /// thousands.
 const MOST_AT_ONCE: usize = 512;
-/// Receipts that wait; beyond it they are sent at once.
-const MOST_WAITING: usize = 100_000;
+
+/// A conversation and one who reads in it.
+type Place = (ConvKey, Arc<str>);
 
 /// Receipts of one shard that wait or were sent within the last second.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    readers: HashMap<(ConvKey, Arc<str>), Reader>,
-    due: BTreeSet<(u64, ConvKey, Arc<str>)>,
+    readers: HashMap<Place, Reader>,
+    /// Whose senders have been told nothing lately: they are told at once.
+    fresh: VecDeque<Place>,
+    /// Whose senders were told, and when they may be told again, the earliest first.
+    told: VecDeque<(u64, Place)>,
     /// Under load nothing is told before.
     not_before_ms: u64,
 }
@@ -44,7 +49,9 @@ struct Reader {
 
 impl Receipts {
     pub(crate) fn next_timeout(&self) -> Option<u64> {
-        self.due.first().map(|(at, ..)| self.not_before_ms.max(*at))
+        let next =
+            if self.fresh.is_empty() { self.told.front().map(|(at, _)| *at) } else { Some(0) };
+        next.map(|at| self.not_before_ms.max(at))
     }
 
     /// Nothing is told before: what moves meanwhile is merged.
@@ -52,43 +59,44 @@ impl Receipts {
         self.not_before_ms = until_ms;
     }
 
-    fn moved(
-        &mut self,
-        now_ms: u64,
-        conv: &ConvKey,
-        user: &Arc<str>,
-        from: CursorCopy,
-        to: CursorCopy,
-    ) {
-        let key = (conv.clone(), user.clone());
-        if let Some(reader) = self.readers.get_mut(&key) {
-            reader.now = to;
-            return;
+    fn moved(&mut self, conv: &ConvKey, user: &Arc<str>, from: CursorCopy, to: CursorCopy) {
+        match self.readers.entry((conv.clone(), user.clone())) {
+            Occupied(mut reader) => reader.get_mut().now = to,
+            Vacant(place) => {
+                self.fresh.push_back(place.key().clone());
+                place.insert(Reader { told: from, now: to });
+            }
         }
-        let at = if self.readers.len() >= MOST_WAITING { 0 } else { now_ms };
-        self.due.insert((at, key.0.clone(), key.1.clone()));
-        self.readers.insert(key, Reader { told: from, now: to });
     }
 
     /// Readers whose receipts are due, with what senders know and what they are to know.
-    fn take_due(&mut self, now_ms: u64) -> Vec<(ConvKey, Arc<str>, CursorCopy, CursorCopy)> {
+    fn take_due(&mut self, now_ms: u64) -> Vec<(Place, CursorCopy, CursorCopy)> {
         let mut taken = Vec::new();
         while taken.len() < MOST_AT_ONCE
-            && let Some((at, ..)) = self.due.first()
-            && *at <= now_ms
+            && let Some(place) = self.next_due(now_ms)
         {
-            let Some((_, conv, user)) = self.due.pop_first() else { break };
-            let key = (conv, user);
-            let Some(reader) = self.readers.get_mut(&key) else { continue };
+            let Occupied(mut entry) = self.readers.entry(place) else { continue };
+            let reader = entry.get_mut();
             if reader.told == reader.now {
-                self.readers.remove(&key);
+                entry.remove();
                 continue;
             }
-            taken.push((key.0.clone(), key.1.clone(), reader.told, reader.now));
-            reader.told = reader.now;
-            self.due.insert((now_ms + INTERVAL_MS, key.0, key.1));
+            let told = std::mem::replace(&mut reader.told, reader.now);
+            taken.push((entry.key().clone(), told, entry.get().now));
+            self.told.push_back((now_ms + INTERVAL_MS, entry.key().clone()));
         }
+        // Those of one conversation side by side: its senders are the same.
+        taken.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         taken
+    }
+
+    fn next_due(&mut self, now_ms: u64) -> Option<Place> {
+        // Later than the interval: the clock was set back.
+        let is_due = |at: u64| at <= now_ms || at > now_ms + INTERVAL_MS;
+        if let Some((_, place)) = self.told.pop_front_if(|(at, _)| is_due(*at)) {
+            return Some(place);
+        }
+        self.fresh.pop_front()
     }
 }
 
@@ -155,7 +163,7 @@ impl Work<'_> {
         if now.read > before.read {
             self.light(conv, user, now.read)?;
         }
-        self.memory.receipts.moved(self.now_ms, conv, user, before, now);
+        self.memory.receipts.moved(conv, user, before, now);
         Ok(())
     }
 
@@ -169,7 +177,7 @@ impl Work<'_> {
 
     /// Tells senders what is due.
     pub(crate) fn send_receipts(&mut self) -> Result<(), Fault> {
-        for (conv, reader, told, now) in self.memory.receipts.take_due(self.now_ms) {
+        for ((conv, reader), told, now) in self.memory.receipts.take_due(self.now_ms) {
             if now.recv > told.recv {
                 self.tell_senders(&conv, &reader, "recv", told.recv, now.recv)?;
             }
@@ -211,19 +219,11 @@ impl Work<'_> {
         from: u64,
         to: u64,
     ) -> Result<BTreeSet<Arc<str>>, Fault> {
+        if let Some(known) = self.memory.tails.senders(conv, from, to) {
+            return Ok(known.filter(|sender| ***sender != *reader).cloned().collect());
+        }
         let most = if conv.kind() == ConvKind::User { 1 } else { usize::MAX };
         let mut senders = BTreeSet::new();
-        if let Some(known) = self.memory.tails.senders(conv, from, to) {
-            for sender in known.filter(|sender| ***sender != *reader) {
-                if !senders.contains(sender) {
-                    senders.insert(sender.clone());
-                }
-                if senders.len() >= most {
-                    break;
-                }
-            }
-            return Ok(senders);
-        }
         for seq in (from..=to).rev() {
             if let Some(Entry { from, kind: EntryKind::Message, .. }) = self.entry(conv, seq)?
                 && *from != *reader
@@ -247,16 +247,16 @@ mod tests {
         let conv = ConvKey::pair("default", "alice", "bob");
         let (mut receipts, bob) = (Receipts::default(), Arc::from("bob"));
         let at = |recv| CursorCopy { recv, read: 0 };
-        receipts.moved(1_000, &conv, &bob, at(0), at(1));
-        assert_eq!(receipts.next_timeout(), Some(1_000));
+        receipts.moved(&conv, &bob, at(0), at(1));
+        assert_eq!(receipts.next_timeout(), Some(0));
         let due = receipts.take_due(1_000);
-        assert_eq!(due, [(conv.clone(), "bob".into(), at(0), at(1))]);
+        assert_eq!(due, [((conv.clone(), bob.clone()), at(0), at(1))]);
         for n in 2..9 {
-            receipts.moved(1_000 + n, &conv, &bob, at(n - 1), at(n));
+            receipts.moved(&conv, &bob, at(n - 1), at(n));
         }
         assert_eq!(receipts.take_due(1_500), []);
         let due = receipts.take_due(2_000);
-        assert_eq!(due, [(conv.clone(), "bob".into(), at(1), at(8))]);
+        assert_eq!(due, [((conv.clone(), bob.clone()), at(1), at(8))]);
         assert_eq!(receipts.take_due(3_000), [], "nothing new: forgotten");
         assert_eq!(receipts.next_timeout(), None);
     }
@@ -267,12 +267,26 @@ mod tests {
         let mut receipts = Receipts::default();
         for n in 0..2 * MOST_AT_ONCE + 1 {
             let (from, to) = (CursorCopy::default(), CursorCopy { recv: 1, read: 0 });
-            receipts.moved(1_000, &conv, &format!("u{n}").into(), from, to);
+            receipts.moved(&conv, &format!("u{n}").into(), from, to);
         }
         for expected in [MOST_AT_ONCE, MOST_AT_ONCE, 1] {
-            assert_eq!(receipts.next_timeout(), Some(1_000));
+            assert_eq!(receipts.next_timeout(), Some(0));
             assert_eq!(receipts.take_due(1_000).len(), expected);
         }
         assert_eq!(receipts.next_timeout(), Some(2_000));
+        receipts.defer(5_000);
+        receipts.moved(&conv, &"late".into(), CursorCopy::default(), CursorCopy::default());
+        assert_eq!(receipts.next_timeout(), Some(5_000), "under load nothing is told before");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing_up() {
+        let (mut receipts, conv) = (Receipts::default(), ConvKey::group("default", "team"));
+        let at = |recv| CursorCopy { recv, read: 0 };
+        receipts.moved(&conv, &"bob".into(), at(0), at(1));
+        assert_eq!(receipts.take_due(1_000_000).len(), 1);
+        receipts.moved(&conv, &"bob".into(), at(1), at(2));
+        receipts.moved(&conv, &"carol".into(), at(0), at(1));
+        assert_eq!(receipts.take_due(5_000).len(), 2);
     }
 }

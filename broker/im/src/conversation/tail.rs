@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 
 use crate::id::ConvKey;
 
-/// Entries remembered of one conversation: as many as a receipt looks back.
-pub(crate) const MOST_OF_ONE: usize = 200;
+/// Entries remembered of one conversation: what a receipt looks back, from as far behind the last
+/// entry as readers of a busy group are when their receipt is due.
+const MOST_OF_ONE: usize = 1_024;
 /// Bytes of what is remembered, nearly; beyond it all is forgotten, and read again when it is asked
 /// for.
 const MOST_BYTES: usize = 8 << 20;
@@ -116,7 +117,7 @@ impl Tails {
         }
     }
 
-    /// The senders of the messages `from` to `to`, the newest first, if they are known.
+    /// Who has sent the messages `from` to `to`, each once, if that is known.
     pub(crate) fn senders(
         &self,
         conv: &ConvKey,
@@ -126,8 +127,11 @@ impl Tails {
         let tail = self.convs.get(conv).filter(|tail| tail.from <= from)?;
         let end = tail.place(to.saturating_add(1)).min(tail.senders.len());
         let begin = tail.place(from).min(end);
-        let numbers = tail.senders.range(begin..end).rev();
-        Some(numbers.filter_map(|number| tail.people.get(usize::from(*number))))
+        let mut has_sent = [false; NOBODY as usize + 1];
+        for number in tail.senders.range(begin..end) {
+            has_sent[usize::from(*number)] = true;
+        }
+        Some(tail.people.iter().zip(has_sent).filter_map(|(person, has)| has.then_some(person)))
     }
 
     /// Nothing is known any more.
@@ -157,14 +161,15 @@ mod tests {
             tails.append(&conv, seq, sender);
         }
         assert_eq!(senders(&tails, 3, 7), None, "3 was before");
-        assert_eq!(senders(&tails, 4, 7).unwrap(), "a b a");
+        assert_eq!(senders(&tails, 4, 7).unwrap(), "a b");
         assert_eq!(senders(&tails, 5, 6).unwrap(), "b");
         assert_eq!(senders(&tails, 8, 7).unwrap(), "");
         // The batch with 7 was lost.
         tails.append(&conv, 7, Some(&b));
-        assert_eq!(senders(&tails, 4, 9).unwrap(), "b b a");
+        assert_eq!(senders(&tails, 4, 9).unwrap(), "a b");
+        assert_eq!(senders(&tails, 7, 9).unwrap(), "b");
         tails.void(&conv, 5);
-        assert_eq!(senders(&tails, 4, 9).unwrap(), "b a");
+        assert_eq!(senders(&tails, 4, 6).unwrap(), "a");
         tails.forget();
         assert_eq!(senders(&tails, 4, 9), None);
         assert_eq!(tails.bytes, 0);
@@ -174,19 +179,20 @@ mod tests {
     fn what_is_remembered_of_one_is_bounded() {
         let conv = ConvKey::group("default", "team");
         let mut tails = Tails::default();
-        for seq in 1..=300 {
+        for seq in 1..=1_100 {
             tails.append(&conv, seq, Some(&"a".into()));
         }
         assert_eq!(tails.bytes, CONV_BYTES + PERSON_BYTES + MOST_OF_ONE);
-        assert_eq!(senders(&tails, 100, 300), None);
-        assert_eq!(senders(&tails, 101, 300).unwrap().len(), 2 * 200 - 1);
+        assert_eq!(senders(&tails, 76, 1_100), None);
+        assert_eq!(senders(&tails, 77, 1_100).unwrap(), "a");
         // More senders than have numbers: what was before is forgotten.
-        for seq in 301..=600 {
+        for seq in 1_101..=1_400 {
             tails.append(&conv, seq, Some(&format!("u{seq}").into()));
         }
-        assert_eq!(senders(&tails, 599, 600).unwrap(), "u600 u599");
-        let known = (301..=600).find(|from| senders(&tails, *from, 600).is_some()).unwrap();
-        assert_eq!(senders(&tails, known, 600).unwrap().split(' ').count() as u64, 601 - known);
+        assert_eq!(senders(&tails, 1_399, 1_400).unwrap(), "u1399 u1400");
+        let known = (1_101..=1_400).find(|from| senders(&tails, *from, 1_400).is_some()).unwrap();
+        let people = senders(&tails, known, 1_400).unwrap().split(' ').count() as u64;
+        assert_eq!(people, 1_401 - known);
         assert!(tails.bytes <= CONV_BYTES + 255 * PERSON_BYTES + MOST_OF_ONE);
     }
 

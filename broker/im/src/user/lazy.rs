@@ -1,12 +1,13 @@
 //! Cursor moves that are written at most a second late (ruling 21): what devices acknowledge, and
 //! a sender's own messages. Losing the last second repeats deliveries; it loses nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
+use smallvec::SmallVec;
 
 use crate::command::{DeviceMove, Progress, User};
 use crate::id::ConvKey;
-use foldhash::HashMap;
 
 /// How old a move gets before it is written.
 pub const LAZY_MS: u64 = 1_000;
@@ -22,7 +23,7 @@ pub(crate) struct Moves {
     /// The user's own last message, with the countable messages up to it.
     pub(crate) own: Option<(u64, u64)>,
     /// Cursors of stored devices.
-    pub(crate) devices: BTreeMap<Arc<str>, u64>,
+    pub(crate) devices: SmallVec<[(Arc<str>, u64); 1]>,
 }
 
 impl Moves {
@@ -31,8 +32,14 @@ impl Moves {
         self.recv = self.recv.max(recv);
         self.own = self.own.max(own);
         for (client, cursor) in devices {
-            let device = self.devices.entry(client).or_default();
-            *device = (*device).max(cursor);
+            self.device_at(&client, cursor);
+        }
+    }
+
+    fn device_at(&mut self, client: &Arc<str>, cursor: u64) {
+        match self.devices.iter_mut().find(|(known, _)| known == client) {
+            Some((_, device)) => *device = (*device).max(cursor),
+            None => self.devices.push((client.clone(), cursor)),
         }
     }
 }
@@ -85,8 +92,7 @@ impl Lazy {
             let moves = of_user.entry(conv.clone()).or_default();
             moves.recv = moves.recv.max(*recv);
             if progress.stored {
-                let device = moves.devices.entry(progress.client.clone()).or_default();
-                *device = (*device).max(*cursor);
+                moves.device_at(&progress.client, *cursor);
             }
         }
     }
