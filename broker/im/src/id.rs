@@ -218,17 +218,17 @@ impl ConvKey {
     /// The conversation of two users, in any order; of one with itself: notes to self.
     pub fn pair(tenant: &str, a: &str, b: &str) -> ConvKey {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
-        ConvKey::joined(&[tenant, "u", low, high])
+        ConvKey::joined(tenant, "/u/", low, Some(high))
     }
 
     /// A group's conversation.
     pub fn group(tenant: &str, id: &str) -> ConvKey {
-        ConvKey::joined(&[tenant, "g", id])
+        ConvKey::joined(tenant, "/g/", id, None)
     }
 
     /// A channel's conversation.
     pub fn channel(tenant: &str, id: &str) -> ConvKey {
-        ConvKey::joined(&[tenant, "c", id])
+        ConvKey::joined(tenant, "/c/", id, None)
     }
 
     /// A name of 64 bits, stable over restarts and never 0: two conversations of one device have
@@ -237,17 +237,21 @@ impl ConvKey {
         xxhash_rust::xxh3::xxh3_64(self.text.as_bytes()).max(1)
     }
 
-    fn joined(levels: &[&str]) -> ConvKey {
-        debug_assert!(levels.iter().all(|level| !level.is_empty() && !level.contains('/')));
-        // Made for every message: one allocation, not two.
-        let mut text = SmallVec::<[u8; 128]>::new();
-        for level in levels {
-            if !text.is_empty() {
-                text.push(b'/');
-            }
-            text.extend_from_slice(level.as_bytes());
+    /// Made for every message: one allocation, and no look for the parts.
+    fn joined(tenant: &str, letter: &str, id: &str, high: Option<&str>) -> ConvKey {
+        debug_assert!([tenant, id].iter().all(|part| !part.is_empty() && !part.contains('/')));
+        let mut text = SmallVec::<[u8; 224]>::new();
+        let id_at = tenant.len() + letter.len();
+        for part in [tenant, letter, id] {
+            text.extend_from_slice(part.as_bytes());
         }
-        ConvKey::of_text(&String::from_utf8_lossy(&text))
+        let high_at = high.map_or(0, |high| {
+            text.push(b'/');
+            text.extend_from_slice(high.as_bytes());
+            id_at + id.len() + 1
+        });
+        let text = String::from_utf8_lossy(&text).as_ref().into();
+        ConvKey { text, id_at: id_at as u16, high_at: high_at as u16 }
     }
 
     /// The key with this text; `None` unless a constructor makes that very text of valid ids.

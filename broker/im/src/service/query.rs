@@ -6,7 +6,6 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use foldhash::HashMap;
 use hoopoe_store::StoreError;
 use hoopoe_store::kv::{Family, SharedKv, Span};
 use serde::de::DeserializeOwned;
@@ -237,10 +236,37 @@ impl Query {
         most_bytes: usize,
         down: bool,
     ) -> Result<Vec<Arc<Entry>>, StoreError> {
-        let (mut found, mut bytes, mut result) = (Vec::new(), 0, Ok(()));
         if from > to || most == 0 {
-            return Ok(found);
+            return Ok(Vec::new());
         }
+        if !down {
+            return Ok(self.stretch(conv, (from, to), most, most_bytes, false)?.0);
+        }
+        // A store reads upwards at half the cost, and there are few holes near the end.
+        let near = from.max(to.saturating_sub(most as u64 - 1));
+        let (mut found, bytes) = self.stretch(conv, (near, to), most, most_bytes, false)?;
+        if bytes >= most_bytes {
+            // It ended before the newest.
+            return Ok(self.stretch(conv, (from, to), most, most_bytes, true)?.0);
+        }
+        found.reverse();
+        if found.len() < most && near > from {
+            let (room, bytes) = (most - found.len(), most_bytes - bytes);
+            found.extend(self.stretch(conv, (from, near - 1), room, bytes, true)?.0);
+        }
+        Ok(found)
+    }
+
+    /// Entries of a stretch in the order in which they are read, and their bytes.
+    fn stretch(
+        &self,
+        conv: &ConvKey,
+        (from, to): (u64, u64),
+        most: usize,
+        most_bytes: usize,
+        down: bool,
+    ) -> Result<(Vec<Arc<Entry>>, usize), StoreError> {
+        let (mut found, mut bytes, mut result) = (Vec::new(), 0, Ok(()));
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
         self.kv.scan(Family::Log, span, &mut |key, row| {
@@ -259,7 +285,7 @@ impl Query {
             }
             ControlFlow::Continue(())
         })?;
-        result.map(|()| found)
+        result.map(|()| (found, bytes))
     }
 
     /// What a device reads, one conversation after the other; of all together about `most_bytes`,
@@ -472,16 +498,17 @@ impl Query {
         })
     }
 
-    /// The cursors that a device has of its own, by conversation as the user spells it.
+    /// The cursors that a device has of its own, by conversation as the user spells it and in
+    /// that order.
     pub(crate) fn cursors(
         &self,
         user: &User,
         client: &str,
-    ) -> Result<HashMap<String, u64>, StoreError> {
+    ) -> Result<Vec<(String, u64)>, StoreError> {
         let prefix = keys::cursor_prefix(&user.tenant, &user.id, client);
-        let mut cursors = HashMap::default();
+        let mut cursors = Vec::new();
         self.names(&prefix, None, |wire, key, row| {
-            cursors.insert(wire.to_owned(), read_number(key, row)?);
+            cursors.push((wire.to_owned(), read_number(key, row)?));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(cursors)
@@ -508,5 +535,56 @@ impl Query {
             }
         }
         Ok(copies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hoopoe_store::kv::Batch;
+
+    use super::*;
+    use crate::rig::{Rig, TENANT};
+    use crate::settings::ImSettings;
+
+    /// Read from the high end, upwards or not, the same entries come: those that a walk down from
+    /// there finds first.
+    #[test]
+    fn the_newest_are_found_whatever_is_missing() {
+        let mut rig = Rig::new(ImSettings::default());
+        let conv = ConvKey::pair(TENANT, "alice", "bob");
+        for number in 1..=40 {
+            rig.send("alice", "u/bob", &"x".repeat(number)).unwrap();
+        }
+        let mut holes = Batch::default();
+        for seq in (3..=20).chain([25, 31, 39]) {
+            holes.delete(Family::Log, &keys::entry(&conv, seq));
+        }
+        rig.kv().write(&holes, true).unwrap();
+        let query = rig.query();
+        let all = query.entries(&conv, 1, 40, usize::MAX, usize::MAX, false).unwrap();
+        assert_eq!(all.len(), 19);
+        let bytes = |entry: &Entry| {
+            let row = query.get(Family::Log, &keys::entry(&conv, entry.seq)).unwrap();
+            row.unwrap().len()
+        };
+        for (from, to) in [(1, 40), (1, 39), (2, 24), (4, 19), (22, 40), (40, 40), (1, u64::MAX)] {
+            for most in [1, 2, 5, 19, 100] {
+                for most_bytes in [1, 150, 400, usize::MAX] {
+                    let (mut expected, mut taken) = (Vec::new(), 0);
+                    for entry in all.iter().rev().filter(|e| (from..=to).contains(&e.seq)) {
+                        if expected.len() < most && taken < most_bytes {
+                            taken += bytes(entry);
+                            expected.push(entry.clone());
+                        }
+                    }
+                    let found = query.entries(&conv, from, to, most, most_bytes, true).unwrap();
+                    let seqs = |list: &[Arc<Entry>]| -> Vec<u64> {
+                        list.iter().map(|entry| entry.seq).collect()
+                    };
+                    let asked = (from, to, most, most_bytes);
+                    assert_eq!(seqs(&found), seqs(&expected), "{asked:?}");
+                }
+            }
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use foldhash::HashMap;
 #[cfg(feature = "planted")]
 use hoopoe_core::planted;
 use hoopoe_store::StoreError;
@@ -42,6 +41,24 @@ pub struct Login {
     pub starts: Vec<Start>,
     /// The first thing it is told.
     pub hello: Value,
+}
+
+/// The cursors of a device, in the order of their conversations.
+struct Cursors {
+    cursors: Vec<(String, u64)>,
+    /// Where the next one that is asked for is likely to be: behind the last.
+    near: usize,
+}
+
+impl Cursors {
+    fn of(&mut self, wire: &str) -> Option<u64> {
+        if self.cursors.get(self.near).is_none_or(|(name, _)| name != wire) {
+            self.near = self.cursors.partition_point(|(name, _)| **name < *wire);
+        }
+        let (_, cursor) = self.cursors.get(self.near).filter(|(name, _)| name == wire)?;
+        self.near += 1;
+        Some(*cursor)
+    }
 }
 
 impl Query {
@@ -88,7 +105,8 @@ impl Query {
         let list = self.conversations(user)?;
         list.iter().for_each(|(conv, _)| before_heads(conv));
         let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
-        let cursors = if kept { self.cursors(user, client)? } else { HashMap::default() };
+        let cursors = if kept { self.cursors(user, client)? } else { Vec::new() };
+        let mut cursors = Cursors { cursors, near: 0 };
         let (mut starts, mut news) = (Vec::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
         for ((conv, row), head) in list.into_iter().zip(heads) {
@@ -100,7 +118,7 @@ impl Query {
                 row.intervals = intervals;
             }
             unread_total += unread;
-            let own = cursors.get(&conv.wire(&user.id)).copied();
+            let own = cursors.of(&conv.wire(&user.id));
             // A kept session starts a conversation that is new to it at the user's join.
             let join = row.first() - 1;
             let cursor = match own {
