@@ -33,7 +33,7 @@ pub struct Output {
 }
 
 /// Bytes of buffers kept for the next turns.
-const POOLED_BYTES: usize = 8 << 20;
+const POOLED_BYTES: usize = 16 << 20;
 /// Buffers kept, however small.
 const POOLED_OUTPUTS: usize = 8192;
 
