@@ -33,6 +33,8 @@ use crate::transport::{Flow, Layers, Stream};
 const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
+/// Sockets to be written in a turn from which on the other workers are let in before.
+const BUSY_SOCKETS: usize = 32;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
 /// While some other thread is behind, sockets are looked at again after this time.
@@ -203,14 +205,7 @@ impl Worker {
         for socket in ready {
             self.noted(socket);
         }
-        let mut letters = std::mem::take(&mut self.letters);
-        if self.mailbox.take(&mut letters) {
-            self.im_forget_recalled(&mut letters);
-            for letter in letters.drain(..) {
-                self.open_letter(letter);
-            }
-        }
-        self.letters = letters;
+        self.open_letters();
         if !pressed {
             let mut again = std::mem::take(&mut self.turn.again);
             for location in again.drain(..) {
@@ -221,6 +216,13 @@ impl Worker {
             self.turn.again = again;
         }
         self.look_at_rooms();
+        let to_others = self.post();
+        if to_others && self.turn.dirty.len() >= BUSY_SOCKETS {
+            // Where workers share a core, the other one answers now: a socket is written once,
+            // with what acknowledges its client's messages and what others have sent to it.
+            std::thread::yield_now();
+            self.open_letters();
+        }
         self.flush();
         let done = self.connections.is_empty() && self.internal.is_empty() && self.opening == 0;
         let ended = self.stopping && done;
@@ -228,6 +230,17 @@ impl Worker {
             self.flush();
         }
         ended
+    }
+
+    fn open_letters(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        if self.mailbox.take(&mut letters) {
+            self.im_forget_recalled(&mut letters);
+            for letter in letters.drain(..) {
+                self.open_letter(letter);
+            }
+        }
+        self.letters = letters;
     }
 
     /// The second of its life in which the last turn was: timers have a resolution of one.
@@ -506,14 +519,22 @@ impl Worker {
         }
         dirty.clear();
         self.turn.dirty = dirty;
+        self.post();
+    }
+
+    /// Hands the turn's letters out. True when some are for other workers.
+    fn post(&mut self) -> bool {
         let fabric = &self.env.fabric;
         for (batch, mailbox) in self.turn.to_shards.iter_mut().zip(&fabric.shards) {
             mailbox.put_all(batch);
         }
-        for (batch, mailbox) in self.turn.to_workers.iter_mut().zip(&fabric.workers) {
-            mailbox.put_all(batch);
+        let mut to_others = false;
+        for (worker, batch) in self.turn.to_workers.iter_mut().enumerate() {
+            to_others |= worker != self.number && !batch.is_empty();
+            fabric.workers[worker].put_all(batch);
         }
         fabric.readers.put_all(&mut self.turn.to_readers);
+        to_others
     }
 
     fn flush_one(&mut self, place: usize) {
