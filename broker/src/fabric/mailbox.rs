@@ -11,6 +11,9 @@ use parking_lot::{Condvar, Mutex};
 /// How the owner is woken.
 type Wake = Box<dyn Fn() + Send + Sync>;
 
+/// Letters for which a mailbox keeps its room, however few there are.
+const KEPT_LETTERS: usize = 1024;
+
 /// What a letter weighs.
 pub trait Weigh {
     /// Bytes of messages that the letter keeps in memory.
@@ -99,6 +102,11 @@ impl<T: Weigh> Mailbox<T> {
         }
         let mut letters = self.letters.lock();
         std::mem::swap(&mut *letters, into);
+        let room = letters.capacity();
+        if room > KEPT_LETTERS && into.len() < room / 8 {
+            // Left from a burst: no load that goes on fills it.
+            *letters = Vec::new();
+        }
         self.count.store(0, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
         !into.is_empty()
@@ -142,5 +150,22 @@ mod tests {
         assert_eq!((mailbox.len(), mailbox.bytes()), (0, 0));
         mailbox.put(4);
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn the_room_of_a_burst_is_given_back() {
+        let mailbox = Mailbox::parked();
+        let mut taken = Vec::new();
+        mailbox.put_all(&mut vec![1; 100 * KEPT_LETTERS]);
+        assert!(mailbox.take(&mut taken));
+        taken.clear();
+        for _ in 0..2 {
+            mailbox.put(1);
+            assert!(mailbox.take(&mut taken));
+            assert_eq!(taken, [1]);
+            taken.clear();
+        }
+        let kept = taken.capacity() + mailbox.letters.lock().capacity();
+        assert!(kept <= 2 * KEPT_LETTERS, "room for {kept} letters");
     }
 }

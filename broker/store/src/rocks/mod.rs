@@ -341,7 +341,9 @@ impl RocksKv {
         for (at, (first, last)) in spans.iter().enumerate() {
             rows.seek(first);
             while let Some((key, value)) = rows.item() {
-                if key > *last || visit(at, key, value).is_break() {
+                // Behind the last one may lie another block.
+                let is_last = key == *last;
+                if key > *last || visit(at, key, value).is_break() || is_last {
                     break;
                 }
                 rows.next();
