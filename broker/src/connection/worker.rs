@@ -33,7 +33,8 @@ use crate::transport::{Flow, Layers, Stream};
 const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
-/// Sockets to be written in a turn from which on the other workers are let in before.
+/// Sockets to be written in a turn from which on letters leave before, and other workers are let
+/// in.
 const BUSY_SOCKETS: usize = 32;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
@@ -216,8 +217,7 @@ impl Worker {
             self.turn.again = again;
         }
         self.look_at_rooms();
-        let to_others = self.post();
-        if to_others && self.turn.dirty.len() >= BUSY_SOCKETS {
+        if self.turn.dirty.len() >= BUSY_SOCKETS && self.post() {
             // Where workers share a core, the other one answers now: a socket is written once,
             // with what acknowledges its client's messages and what others have sent to it.
             std::thread::yield_now();
