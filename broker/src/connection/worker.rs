@@ -2,30 +2,32 @@
 //!
 //! A turn reads every ready socket once, handles every letter, and then flushes: each socket that
 //! got something is written with one system call, each other thread gets its letters in one
-//! batch. No rule of MQTT lives in this file.
+//! batch (`turn`). No rule of MQTT lives in this file.
 
-use std::collections::{BTreeSet, HashMap};
+mod turn;
+
+pub(super) use turn::{Turn, mark_dirty};
+
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hoopoe_codec::{Fault, Packet, ReasonCode, Version};
 use hoopoe_core::Location;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::message::Frames;
-use super::output::{Flush, Output, Pool};
+use super::output::Pool;
 use super::plan::Plans;
 use super::publish::InternalSubmit;
 use super::room::LocalRooms;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
-use crate::fabric::{Mail, Mailbox, ShardMail};
-use crate::shard::ReadJob;
+use crate::fabric::{Mail, Mailbox};
 use crate::telemetry::{WorkerCounters, resident_memory};
 use crate::transport::{Flow, Layers, Stream};
 
@@ -92,25 +94,6 @@ impl From<&mio::event::Event> for Ready {
             writable: event.is_writable(),
         }
     }
-}
-
-/// What this turn has to send when it ends.
-#[derive(Default)]
-pub(super) struct Turn {
-    pub dirty: Vec<usize>,
-    pub to_workers: Vec<Vec<Mail>>,
-    pub to_shards: Vec<Vec<ShardMail>>,
-    pub to_readers: Vec<ReadJob>,
-    /// Connections to read (again) although no event says so.
-    pub again: Vec<Location>,
-    /// Stored sessions with progress to report.
-    pub progressed: Vec<Location>,
-    /// Devices whose cursors have moved.
-    pub im_moved: Vec<Location>,
-    /// Devices that have passed entries of big conversations, to be named.
-    pub im_passed: Vec<Location>,
-    /// When devices in the background are to be told what was held back.
-    pub im_pokes: BTreeSet<(u64, u64)>,
 }
 
 /// One worker thread's whole state.
@@ -458,117 +441,6 @@ impl Worker {
         self.plain = plain;
     }
 
-    /// The buffer for packets to a connection; marks it to be flushed at the end of the turn.
-    pub(super) fn output<'a>(
-        pool: &mut Pool,
-        turn: &mut Turn,
-        connection: &'a mut Connection,
-    ) -> &'a mut Output {
-        let place = connection.location.place();
-        mark_dirty(turn, connection, place);
-        connection.output.get_or_insert_with(|| pool.take())
-    }
-
-    /// Encodes a packet to a connection.
-    pub(super) fn send(&mut self, location: Location, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Worker { connections, turn, pool, counters, .. } = self;
-        let connection = connections.get_mut(location.place());
-        if let Some(connection) = connection
-            && connection.location == location
-            && connection.socket.is_some()
-            && !connection.finishing
-        {
-            counters.packets_out.add(1);
-            encode(Worker::output(pool, turn, connection).bytes());
-        }
-    }
-
-    /// Sends a packet, without its reason string where the client's maximum asks for that
-    /// ([MQTT-3.4.2-2]). A client that cannot take the packet at all cannot be served.
-    pub(super) fn send_packet(
-        &mut self,
-        location: Location,
-        version: Version,
-        packet: &Packet<'_>,
-    ) {
-        let maximum = match self.connection(location).map(|connection| &connection.phase) {
-            Some(Phase::Active(session)) => session.maximum_packet,
-            Some(Phase::Checking(newcomer) | Phase::Opening(newcomer)) => newcomer.maximum_packet,
-            _ => u32::MAX,
-        };
-        let mut fits = true;
-        self.send(location, |out| fits = packet.encode_within(version, maximum, out));
-        if !fits {
-            let fault = Fault {
-                reason: ReasonCode::PacketTooLarge,
-                what: "an answer is larger than the client's Maximum Packet Size [MQTT-3.1.2-24]",
-            };
-            self.socket_ended(location, Some(fault.into()));
-        }
-    }
-
-    fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.turn.dirty);
-        let mut at = 0;
-        // Flushing may end connections, which may publish wills: then there is more to flush.
-        while at < dirty.len() {
-            let place = dirty[at];
-            at += 1;
-            self.flush_one(place);
-            dirty.append(&mut self.turn.dirty);
-        }
-        dirty.clear();
-        self.turn.dirty = dirty;
-        self.post();
-    }
-
-    /// Hands the turn's letters out. True when some are for other workers.
-    fn post(&mut self) -> bool {
-        let fabric = &self.env.fabric;
-        for (batch, mailbox) in self.turn.to_shards.iter_mut().zip(&fabric.shards) {
-            mailbox.put_all(batch);
-        }
-        let mut to_others = false;
-        for (worker, batch) in self.turn.to_workers.iter_mut().enumerate() {
-            to_others |= worker != self.number && !batch.is_empty();
-            fabric.workers[worker].put_all(batch);
-        }
-        fabric.readers.put_all(&mut self.turn.to_readers);
-        to_others
-    }
-
-    fn flush_one(&mut self, place: usize) {
-        let Some(connection) = self.connections.get_mut(place) else { return };
-        connection.dirty = false;
-        let Some(socket) = &mut connection.socket else { return };
-        if connection.blocked {
-            return;
-        }
-        let before = connection.output.as_ref().map_or(0, |output| output.len());
-        let result = socket.write(connection.output.as_deref_mut());
-        let after = connection.output.as_ref().map_or(0, |output| output.len());
-        self.counters.bytes_out.add((before - after) as u64);
-        let location = connection.location;
-        if connection.clogged && !connection.is_clogged() {
-            connection.clogged = false;
-            self.turn.again.push(location);
-        }
-        match result {
-            Ok(Flush::Done) => {
-                if let Some(output) = connection.output.take() {
-                    self.pool.give(output);
-                }
-                if connection.finishing {
-                    self.written_out(location);
-                } else {
-                    self.room_again(location);
-                }
-            }
-            Ok(Flush::Blocked) => connection.blocked = true,
-            Err(error) => self.socket_ended(location, Some(error)),
-        }
-    }
-
     /// Takes a connection out once its socket and its session are gone.
     pub(super) fn release(&mut self, location: Location) {
         let place = location.place();
@@ -595,13 +467,5 @@ impl Worker {
             connection.output = None;
         }
         self.release(location);
-    }
-}
-
-/// Notes that a connection has something to write this turn.
-pub(super) fn mark_dirty(turn: &mut Turn, connection: &mut Connection, place: usize) {
-    if !connection.dirty {
-        connection.dirty = true;
-        turn.dirty.push(place);
     }
 }
