@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_holds_nothing_up() {
+    fn after_a_clock_was_set_back_the_next_that_moves_frees_the_others() {
         let (mut receipts, conv) = (Receipts::default(), ConvKey::group("default", "team"));
         let at = |recv| CursorCopy { recv, read: 0 };
         receipts.moved(&conv, &"bob".into(), at(0), at(1));

@@ -71,7 +71,7 @@ async fn erase_from_rooms(api: &Api, tenant: &str, user: &str) -> Result<(), Fai
         let keep = KeepRoom { tenant: of, room, row, answer: json!({}), asker };
         api.command(Command::KeepRoom(Box::new(keep)));
         service::answered(api.answer(Some(waiting)).await?, user)?;
-        rooms.is_stored(tenant, &id);
+        rooms.row_stored(tenant, &id);
     }
     Ok(())
 }

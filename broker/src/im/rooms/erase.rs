@@ -53,7 +53,7 @@ impl Rooms {
     }
 
     /// A row that [`erase`](Self::erase) gave out is on disk.
-    pub fn is_stored(&self, tenant: &str, room: &str) {
+    pub fn row_stored(&self, tenant: &str, room: &str) {
         self.unstored.remove(&name(tenant, room));
     }
 }

@@ -171,7 +171,7 @@ fn an_erased_user_owns_nothing_and_what_is_not_stored_is_given_out_again() {
     assert_eq!((count(&rooms.owned, "t", "olga"), count(&rooms.owned, "t", "molly")), (0, 1));
     assert!(rooms.erase(NOW, "elsewhere", "other").is_empty(), "another tenant's");
     assert_eq!(owners(&rooms.erase(NOW, "t", "olga")), expected, "it may not be stored");
-    rooms.is_stored("t", "r");
+    rooms.row_stored("t", "r");
     assert!(rooms.erase(NOW, "t", "olga").is_empty());
 
     let live = join(&rooms, 0, "r", "ann").unwrap();
