@@ -521,7 +521,11 @@ impl Worker {
                     self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
                     return;
                 }
-                session.incoming.end_qos2(id);
+                // Of an exchange that was not known nothing ends: the client may have begun one under
+                // the identifier since, and that one's repetition is to be known.
+                if found == ReasonCode::Success {
+                    session.incoming.end_qos2(id);
+                }
                 let pubcomp = ack(id, found);
                 self.send_packet(location, version, &Packet::PubComp(pubcomp));
             }

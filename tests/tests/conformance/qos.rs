@@ -1,7 +1,7 @@
 //! The delivery protocols of QoS 1 and 2, and the order of messages.
 
 use hoopoe_tests::client::ring_after;
-use hoopoe_tests::wire::{code, packet_type};
+use hoopoe_tests::wire::{ack, code, packet_type};
 use hoopoe_tests::{
     Connect, Packet, Property, Publish, Version, shared_broker, unique_id, unique_topic,
 };
@@ -61,6 +61,32 @@ fn pubrel_is_answered_by_pubcomp_also_when_unknown() {
         assert_eq!(client.expect_ack(packet_type::PUBCOMP, id).code, 0);
         client.send_ack(packet_type::PUBREL, id);
         client.expect_ack(packet_type::PUBCOMP, id);
+    }
+}
+
+#[test]
+fn pubrel_for_nothing_ends_no_exchange_that_begins_behind_it() {
+    // The answer to the PUBREL waits for the store, the message under its identifier is begun by
+    // then. Who is connected without a stored session has no marker that tells a repetition.
+    for version in Version::BOTH {
+        let topic = unique_topic("behind");
+        let mut watcher = shared_broker().client(version);
+        watcher.subscribe(&topic, 2);
+        let connect = Connect::persistent(version, &unique_id("behind"));
+        let mut client = shared_broker().connect(&connect);
+        let publish = Publish::new(&topic, "once").qos(2).id(9);
+        let pubrel = ack(version, packet_type::PUBREL, 9, 0);
+        client.send(&[pubrel, publish.encode(version)].concat());
+        client.expect_ack(packet_type::PUBCOMP, 9);
+        client.expect_ack(packet_type::PUBREC, 9);
+        client.send_publish(publish.clone().dup());
+        client.expect_ack(packet_type::PUBREC, 9);
+        client.cut();
+        let mut client = shared_broker().connect(&connect);
+        client.send_publish(publish.dup());
+        client.expect_ack(packet_type::PUBREC, 9);
+        watcher.expect_message(&topic, "once");
+        watcher.expect_nothing_from(&mut client, 2);
     }
 }
 
