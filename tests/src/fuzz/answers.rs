@@ -37,6 +37,9 @@ type Verdict<T = ()> = Result<T, String>;
 /// The CONNACK of 3.1.1 for a protocol version that is not spoken: to clients of any version.
 const UNSUPPORTED_VERSION: [u8; 4] = [0x20, 2, 0, 1];
 
+/// How the user property begins that messages of a bridge of 3.1.1 get.
+const VIA: &[u8] = b"\x26\0\x0Ahoopoe-via";
+
 impl Conversation {
     /// One packet has come.
     pub fn received(&mut self, frame: &[u8], ledger: &mut Ledger) -> Verdict<Request> {
@@ -113,6 +116,7 @@ impl Conversation {
             return Ok(Request::Nothing);
         }
         self.stage = Stage::Open;
+        self.accepted = true;
         let announced = connack.properties.topic_alias_maximum.unwrap_or(0);
         if hello.version == Version::V5 && announced != self.limits.topic_alias_max {
             return Err(format!("Topic Alias Maximum {announced}"));
@@ -154,9 +158,12 @@ impl Conversation {
         let early = std::mem::take(&mut *self.session.borrow_mut());
         {
             let mut session = session.borrow_mut();
-            session.take_up(early, &self.expected.pubcomps);
-            let own = session.in_flight.iter().filter(|(_, flight)| !flight.shared);
-            self.inherited = own.map(|(id, flight)| (*id, flight.message)).collect();
+            session.take_up(early, self.expected.pubcomps.iter().map(|(id, _)| *id));
+            let certain = session.in_flight.iter().filter(|(_, f)| !f.shared && !f.doubtful);
+            self.inherited = certain.map(|(id, flight)| (*id, flight.message)).collect();
+            if !self.keeps_all() {
+                session.in_flight.values_mut().for_each(|flight| flight.doubtful = true);
+            }
         }
         self.session = session;
         Ok(())
@@ -212,6 +219,9 @@ impl Conversation {
                 let publisher = publications.last().and_then(|p| p.client.as_deref());
                 if let Some((_, client_id)) = publisher.and_then(|name| name.split_once('\0')) {
                     let _ = write!(text, "\npublisher:\n{}", ledger.history(client_id));
+                    for transcript in ledger.transcripts(client_id) {
+                        let _ = write!(text, "{transcript}");
+                    }
                 }
                 Err(text)
             }
@@ -288,7 +298,7 @@ impl Conversation {
         }
         self.inherited.remove(&id);
         self.came.insert(id);
-        let flight = Flight { qos: publish.qos, message, received: false, shared };
+        let flight = Flight { qos: publish.qos, message, received: false, shared, doubtful: false };
         self.in_flight.insert(id, flight);
         self.session.borrow_mut().in_flight.insert(id, flight);
         let (maximum, v311) = self.hello.as_ref().map_or((0, false), |hello| {
@@ -321,7 +331,13 @@ impl Conversation {
         if self.version() == Version::V311 {
             return Ok(());
         }
-        if *publish.properties.forwardable() != publication.properties[..] {
+        let properties = publish.properties.forwardable();
+        let same = match properties.strip_prefix(&publication.properties[..]) {
+            Some(added) if publication.bridged => added.starts_with(VIA),
+            Some(added) => added.is_empty(),
+            None => false,
+        };
+        if !same {
             return Err("the properties were changed [MQTT-3.3.2-17]".to_owned());
         }
         let age = publication.written.elapsed() + Duration::from_secs(2);
@@ -386,8 +402,8 @@ impl Conversation {
         }
         let stream = (topic.clone(), publication.connection, publication.qos, qos);
         let last = self.order.insert(stream, publication.at);
-        if last.is_some_and(|last| last > publication.at) {
-            return Err("overtaken by a later publication of its publisher".to_owned());
+        if let Some(last) = last.filter(|last| *last > publication.at) {
+            return Err(format!("overtaken by the publication at {last} of its publisher"));
         }
         Ok(())
     }
@@ -434,7 +450,7 @@ impl Conversation {
         let id = ack.id.get();
         if let Some(at) = self.expected.pubrels.iter().position(|expected| *expected == id) {
             self.expected.pubrels.remove(at);
-        } else if !self.known || (self.resumed && self.session.borrow().receipts.contains(&id)) {
+        } else if !self.known || (self.resumed && self.may_be_released(id)) {
             self.repeated_pubrels.insert(id);
         } else {
             return Err(format!("PUBREL {id} without PUBREC"));
@@ -442,13 +458,28 @@ impl Conversation {
         Ok(Request::PubComp(id))
     }
 
+    /// Whether PUBREL may come over a resumed connection that saw no PUBREC: an earlier one sent it,
+    /// or the message was of a shared group that has it no more (its last member left). Then the
+    /// exchange is ended so, as the client may hold the message, and may have never read it.
+    fn may_be_released(&self, id: u16) -> bool {
+        let session = self.session.borrow();
+        session.receipts.contains(&id)
+            || match session.in_flight.get(&id) {
+                Some(flight) => flight.shared,
+                None => session.subscriptions.iter().any(Subscribed::is_shared),
+            }
+    }
+
     fn pubcomp_came(&mut self, ack: &Ack<'_>) -> Verdict<Request> {
         let id = ack.id.get();
         let expected = self.expected.pubcomps.pop_front();
-        if expected != Some(id) {
+        let Some((_, begun)) = expected.filter(|(expected, _)| *expected == id) else {
             return Err(format!("PUBCOMP {id}, expected {expected:?}"));
+        };
+        // What was begun under the identifier since PUBREL left goes on.
+        if begun || !self.exchanges.contains(&id) {
+            self.end_exchange(id);
         }
-        self.end_exchange(id);
         Ok(Request::Nothing)
     }
 

@@ -61,8 +61,8 @@ pub struct Expected {
     pub pubrecs: VecDeque<Owed>,
     /// PUBREL for every PUBREC that was sent.
     pub pubrels: VecDeque<u16>,
-    /// PUBCOMP.
-    pub pubcomps: VecDeque<u16>,
+    /// PUBCOMP; true when the exchange was begun over this connection before PUBREL was sent.
+    pub pubcomps: VecDeque<(u16, bool)>,
     /// SUBACK, with what was asked for.
     pub subacks: VecDeque<(u16, Vec<Subscribed>)>,
     /// UNSUBACK, with the filters.
@@ -106,6 +106,8 @@ pub struct Conversation {
     pub limits: Rc<Limits>,
     /// How far it is.
     pub stage: Stage,
+    /// A CONNACK has accepted it.
+    pub accepted: bool,
     /// Its terms, once CONNECT is written.
     pub hello: Option<Hello>,
     /// Why the broker has to close, and since when.
@@ -151,6 +153,7 @@ impl Conversation {
             number,
             limits,
             stage: Stage::Silent,
+            accepted: false,
             hello: None,
             doom: None,
             excuse: None,
@@ -311,6 +314,9 @@ impl Conversation {
         if hello.maximum_packet < self.limits.connack_bytes {
             self.excused("no room for CONNACK in the Maximum Packet Size");
         }
+        if connect.bridge {
+            ledger.is_bridge(self.number);
+        }
         if let Some(will) = &connect.will {
             if self.limits.forbids(will.topic) {
                 self.excused("a will to a topic that is not allowed");
@@ -435,7 +441,7 @@ impl Conversation {
 
     fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
         let id = ack.id.get();
-        self.expected.pubcomps.push_back(id);
+        self.expected.pubcomps.push_back((id, self.exchanges.contains(&id)));
         let early = self.session.borrow_mut().release(id);
         if early {
             self.tell(ledger, &format!("PUBREL {id} before PUBREC"));

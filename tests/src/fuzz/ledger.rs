@@ -12,8 +12,12 @@ use std::time::Instant;
 
 use hoopoe_codec::{PublishProperties, QoS, SubscribeOptions, topic_matches};
 
+use super::link::Transcript;
+
 /// Events kept of one tracked client.
 const HISTORY_EVENTS: usize = 20;
+/// Transcripts of ended connections kept of one tracked client.
+const TRANSCRIPTS: usize = 4;
 /// A Session Expiry Interval that does not end within a run.
 const LONG_EXPIRY_SECS: u32 = 3600;
 
@@ -40,6 +44,8 @@ pub struct Publication {
     pub will: bool,
     /// It was sent more than once.
     pub repeated: bool,
+    /// It came from a bridge of 3.1.1: the broker adds the property that says so.
+    pub bridged: bool,
 }
 
 /// A subscription that may be in effect.
@@ -82,6 +88,9 @@ pub struct Flight {
     pub received: bool,
     /// A shared subscription may have brought it: what is not acknowledged may go to another.
     pub shared: bool,
+    /// A later connection had no room for every message ([MQTT-3.1.2-25]): the broker may have
+    /// given it up there.
+    pub doubtful: bool,
 }
 
 /// What a client knows of its session, over all connections of the session.
@@ -112,9 +121,9 @@ impl Session {
 
     /// What was written before CONNACK told that it was to this session; `released` are the
     /// identifiers of PUBRELs.
-    pub fn take_up(&mut self, early: Session, released: &VecDeque<u16>) {
+    pub fn take_up(&mut self, early: Session, released: impl Iterator<Item = u16>) {
         for id in released {
-            self.release(*id);
+            self.release(id);
         }
         self.subscriptions.extend(early.subscriptions);
         self.in_flight.retain(|id, _| !early.strays.contains(id));
@@ -159,6 +168,8 @@ struct Tracked {
     blurred: bool,
     /// What has happened, for the report of a failure.
     history: VecDeque<String>,
+    /// What passed over its last connections, for the same.
+    transcripts: VecDeque<Transcript>,
 }
 
 /// What the whole run knows.
@@ -166,6 +177,7 @@ struct Tracked {
 pub struct Ledger {
     publications: HashMap<u64, Vec<Publication>>,
     tracked: HashMap<String, Tracked>,
+    bridges: HashSet<u64>,
     now: u64,
     next_publication: u64,
     /// Messages checked on arrival.
@@ -204,6 +216,11 @@ impl Ledger {
         self.next_publication
     }
 
+    /// A connection's CONNECT says that it is a bridge.
+    pub fn is_bridge(&mut self, connection: u64) {
+        self.bridges.insert(connection);
+    }
+
     /// Notes a publication that has been written.
     #[allow(clippy::too_many_arguments, reason = "the fields of a PUBLISH and where it came from")]
     pub fn published(
@@ -233,6 +250,7 @@ impl Ledger {
             client: client.cloned(),
             will,
             repeated,
+            bridged: self.bridges.contains(&connection),
         });
     }
 
@@ -254,6 +272,20 @@ impl Ledger {
     pub fn history(&self, client_id: &str) -> String {
         let history = self.tracked.get(client_id).map(|tracked| &tracked.history);
         history.into_iter().flatten().fold(String::new(), |text, event| text + event + "\n")
+    }
+
+    /// Keeps what passed over a tracked client's connection, which has ended.
+    pub fn leave_transcript(&mut self, client_id: &str, transcript: Transcript) {
+        let transcripts = &mut self.tracked.entry(client_id.to_owned()).or_default().transcripts;
+        if transcripts.len() == TRANSCRIPTS {
+            transcripts.pop_front();
+        }
+        transcripts.push_back(transcript);
+    }
+
+    /// What passed over a tracked client's last connections.
+    pub fn transcripts(&self, client_id: &str) -> impl Iterator<Item = &Transcript> {
+        self.tracked.get(client_id).into_iter().flat_map(|tracked| &tracked.transcripts)
     }
 
     /// Whether a CONNECT with this tracked identifier may be sent now.

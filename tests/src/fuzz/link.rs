@@ -1,12 +1,13 @@
 //! One connection's socket and buffers, and the last packets both ways for the report of a failure.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Instant;
 
-use hoopoe_codec::{MAX_PACKET_LEN, Receiver, decode, decode_connect, frame_length};
+use hoopoe_codec::{MAX_PACKET_LEN, Receiver, Version, decode, decode_connect, frame_length};
 
 use super::answers::Request;
 use super::conversation::{Conversation, Stage};
@@ -16,7 +17,7 @@ use super::random::Random;
 use crate::DEADLINE;
 
 /// Packets kept for the report of a failure, and bytes of each.
-const TRANSCRIPT_PACKETS: usize = 120;
+const TRANSCRIPT_PACKETS: usize = 400;
 const TRANSCRIPT_BYTES: usize = 300;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -39,8 +40,29 @@ pub struct Link {
     pub hasty: bool,
     socket: TcpStream,
     out: Vec<u8>,
+    /// The packets of `out`, each with how many bytes of it are left to write.
+    queued: VecDeque<(usize, Passed)>,
     input: Vec<u8>,
-    transcript: VecDeque<(char, usize, Vec<u8>)>,
+    transcript: Transcript,
+}
+
+/// A packet that passed, either way.
+#[derive(Clone, Debug)]
+struct Passed {
+    /// The ledger's counter when it did.
+    at: u64,
+    direction: char,
+    length: usize,
+    /// Its beginning.
+    bytes: Vec<u8>,
+}
+
+/// The last packets of a connection both ways.
+#[derive(Clone, Debug)]
+pub struct Transcript {
+    number: u64,
+    version: Version,
+    packets: VecDeque<Passed>,
 }
 
 /// What reading brought.
@@ -69,15 +91,16 @@ impl Link {
             hasty: false,
             socket,
             out: Vec::new(),
+            queued: VecDeque::new(),
             input: Vec::new(),
-            transcript: VecDeque::new(),
+            transcript: Transcript { number, version: Version::V5, packets: VecDeque::new() },
         }
     }
 
     /// Puts a packet behind those that wait to be written.
     pub fn queue(&mut self, packet: &[u8]) {
         if !packet.is_empty() {
-            self.note('>', packet);
+            self.queued.push_back((packet.len(), Passed::new('>', packet)));
             self.out.extend_from_slice(packet);
         }
     }
@@ -101,11 +124,16 @@ impl Link {
             Ok(count) => {
                 self.heard = Instant::now();
                 self.conversation.written(&self.out[..count], ledger);
+                self.transcript.version = self.conversation.version();
                 self.out.drain(..count);
+                self.note_written(count, ledger.now());
             }
             Err(error) if is_pause(error.kind()) => {}
             // The broker has closed: reading tells.
-            Err(_) => self.out.clear(),
+            Err(_) => {
+                self.out.clear();
+                self.queued.clear();
+            }
         }
     }
 
@@ -127,7 +155,7 @@ impl Link {
         {
             let frame = self.input[used..used + length].to_vec();
             used += length;
-            self.note('<', &frame);
+            self.transcript.note(Passed::new('<', &frame), ledger.now());
             let request = self.conversation.received(&frame, ledger)?;
             if request != Request::Nothing {
                 self.requests.push_back(request);
@@ -137,8 +165,9 @@ impl Link {
         if !end {
             return Ok(Socket::Open);
         }
-        self.note('|', &[]);
+        self.transcript.note(Passed::new('|', &[]), ledger.now());
         self.conversation.closed(ledger)?;
+        self.leave_transcript(ledger);
         Ok(Socket::Closed)
     }
 
@@ -152,14 +181,26 @@ impl Link {
         {
             ledger.connected(&hello.client_id, false);
         }
+        self.leave_transcript(ledger);
     }
 
-    fn note(&mut self, direction: char, bytes: &[u8]) {
-        if self.transcript.len() == TRANSCRIPT_PACKETS {
-            self.transcript.pop_front();
+    fn leave_transcript(&mut self, ledger: &mut Ledger) {
+        if let Some(hello) = self.conversation.hello.as_ref().filter(|hello| hello.tracked) {
+            ledger.leave_transcript(&hello.client_id, self.transcript.clone());
         }
-        let kept = bytes[..bytes.len().min(TRANSCRIPT_BYTES)].to_vec();
-        self.transcript.push_back((direction, bytes.len(), kept));
+    }
+
+    fn note_written(&mut self, mut count: usize, now: u64) {
+        while let Some((left, _)) = self.queued.front_mut() {
+            if *left > count {
+                *left -= count;
+                return;
+            }
+            count -= *left;
+            if let Some((_, passed)) = self.queued.pop_front() {
+                self.transcript.note(passed, now);
+            }
+        }
     }
 
     /// The last packets both ways, the terms, and what is owed.
@@ -183,18 +224,43 @@ impl Link {
         }
         let _ = writeln!(text, "owed: {:?}", conversation.expected);
         let _ = writeln!(text, "in flight: {:?}", conversation.in_flight);
-        for (direction, length, bytes) in &self.transcript {
-            let _ = writeln!(text, "{direction} {}", self.describe(*direction, *length, bytes));
+        let _ = write!(text, "{}", self.transcript);
+        for (_, packet) in &self.queued {
+            let _ = writeln!(text, "not written: {}", self.transcript.describe(packet));
+        }
+        if let Some(hello) = &conversation.hello {
+            for earlier in ledger.transcripts(&hello.client_id) {
+                let _ = write!(text, "{earlier}");
+            }
         }
         text
     }
+}
 
-    fn describe(&self, direction: char, length: usize, bytes: &[u8]) -> String {
-        let version = self.conversation.version();
-        let receiver = if direction == '>' { Receiver::Server } else { Receiver::Client };
-        let decoded = match bytes.first() {
-            Some(first) if first >> 4 == 1 => decode_connect(bytes).map(|c| format!("{c:?}")),
-            Some(_) => decode(version, receiver, bytes).map(|packet| format!("{packet:?}")),
+impl Passed {
+    fn new(direction: char, packet: &[u8]) -> Passed {
+        let bytes = packet[..packet.len().min(TRANSCRIPT_BYTES)].to_vec();
+        Passed { at: 0, direction, length: packet.len(), bytes }
+    }
+}
+
+impl Transcript {
+    fn note(&mut self, passed: Passed, now: u64) {
+        if self.packets.len() == TRANSCRIPT_PACKETS {
+            self.packets.pop_front();
+        }
+        self.packets.push_back(Passed { at: now, ..passed });
+    }
+
+    fn describe(&self, passed: &Passed) -> String {
+        let receiver = if passed.direction == '>' { Receiver::Server } else { Receiver::Client };
+        let decoded = match passed.bytes.first() {
+            Some(first) if first >> 4 == 1 => {
+                decode_connect(&passed.bytes).map(|connect| format!("{connect:?}"))
+            }
+            Some(_) => {
+                decode(self.version, receiver, &passed.bytes).map(|packet| format!("{packet:?}"))
+            }
             None => return "closed".to_owned(),
         };
         match decoded {
@@ -206,10 +272,21 @@ impl Link {
                 text
             }
             Err(_) => {
-                let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("{length} bytes: {}", hex.join(" "))
+                let hex = passed.bytes.iter().take(64).map(|byte| format!("{byte:02x}"));
+                let hex: Vec<String> = hex.collect();
+                format!("{} bytes: {}", passed.length, hex.join(" "))
             }
         }
+    }
+}
+
+impl fmt::Display for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "packets of connection {}:", self.number)?;
+        for passed in &self.packets {
+            writeln!(f, "{:5} {} {}", passed.at, passed.direction, self.describe(passed))?;
+        }
+        Ok(())
     }
 }
 

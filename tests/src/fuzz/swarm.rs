@@ -245,9 +245,10 @@ impl Swarm {
             return Ok(Some(link));
         }
         excuse_silence(&mut link);
-        let opened = link.conversation.stage;
+        let accepted = link.conversation.accepted;
         let result = link.read(&mut self.ledger);
-        if opened == Stage::Greeting && link.conversation.stage == Stage::Open {
+        // The broker's DISCONNECT may have come with the CONNACK.
+        if !accepted && link.conversation.accepted {
             self.take_over(&link);
         }
         match result {
