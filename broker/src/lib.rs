@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 pub mod bridges;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod connection;
 pub mod fabric;

@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hoopoe_core::Location;
 use mio::{Events, Poll, Token};
@@ -27,6 +27,7 @@ use super::room::LocalRooms;
 use super::socket::{Received, Socket};
 use super::wheel::Wheel;
 use super::{Connection, Env, Listener, Phase, Seats};
+use crate::clock;
 use crate::fabric::{Mail, Mailbox};
 use crate::telemetry::{WorkerCounters, resident_memory};
 use crate::transport::{Flow, Layers, Stream};
@@ -70,8 +71,7 @@ pub struct Moment {
 
 impl Moment {
     fn now(started: Instant) -> Moment {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { wall_ms: wall.as_millis() as u64, up: started.elapsed() }
+        Moment { wall_ms: clock::now_ms(), up: started.elapsed() }
     }
 }
 

@@ -21,7 +21,6 @@ pub use space::LogSpace;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use hoopoe_core::Location;
@@ -37,6 +36,7 @@ use hoopoe_im::user::pace::Pace;
 use hoopoe_im::{Asker, Command, Heads, ImSettings, User};
 use tokio::sync::oneshot;
 
+use crate::clock::now_ms;
 use crate::fabric::{Fabric, Mail, Mailbox};
 use crate::telemetry::ImGauges;
 use hook::Hook;
@@ -72,10 +72,6 @@ fn fresh_id() -> Option<String> {
     let mut random = [0u8; 10];
     getrandom::fill(&mut random).ok()?;
     Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
@@ -181,7 +177,7 @@ impl ImNode {
             }
             return Some(receiver);
         }
-        if let Some(answer) = self.call_room(fabric, wall_ms(), &call) {
+        if let Some(answer) = self.call_room(fabric, now_ms(), &call) {
             if let (Asker::Http(number), Some(answer)) = (asker, answer) {
                 self.answer_http(number, Reply::Answer(answer));
             }

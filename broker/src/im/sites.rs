@@ -26,7 +26,8 @@ use hoopoe_im::site::owing::Owed;
 use hoopoe_im::site::wire::{Frame, RemoteCall};
 use hoopoe_im::{Answer, Asker, User};
 
-use super::{ImMail, Reply, system_publication, wall_ms};
+use super::{ImMail, Reply, system_publication};
+use crate::clock::now_ms;
 use crate::connection::Env;
 use crate::fabric::{Mail, Mailbox, WORKER_MAIL_HIGH};
 
@@ -87,7 +88,7 @@ pub fn is_site_tree(topic: &str) -> bool {
 impl SiteNode {
     /// Nobody was heard yet.
     pub fn new(rules: Arc<Sites>, shards: u16, workers: Vec<Arc<Mailbox<Mail>>>) -> SiteNode {
-        let now_ms = wall_ms();
+        let now_ms = now_ms();
         let peers = rules.peers().into_iter().enumerate().map(|(number, site)| {
             let topic = format!("{TREE}{site}/{}", rules.id);
             Peer::new(site, topic, number % workers.len().max(1), shards, now_ms)
@@ -189,7 +190,7 @@ impl SiteNode {
         (asker, wait_ms): (Asker, u64),
     ) {
         let number = self.next_call.fetch_add(1, Ordering::Relaxed);
-        let until_ms = wall_ms() + wait_ms;
+        let until_ms = now_ms() + wait_ms;
         self.calls.insert(number, Waiting { asker, site: site.clone(), until_ms });
         let call = RemoteCall {
             number,
@@ -320,7 +321,7 @@ impl SiteNode {
             return refuse(Refusal::new(Word::Unavailable, "too many calls wait"));
         };
         let call = Call { asker, ..call };
-        match env.im.call_room(&env.fabric, wall_ms(), &call) {
+        match env.im.call_room(&env.fabric, now_ms(), &call) {
             None => env.im.put_call(&env.fabric, call),
             Some(Some(answer)) => tell(env, asker, answer),
             // It is answered once the room is stored.
@@ -335,7 +336,7 @@ impl SiteNode {
         if self.rules.foreign_room(&user.tenant, room).is_some() {
             return Err(Refusal::conflict("this does not live here"));
         }
-        env.im.rooms.may_join(wall_ms(), &user.tenant, room, &user.id)
+        env.im.rooms.may_join(now_ms(), &user.tenant, room, &user.id)
     }
 
     fn answered(
@@ -356,7 +357,7 @@ impl SiteNode {
     /// there is no such site.
     pub fn pause(&self, env: &Env, site: &str, paused: bool) -> bool {
         let Some(peer) = self.peer(site) else { return false };
-        let now_ms = wall_ms();
+        let now_ms = now_ms();
         if peer.set_paused(paused, now_ms) {
             tracing::info!(site, paused, "an operator's word");
         }
@@ -376,7 +377,7 @@ impl SiteNode {
 
     /// How the lines to the other sites are doing.
     pub fn reports(&self) -> Vec<(&str, SiteReport)> {
-        let now_ms = wall_ms();
+        let now_ms = now_ms();
         self.peers.iter().map(|peer| (&*peer.site, peer.report(now_ms))).collect()
     }
 
@@ -430,7 +431,7 @@ pub async fn keep_in_touch(env: Arc<Env>) {
     loop {
         rounds.tick().await;
         if let Some(sites) = env.im.sites() {
-            sites.tick(&env, wall_ms());
+            sites.tick(&env, now_ms());
         }
     }
 }

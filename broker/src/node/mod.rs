@@ -12,7 +12,7 @@ mod threads;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use dashmap::DashMap;
@@ -25,6 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::access::Access;
 use crate::admin::{AdminState, Api, Gauges, NodePhase, control};
 use crate::bridges::{Bridges, KnownSessions, broker_id};
+use crate::clock;
 use crate::connection::{Env, RetainedOrder, WAKE, WorkerParts};
 use crate::fabric::{Fabric, Jobs, Mail, Mailbox};
 use crate::im::ImNode;
@@ -71,8 +72,7 @@ async fn run(
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
-    let now_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now_ms = clock::now_ms();
     let keeps_files = settings.broker.durability != Durability::Memory;
     settings.broker.id = Some(broker_id(&settings, keeps_files)?);
     let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hoopoe_core::{Location, Publication, SessionId, Slot};
 use hoopoe_store::effect::QueueEntry;
 use hoopoe_store::{Command, Reader};
 
+use crate::clock;
 use crate::connection::Env;
 use crate::fabric::Mail;
 use crate::im::ImRead;
@@ -91,8 +92,7 @@ pub struct RetainedPage {
 pub fn run_reader(env: &Env, reader: &Reader, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         if let Some(job) = env.fabric.readers.take(NAP) {
-            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            carry_out(env, reader, job, wall.as_millis() as u64);
+            carry_out(env, reader, job, clock::now_ms());
         }
     }
 }

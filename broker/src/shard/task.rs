@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hoopoe_im::effect::Failed;
 use hoopoe_im::overload::Shed;
@@ -13,6 +13,7 @@ use hoopoe_store::view::LAZY_MS;
 use hoopoe_store::{Command, PendingBatch, ShardView, StoreError};
 
 use super::effects::Effects;
+use crate::clock::now_ms;
 use crate::connection::Env;
 use crate::fabric::{Mailbox, ShardMail};
 use crate::im::ImEffects;
@@ -289,8 +290,4 @@ impl Shard {
             self.commit(batch, 0, Instant::now());
         }
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use argon2::Argon2;
@@ -20,6 +19,7 @@ use super::login_cache::LoginCache;
 use super::tokens::{Tokens, is_token, sha256};
 use super::users::default_dummy;
 use super::{AccessError, Accounts, Identity, LoginMethod, Users};
+use crate::clock::now_ms;
 use crate::settings::{AccessSettings, Door};
 
 /// What a client says about itself in CONNECT, and what its transport established.
@@ -284,10 +284,6 @@ impl Authenticator {
             LoginMethod::Bridge => true,
         }
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn anonymous(door: Door, otherwise: ReasonCode) -> Login {

@@ -16,8 +16,9 @@ use hoopoe_im::service::Caller;
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
-use super::{ANSWER_TIMEOUT, Api, now_ms};
+use super::{ANSWER_TIMEOUT, Api};
 use crate::access::{Credentials, DEFAULT_TENANT, Login, is_token, sha256};
+use crate::clock::now_ms;
 use crate::settings::Door;
 
 /// The scheme for a user name and password.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hoopoe_im::refusal::Refusal;
 use serde_json::{Value, json};
 
+use super::Api;
 use super::failure::Failure;
-use super::{Api, now_ms};
 use crate::bridges::{BridgeHandle, BridgeOrder};
+use crate::clock::now_ms;
 
 pub(super) fn list(api: &Api) -> Value {
     let links = api.env.bridges.get().map(|bridges| bridges.links()).unwrap_or_default();

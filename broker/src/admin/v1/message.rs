@@ -17,7 +17,8 @@ use serde_json::Value;
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, now_ms, service};
+use super::{Api, service};
+use crate::clock::now_ms;
 
 /// Seconds until a message expires, at most: as MQTT counts them.
 const EXPIRY_MAX_SECS: u64 = u32::MAX as u64;

@@ -23,7 +23,7 @@ mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -40,6 +40,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::routes::method_not_allowed;
+use crate::clock::now_ms;
 use crate::connection::Env;
 use crate::im::Reply;
 use crate::settings::{HttpAddress, Settings};
@@ -226,8 +227,4 @@ fn admit(api: &Api, peer: SocketAddr, headers: &HeaderMap) -> Result<Who, Failur
         return Err(Failure::too_many());
     }
     who
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

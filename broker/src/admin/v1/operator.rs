@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 use super::auth::{self, Who};
 use super::failure::Failure;
-use super::{Api, bridges, connected, now_ms, sites, stored, users};
+use super::{Api, bridges, connected, sites, stored, users};
 use crate::bridges::BridgeOrder;
+use crate::clock::now_ms;
 
 /// Fields of a request that are in no record.
 const SECRETS: [&str; 1] = ["password"];

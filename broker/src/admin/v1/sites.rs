@@ -5,8 +5,9 @@
 use hoopoe_im::refusal::Refusal;
 use serde_json::{Value, json};
 
+use super::Api;
 use super::failure::Failure;
-use super::{Api, now_ms};
+use crate::clock::now_ms;
 use crate::im::sites::Peer;
 
 pub(super) fn list(api: &Api) -> Value {

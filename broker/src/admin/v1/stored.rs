@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::operator::{Clients, OneSession, Retained};
 use super::users::page_size;
-use super::{Api, connected, now_ms};
+use super::{Api, connected};
+use crate::clock::now_ms;
 
 /// Bytes of retained messages in one answer, about.
 const PAGE_BYTES_MAX: usize = 1 << 20;

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::operator::{Search, UserCreate, UserDelete, UserReset};
-use super::{Api, now_ms, service};
+use super::{Api, service};
 use crate::access::hash_password;
+use crate::clock::now_ms;
 
 /// Bytes of a password: more is a mistake.
 const PASSWORD_BYTES_MAX: usize = 1024;

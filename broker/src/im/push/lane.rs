@@ -17,9 +17,10 @@ use tokio::sync::oneshot::Receiver;
 
 use super::body::Shape;
 use super::{Inbox, Note, PushCounts, PushHook};
+use crate::clock::now_ms;
 use crate::connection::Env;
+use crate::im::Reply;
 use crate::im::hook::exchange::{Service, is_unreachable};
-use crate::im::{Reply, wall_ms};
 use crate::settings::PushSettings;
 
 /// Longest sleep: how soon the end of the node is noticed.
@@ -113,18 +114,18 @@ impl Lane {
         if !self.recover.is_empty() {
             return Duration::ZERO;
         }
-        let due = self.pusher.next_timeout().map(|at| at.saturating_sub(wall_ms()));
+        let due = self.pusher.next_timeout().map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
     }
 
     fn query(&self) -> Query {
-        Query::new(self.kv.clone(), wall_ms())
+        Query::new(self.kv.clone(), now_ms())
     }
 
     fn note(&mut self, hook: &PushHook, note: Note) {
         match note {
             Note::Owed(user, conv, ts_ms) => self.owe(hook, user, conv, ts_ms),
-            Note::Away(user) => self.pusher.hurry(&user, wall_ms()),
+            Note::Away(user) => self.pusher.hurry(&user, now_ms()),
             Note::Members(conv) => {
                 self.groups.remove(&conv);
             }
@@ -145,7 +146,7 @@ impl Lane {
         let at = match hook.is_attended(&user) {
             None => return,
             Some(true) => ts_ms + self.after_ms,
-            Some(false) => wall_ms(),
+            Some(false) => now_ms(),
         };
         self.pusher.owe((user, conv), at);
     }
@@ -164,7 +165,7 @@ impl Lane {
 
     /// Looks through the store for what is owed. After a start devices have their time to return.
     fn recover_some(&mut self) {
-        let at = wall_ms() + self.after_ms;
+        let at = now_ms() + self.after_ms;
         for _ in 0..RECOVER_STEP {
             let Some(user) = self.recover.pop() else { return };
             match self.query().push_owed(&user) {
@@ -182,11 +183,11 @@ impl Lane {
 
     /// Sends what is due, one request after another.
     fn push(&mut self, env: &Env, hook: &PushHook) {
-        let taken = self.pusher.take(wall_ms(), self.batch_max);
+        let taken = self.pusher.take(now_ms(), self.batch_max);
         let (mut pages, mut count) = (Vec::new(), 0);
         for (key, unrecorded) in taken {
             if unrecorded > 0 {
-                self.record(env, vec![(key, unrecorded, Some(wall_ms()))]);
+                self.record(env, vec![(key, unrecorded, Some(now_ms()))]);
             } else if count >= self.batch_max {
                 self.pusher.put_back(key);
             } else if let Some(page) = self.page(env, hook, &key, self.batch_max - count) {
@@ -213,14 +214,14 @@ impl Lane {
             Ok(page) => page,
             Err(error) => {
                 tracing::error!(%error, "what is to be pushed could not be read");
-                self.pusher.settled(key.clone(), Some(wall_ms() + NAP.as_millis() as u64));
+                self.pusher.settled(key.clone(), Some(now_ms() + NAP.as_millis() as u64));
                 return None;
             }
         };
         if !page.pushes.is_empty() {
             return Some(page);
         }
-        let more_now = page.again_ms.is_some_and(|at| at <= wall_ms());
+        let more_now = page.again_ms.is_some_and(|at| at <= now_ms());
         if page.looked > 0 && (more_now || page.looked >= LOOKED_MANY) {
             // Not to be looked through again and again.
             self.record(env, vec![(key.clone(), page.through, page.again_ms)]);
@@ -247,7 +248,7 @@ impl Lane {
         if !matches!(outcome, Outcome::Taken) {
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
         }
-        let now_ms = wall_ms();
+        let now_ms = now_ms();
         let keys = || pages.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
         match outcome {
             Outcome::Taken => {
@@ -295,7 +296,7 @@ impl Lane {
             if matches!(answer, Some(Reply::Answer(Answer::Done))) {
                 self.pusher.settled(key, again_ms);
             } else {
-                self.pusher.not_recorded(key, through, wall_ms());
+                self.pusher.not_recorded(key, through, now_ms());
             }
         }
     }
