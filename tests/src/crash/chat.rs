@@ -178,6 +178,7 @@ impl Run {
             _ => random.between(acks / 4, acks + acks / 2),
         };
         let (before, _) = self.judge.answered();
+        self.answered = 0;
         self.everybody_comes();
         while self.answered < enough && !self.stalled && self.judge.faults.is_empty() {
             if !self.act(&mut random) {
@@ -193,7 +194,6 @@ impl Run {
             self.rest().await;
         }
         self.kill_and_restart(&mut random).await;
-        self.answered = 0;
     }
 
     /// Lets a device do something; false when none can.

@@ -364,7 +364,13 @@ impl Conversation {
         let client = self.hello.as_ref().and_then(|hello| hello.client.clone());
         // Resent over a connection of the other version, the same bytes are another message.
         let name = crate::fuzz::ledger::message(&topic, publish.payload);
-        if !again || ledger.find(name).is_empty() {
+        let known = ledger.find(name).iter().any(|publication| {
+            publication.client == client && publication.retain == publish.retain
+        });
+        let in_use = publish.qos == QoS::ExactlyOnce
+            && !again
+            && publish.id.is_some_and(|id| self.is_in_use(id.get(), ledger));
+        if !again || !known {
             ledger.published(
                 self.number,
                 client.as_ref(),
@@ -374,6 +380,10 @@ impl Conversation {
                 &publish.properties,
                 false,
             );
+        }
+        if in_use {
+            // Which of both the broker takes it for is not known, nor which it will deliver when.
+            ledger.in_doubt(name);
         }
         let Some(id) = publish.id.map(|id| id.get()) else { return };
         if publish.qos == QoS::AtLeastOnce {
@@ -394,6 +404,15 @@ impl Conversation {
         if self.unfinished + before > usize::from(self.limits.receive_maximum) {
             self.excused("more publications unfinished than the broker's Receive Maximum");
         }
+    }
+
+    /// Whether an earlier exchange has an identifier of the client, over this connection or before.
+    fn is_in_use(&self, id: u16, ledger: &Ledger) -> bool {
+        let client_id = self.hello.as_ref().map(|hello| &*hello.client_id);
+        let before = client_id.and_then(|client_id| ledger.session(client_id));
+        self.expected.pubcomps.iter().any(|(of, _)| *of == id)
+            || self.session.borrow_mut().unfinished(id).is_some()
+            || before.is_some_and(|session| session.borrow_mut().unfinished(id).is_some())
     }
 
     fn puback(&mut self, ack: &Ack<'_>) {

@@ -42,7 +42,7 @@ pub struct Publication {
     pub client: Option<Rc<str>>,
     /// It is a will: when it is published, if ever, is for the broker to say.
     pub will: bool,
-    /// It was sent more than once.
+    /// It was sent more than once, or under an identifier that was in use.
     pub repeated: bool,
     /// It came from a bridge of 3.1.1: the broker adds the property that says so.
     pub bridged: bool,
@@ -252,6 +252,13 @@ impl Ledger {
             repeated,
             bridged: self.bridges.contains(&connection),
         });
+    }
+
+    /// How often and in which order a message is delivered is not known.
+    pub fn in_doubt(&mut self, message: u64) {
+        for publication in self.publications.entry(message).or_default() {
+            publication.repeated = true;
+        }
     }
 
     /// Every publication of this topic and payload.
