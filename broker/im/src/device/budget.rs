@@ -1,5 +1,9 @@
 //! Big groups and channels: beyond a member's budget entries are passed and named together
 //! (profile, section 7). They stay in the log and can be pulled.
+//!
+//! The cursor stands before them until they are named: who goes before that gets them over the next
+//! connection. And they are named before anything behind them is sent, so that a device that sees a
+//! hole has been told of it.
 
 use super::{Device, Gap, visible};
 use crate::id::ConvKey;
@@ -21,7 +25,6 @@ impl Device {
         }
         stream.head = stream.head.max(seq);
         stream.next = seq + 1;
-        self.pass(at, seq);
         match self.passed.iter_mut().rev().find(|gap| gap.conv == *conv) {
             Some(gap) if gap.to + 1 == seq => gap.to = seq,
             _ => self.passed.push(Gap { conv: conv.clone(), from: seq, to: seq }),
@@ -29,9 +32,19 @@ impl Device {
         true
     }
 
-    /// What has been passed since the last time.
-    pub fn take_passed(&mut self) -> Vec<Gap> {
-        std::mem::take(&mut self.passed)
+    /// What has been passed and is to be named now, of one conversation or of all. The cursors
+    /// follow.
+    pub fn take_passed(&mut self, of: Option<&ConvKey>) -> Vec<Gap> {
+        let Some(passed) = self.passed.if_made() else { return Vec::new() };
+        let is_meant = |gap: &Gap| of.is_none_or(|conv| gap.conv == *conv);
+        let (named, rest): (Vec<Gap>, Vec<Gap>) = passed.drain(..).partition(is_meant);
+        self.passed = rest.into();
+        for gap in &named {
+            if let Some(at) = self.followed(&gap.conv) {
+                self.pass_lost(at, gap.from, gap.to);
+            }
+        }
+        named
     }
 }
 
@@ -53,10 +66,26 @@ mod tests {
         assert!(device.pass_over(&conv, 5));
         assert!(!device.pass_over(&conv, 7), "6 is missing: it is behind");
         let gap = |from, to| Gap { conv: conv.clone(), from, to };
-        assert_eq!(device.take_passed(), [gap(2, 3), gap(5, 5)]);
-        assert_eq!(device.take_passed(), []);
+        let other = ConvKey::group("default", "other");
+        assert_eq!(device.take_passed(Some(&other)), []);
+        assert_eq!(device.take_passed(Some(&conv)), [gap(2, 3), gap(5, 5)]);
+        assert_eq!(device.take_passed(None), []);
         device.acknowledged(0, 1, true);
         device.acknowledged(0, 4, true);
         assert_eq!(device.take_moves(), [(conv, 4, 4)]);
+    }
+
+    #[test]
+    fn the_cursor_waits_until_what_is_passed_is_named() {
+        let conv = ConvKey::group("default", "crowd");
+        let intervals = vec![Interval { from: 1, until: None }];
+        let mut device = Device::new();
+        device.load(vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals }], 200);
+        assert_eq!(device.live(&conv, 1, true, false), Live::Send { stream: 0 });
+        device.acknowledged(0, 1, true);
+        assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));
+        assert_eq!(device.take_moves(), [(conv.clone(), 1, 1)], "what is not named comes again");
+        assert_eq!(device.take_passed(None), [Gap { conv: conv.clone(), from: 2, to: 3 }]);
+        assert_eq!(device.take_moves(), [(conv, 3, 1)]);
     }
 }

@@ -8,7 +8,7 @@ use hoopoe_core::{Location, Publication, PublicationParts};
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
-use hoopoe_im::id::ConvKind;
+use hoopoe_im::id::{ConvKey, ConvKind};
 use hoopoe_im::overload::Shed;
 use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
@@ -136,8 +136,11 @@ impl Worker {
         if self.im_hold(location, entry) {
             return;
         }
-        if big && self.im_pass_over(location, entry) {
-            return;
+        if big {
+            if self.im_pass_over(location, entry) {
+                return;
+            }
+            self.im_name_passed_of(location, Some(&entry.conv));
         }
         let Some(connection) = self.connection(location) else { return };
         let full = connection.is_full();
@@ -195,9 +198,16 @@ impl Worker {
         locations.sort_by_key(|location| location.to_bits());
         locations.dedup();
         for location in locations {
-            let device = self.connection(location).and_then(Connection::session);
-            let Some(im) = device.and_then(|session| session.im.as_mut()) else { continue };
-            let gaps = im.step.take_passed();
+            self.im_name_passed_of(location, None);
+        }
+    }
+
+    /// Names what a device has passed, of one conversation or of all.
+    fn im_name_passed_of(&mut self, location: Location, conv: Option<&ConvKey>) {
+        let device = self.connection(location).and_then(Connection::session);
+        let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
+        let gaps = im.step.take_passed(conv);
+        if !gaps.is_empty() {
             self.im_gaps(location, gaps);
             self.im_note_moved(location);
         }
@@ -350,10 +360,15 @@ impl Worker {
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         let reads = im.step.next_reads(PAGE_ENTRIES);
-        if !reads.is_empty() {
-            let job = ImRead::Entries { location, user: im.user.id.clone(), reads };
-            self.turn.to_readers.push(ReadJob::Im(job));
+        if reads.is_empty() {
+            return;
         }
+        let user = im.user.id.clone();
+        for read in &reads {
+            self.im_name_passed_of(location, Some(&read.conv));
+        }
+        let job = ImRead::Entries { location, user, reads };
+        self.turn.to_readers.push(ReadJob::Im(job));
     }
 
     /// A QoS 0 publication of the profile to one device.
