@@ -108,7 +108,7 @@ impl ImEffects {
             }
             Effect::Signal(signal) => self.signal(&signal),
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
-            Effect::Listed { user, conv, row } => jobs.push(self.listed(user, conv, row)),
+            Effect::Listed { user, conv, row } => jobs.extend(self.listed(user, conv, row)),
             Effect::Skip { user, conv, through } => {
                 for (worker, receivers) in self.inbox(&user) {
                     let conv = conv.clone();
@@ -128,7 +128,11 @@ impl ImEffects {
                     // Who is no member any more hears nothing live from this commit on; what is
                     // before it is read by cursor.
                     let user = User { tenant: listed.tenant.clone(), id: listed.user.clone() };
-                    self.leave(&user, &listed.conv);
+                    let env = self.env.clone();
+                    let departures = &env.im.departures;
+                    departures.left(&user, &listed.conv, listed.version, || {
+                        self.leave(&user, &listed.conv);
+                    });
                 }
                 let slot = forward.slot();
                 let outbox = outbox.map(|number| (self.shard, number));
@@ -207,17 +211,19 @@ impl ImEffects {
         }
     }
 
-    /// A conversation in a user's list has changed: the devices listen to it, or no longer.
-    fn listed(&self, user: User, conv: ConvKey, row: hoopoe_im::rows::UserConv) -> ReadJob {
+    /// A conversation in a user's list has changed: the devices listen to it, or no longer. Nothing
+    /// when the conversation has let go of the user since, of which the list is told next.
+    fn listed(&self, user: User, conv: ConvKey, row: hoopoe_im::rows::UserConv) -> Option<ReadJob> {
         let row = Box::new(row);
         let mut listening = Vec::new();
         if conv.kind() != ConvKind::User {
-            listening = self.listen(&user, &conv_topic(&conv), row.is_current());
+            let listen = || self.listen(&user, &conv_topic(&conv), row.is_current());
+            listening = self.env.im.departures.listed(&user, &conv, &row, listen)?;
             if let Some(push) = self.env.im.push() {
                 push.listed(&conv);
             }
         }
-        ReadJob::Im(ImRead::Listed { user, conv, row, listening })
+        Some(ReadJob::Im(ImRead::Listed { user, conv, row, listening }))
     }
 
     fn inbox(&self, user: &User) -> SmallVec<[OfWorker; 2]> {

@@ -4,6 +4,7 @@
 //! ([`ImNode::reach`]), the HTTP calls that wait for an answer, and the carrying of a commit's
 //! effects to workers, readers and other shards.
 
+mod departures;
 mod effects;
 pub mod hook;
 mod mail;
@@ -39,6 +40,7 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 use crate::fabric::{Fabric, Mail, Mailbox};
 use crate::telemetry::ImGauges;
+use departures::Departures;
 use hook::Hook;
 use overload::Overload;
 use push::PushHook;
@@ -94,6 +96,8 @@ pub struct ImNode {
     pub reach: Index<Location>,
     /// Live rooms.
     pub rooms: Rooms,
+    /// Who has left a moment ago.
+    pub departures: Departures,
     /// Where the conversations used lately stand.
     pub heads: Arc<Heads>,
     /// What retention has left to be given back.
@@ -142,6 +146,7 @@ impl ImNode {
             sites,
             settings,
             reach: Index::new(),
+            departures: Departures::default(),
             rooms,
             heads: Arc::default(),
             space: LogSpace::new(shards),
