@@ -290,7 +290,7 @@ impl Device {
         if dup {
             publish = publish.dup();
         }
-        judge.note(Event::Asked { deed: number, attempt });
+        judge.note(Event::Asked { deed: number, meant: deed, attempt });
         publish.encode(self.role.version)
     }
 }

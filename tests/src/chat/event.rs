@@ -141,6 +141,8 @@ pub enum Event {
     Asked {
         /// What.
         deed: usize,
+        /// The same in words.
+        meant: Deed,
         /// Which attempt, from 1.
         attempt: u16,
     },
@@ -236,7 +238,9 @@ impl fmt::Display for Event {
                 write!(f, "d{device} < CONNACK #{link} present={present}")
             }
             Event::Hello { device, link } => write!(f, "d{device} < hello #{link}"),
-            Event::Asked { deed, attempt } => write!(f, "> PUBLISH deed {deed}.{attempt}"),
+            Event::Asked { deed, meant: Deed { device, conv, what, .. }, attempt } => {
+                write!(f, "d{device} > PUBLISH deed {deed}.{attempt}: {what:?} in c{conv}")
+            }
             Event::Answered { deed, answer } => write!(f, "< deed {deed}: {answer:?}"),
             Event::Delivered { device, link, conv, entry } => {
                 write!(f, "d{device} < c{conv} {} #{link}: {}", entry.seq, short(entry))

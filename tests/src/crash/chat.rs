@@ -164,6 +164,8 @@ impl Run {
             let number = self.judge.deeds();
             self.ask(deed, 0);
             while !self.judge.is_answered(number) && !self.stalled {
+                // Who takes one message at a time gets no answer before it has answered.
+                (0..self.devices.len()).for_each(|device| self.answer(device));
                 self.wait("a group to be made").await;
             }
         }

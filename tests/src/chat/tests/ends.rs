@@ -191,7 +191,8 @@ fn what_is_refused_when_it_is_asked_again_may_have_been_done() {
         story.talks(PAIR);
         let deed = story.asks(BOB, PAIR, What::Clear);
         for attempt in 2..=attempts {
-            story.judge.note(Event::Asked { deed, attempt });
+            let meant = story.judge.deed(deed);
+            story.judge.note(Event::Asked { deed, meant, attempt });
         }
         let answer = Answer::Refused("unavailable".to_owned());
         story.judge.note(Event::Answered { deed, answer });

@@ -78,7 +78,8 @@ impl Story {
 
     pub(super) fn asks(&mut self, device: usize, conv: usize, what: What) -> usize {
         let deed = self.judge.register(Deed { device, conv, what, cid: !what.is_call(), qos: 1 });
-        self.judge.note(Event::Asked { deed, attempt: 1 });
+        let meant = self.judge.deed(deed);
+        self.judge.note(Event::Asked { deed, meant, attempt: 1 });
         deed
     }
 

@@ -62,7 +62,8 @@ fn a_number_names_one_message_and_a_message_one_number() {
     let deed = story.asks(PHONE, PAIR, What::Send);
     let seq = story.stores(deed);
     story.answered(deed, seq);
-    story.judge.note(Event::Asked { deed, attempt: 2 });
+    let meant = story.judge.deed(deed);
+    story.judge.note(Event::Asked { deed, meant, attempt: 2 });
     let body = story.body(deed, 2);
     let again = story.append(PAIR, "ann", Kind::Message, 0, body);
     story.answered(deed, again);
