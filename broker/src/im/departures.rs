@@ -3,6 +3,9 @@
 //! A membership is ended by the conversation's shard, which lets go of the user's devices at once; the
 //! user's shard hears of it a little later. News of a join may still be on the way there, and must not
 //! have the devices listen again.
+//!
+//! Only users who are connected are remembered, until their list has heard: users of other sites, whose
+//! lists are kept there, and what is told again at a start leave nothing here.
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
