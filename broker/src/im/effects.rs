@@ -108,7 +108,7 @@ impl ImEffects {
             }
             Effect::Signal(signal) => self.signal(&signal),
             Effect::Notice { user, topic, payload } => self.notice(&user, &topic, &payload),
-            Effect::Listed { user, conv, row } => jobs.extend(self.listed(user, conv, row)),
+            Effect::Listed { user, conv, row } => jobs.push(self.listed(user, conv, row)),
             Effect::Skip { user, conv, through } => {
                 for (worker, receivers) in self.inbox(&user) {
                     let conv = conv.clone();
@@ -213,19 +213,21 @@ impl ImEffects {
         }
     }
 
-    /// A conversation in a user's list has changed: the devices listen to it, or no longer. Nothing
-    /// when the conversation has let go of the user since, of which the list is told next.
-    fn listed(&self, user: User, conv: ConvKey, row: hoopoe_im::rows::UserConv) -> Option<ReadJob> {
+    /// A conversation in a user's list has changed: the devices listen to it, or no longer. They do
+    /// not begin to when the conversation has let go of the user since, of which the list is told
+    /// next; they hear of the change all the same.
+    fn listed(&self, user: User, conv: ConvKey, row: hoopoe_im::rows::UserConv) -> ReadJob {
         let row = Box::new(row);
         let mut listening = Vec::new();
         if conv.kind() != ConvKind::User {
             let listen = || self.listen(&user, &conv_topic(&conv), row.is_current());
-            listening = self.env.im.departures.listed(&user, &conv, &row, listen)?;
+            let now_listen = self.env.im.departures.listed(&user, &conv, &row, listen);
+            listening = now_listen.unwrap_or_default();
             if let Some(push) = self.env.im.push() {
                 push.listed(&conv);
             }
         }
-        Some(ReadJob::Im(ImRead::Listed { user, conv, row, listening }))
+        ReadJob::Im(ImRead::Listed { user, conv, row, listening })
     }
 
     fn inbox(&self, user: &User) -> SmallVec<[OfWorker; 2]> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hoopoe_core::Location;
 use hoopoe_im::command::{Device, User};
-use hoopoe_im::device::Read;
+use hoopoe_im::device::{Read, Start};
 use hoopoe_im::effect::Answer;
 use hoopoe_im::entry::Entry;
 use hoopoe_im::id::ConvKey;
@@ -78,12 +78,8 @@ pub enum ImMail {
     Listed {
         /// Those devices.
         receivers: Receivers,
-        /// The conversation.
-        conv: ConvKey,
-        /// What the list says.
-        row: Box<UserConv>,
-        /// The conversation's last entry.
-        head: u64,
+        /// Where it stands, and when they may see what of it.
+        start: Box<Start>,
     },
     /// Devices pass entries.
     Skip {

@@ -1,13 +1,14 @@
 //! The profile's work on reader threads.
 
-use hoopoe_im::Asker;
+use hoopoe_core::Location;
 use hoopoe_im::command::Device;
-use hoopoe_im::device::Read;
+use hoopoe_im::device::{Read, Start};
 use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic};
 use hoopoe_im::refusal::{Fault, Refusal};
-use hoopoe_im::rows::may_see;
+use hoopoe_im::rows::{UserConv, may_see};
 use hoopoe_im::service::Call;
 use hoopoe_im::service::query::{Query, Seen};
+use hoopoe_im::{Asker, User};
 use hoopoe_store::StoreError;
 use hoopoe_store::kv::SharedKv;
 
@@ -33,13 +34,7 @@ pub fn read(env: &Env, kv: &SharedKv, now_ms: u64, job: ImRead) {
         }
         ImRead::Call(call) => answer(env, &query, &call),
         ImRead::Listed { user, conv, row, listening } => {
-            let head = query.head(&conv).map(|head| head.last).unwrap_or_default();
-            let topic = inbox_topic(&user.tenant, &user.id);
-            for (worker, receivers) in by_worker_with(env, &[&topic], listening.into()) {
-                let (conv, row) = (conv.clone(), row.clone());
-                let mail = ImMail::Listed { receivers, conv, row, head };
-                env.fabric.workers[worker].put(Mail::Im(mail));
-            }
+            listed(env, &query, &user, &conv, *row, listening);
         }
     }
 }
@@ -54,8 +49,8 @@ fn pages(query: &Query, user: &str, reads: &[Read]) -> Result<Vec<Page>, StoreEr
             // Retention has taken all of it: the gap goes up to what is left.
             through = through.max(query.head(&read.conv)?.min - 1);
         }
-        if let Some(intervals) = query.membership(&read.conv, user)? {
-            entries.retain(|entry| may_see(&intervals, entry.seq));
+        if let Some(member) = query.membership(&read.conv, user)? {
+            entries.retain(|entry| may_see(&member.intervals, entry.seq));
         }
         pages.push(Page { stream: read.stream, from: read.from, through, entries });
     }
@@ -80,6 +75,33 @@ fn login(env: &Env, query: &Query, device: &Device) {
     };
     let mail = ImMail::Login { location, login };
     env.fabric.workers[location.worker()].put(Mail::Im(mail));
+}
+
+/// The devices hear of a conversation in the user's list. They listen to it already, and are looked
+/// up before anything is read: nothing falls between.
+fn listed(
+    env: &Env,
+    query: &Query,
+    user: &User,
+    conv: &ConvKey,
+    row: UserConv,
+    listening: Vec<Location>,
+) {
+    let topic = inbox_topic(&user.tenant, &user.id);
+    let workers = by_worker_with(env, &[&topic], listening.into());
+    if workers.is_empty() {
+        return;
+    }
+    let head = query.head(conv).map(|head| head.last).unwrap_or_default();
+    let mut start = Start::of_listed(conv, row, head);
+    // Another reader may be about to tell what has become of the membership since.
+    if let Ok(Some(member)) = query.membership(conv, &user.id) {
+        (start.intervals, start.version) = (member.intervals, member.version);
+    }
+    for (worker, receivers) in workers {
+        let start = Box::new(start.clone());
+        env.fabric.workers[worker].put(Mail::Im(ImMail::Listed { receivers, start }));
+    }
 }
 
 fn answer(env: &Env, query: &Query, call: &Call) {

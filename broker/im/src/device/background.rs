@@ -143,7 +143,8 @@ mod tests {
     }
 
     fn start(conv: ConvKey, cursor: u64, head: u64) -> Start {
-        Start { conv, cursor, head, intervals: vec![Interval { from: 1, until: None }] }
+        let intervals = vec![Interval { from: 1, until: None }];
+        Start { conv, cursor, head, intervals, version: 1 }
     }
 
     /// A device that has received five entries of the group.
@@ -250,7 +251,7 @@ mod tests {
     fn what_may_not_be_seen_is_not_named() {
         let mut device = Device::new();
         let intervals = vec![Interval { from: 1, until: Some(5) }];
-        device.load(vec![Start { conv: team(), cursor: 5, head: 5, intervals }], 200);
+        device.load(vec![Start { intervals, ..start(team(), 5, 5) }], 200);
         device.background(0);
         assert_eq!(arrive(&mut device, 1, 6, false, true), "");
         assert_eq!(device.poke_timeout(), None);

@@ -59,7 +59,10 @@ mod tests {
         let conv = ConvKey::group("default", "crowd");
         let intervals = vec![Interval { from: 1, until: None }];
         let mut device = Device::new();
-        device.load(vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals }], 200);
+        device.load(
+            vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 }],
+            200,
+        );
         assert_eq!(device.live(&conv, 1, true, false), Live::Send { stream: 0 });
         assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));
         assert_eq!(device.live(&conv, 4, true, false), Live::Send { stream: 0 });
@@ -80,7 +83,10 @@ mod tests {
         let conv = ConvKey::group("default", "crowd");
         let intervals = vec![Interval { from: 1, until: None }];
         let mut device = Device::new();
-        device.load(vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals }], 200);
+        device.load(
+            vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 }],
+            200,
+        );
         assert_eq!(device.live(&conv, 1, true, false), Live::Send { stream: 0 });
         device.acknowledged(0, 1, true);
         assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));

@@ -19,7 +19,7 @@ use foldhash::HashMap;
 use hoopoe_core::seldom::Seldom;
 
 use crate::id::{ConvKey, ConvKind};
-use crate::rows::Interval;
+use crate::rows::{Interval, UserConv};
 
 use quiet::Quiet;
 
@@ -41,6 +41,8 @@ struct Stream {
     allowed: u64,
     /// When the user may see what.
     intervals: Vec<Interval>,
+    /// The version of the membership that says so.
+    version: u64,
     /// It stands in the queue of streams that are behind, or is being read.
     queued: bool,
     /// Its acknowledgements have not been reported.
@@ -70,6 +72,24 @@ pub struct Start {
     pub head: u64,
     /// When the user may see what.
     pub intervals: Vec<Interval>,
+    /// The version of the membership that says so; 0 for pairs.
+    pub version: u64,
+}
+
+impl Start {
+    /// Where a device begins in a conversation that was not in the list when it came.
+    ///
+    /// With the first join the list has heard where that stands. A pair has had nothing for the
+    /// device, and who hears of later changes first has missed the news of the join: it begins at
+    /// the first entry that the user may see. What other devices have received meanwhile does not
+    /// count.
+    pub fn of_listed(conv: &ConvKey, row: UserConv, head: u64) -> Start {
+        let before = row.first() - 1;
+        let is_join = conv.kind() != ConvKind::User && row.version <= 1;
+        let cursor = if is_join { row.recv.max(before) } else { before };
+        let UserConv { intervals, version, .. } = row;
+        Start { conv: conv.clone(), cursor, head, intervals, version }
+    }
 }
 
 /// What is left out of a replay.
@@ -96,8 +116,28 @@ pub struct Read {
     pub to: u64,
 }
 
-/// Heads noted while the list is being read; beyond it the oldest knowledge is asked for anew.
+/// Heads noted before their conversations are known; beyond it the oldest knowledge is asked for anew.
 const MOST_EARLY: usize = 4_096;
+
+/// What was heard of a conversation before the list arrived, or before the list says that the user
+/// is there.
+#[derive(Debug, Default)]
+struct Early {
+    /// The last entry.
+    head: u64,
+    /// What the list says since.
+    listed: Option<Start>,
+}
+
+impl Early {
+    /// Where the device stands by what the list said when it was read.
+    fn amend(self, start: &mut Start) {
+        start.head = start.head.max(self.head);
+        if let Some(listed) = self.listed.filter(|listed| listed.version > start.version) {
+            (start.intervals, start.version) = (listed.intervals, listed.version);
+        }
+    }
+}
 
 /// A connected device of a user. Most are idle, and have nothing but what is quiet.
 #[derive(Debug, Default)]
@@ -108,8 +148,8 @@ pub struct Device {
     quiet: Quiet,
     /// The list has not arrived.
     loading: bool,
-    /// Heads of conversations heard of before the list arrived.
-    early: Seldom<BTreeMap<ConvKey, u64>>,
+    /// Conversations heard of that are not known yet.
+    early: Seldom<BTreeMap<ConvKey, Early>>,
     /// Streams with entries to read, in turn.
     behind: Seldom<VecDeque<u32>>,
     /// Streams that are being read.
@@ -140,17 +180,28 @@ impl Device {
         self.loading = false;
         let mut early = std::mem::take(&mut self.early);
         for mut start in starts {
-            let heard = early.if_made().and_then(|early| early.remove(&start.conv));
-            start.head = heard.map_or(start.head, |head| head.max(start.head));
-            if start.head <= start.cursor && is_open(&start.intervals) {
+            if let Some(heard) = early.if_made().and_then(|early| early.remove(&start.conv)) {
+                heard.amend(&mut start);
+            }
+            if start.head <= start.cursor && is_open(&start.intervals, start.cursor) {
                 quiet.push((start.conv, start.cursor));
             } else {
                 gaps.extend(self.follow(start, replay_max));
             }
         }
         self.quiet = Quiet::new(quiet);
-        for (conv, head) in early {
-            gaps.extend(self.follow(new_pair(conv, head), replay_max));
+        for (conv, mut heard) in early {
+            match heard.listed.take() {
+                Some(mut listed) => {
+                    heard.amend(&mut listed);
+                    gaps.extend(self.follow(listed, replay_max));
+                }
+                None if conv.kind() == ConvKind::User => {
+                    gaps.extend(self.follow(new_pair(conv, heard.head), replay_max));
+                }
+                // The list is about to say since when the user is there.
+                None => _ = self.early.insert(conv, heard),
+            }
         }
         gaps
     }
@@ -163,7 +214,7 @@ impl Device {
         let cursor = self.quiet.cursor(conv)?;
         // Everything from here on is to be seen, until the list says otherwise.
         let intervals = vec![Interval { from: cursor + 1, until: None }];
-        let start = Start { conv: conv.clone(), cursor, head: cursor, intervals };
+        let start = Start { conv: conv.clone(), cursor, head: cursor, intervals, version: 0 };
         self.follow(start, u64::MAX);
         Some((self.streams.len() - 1) as u32)
     }
@@ -174,7 +225,7 @@ impl Device {
     }
 
     fn follow(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
-        let Start { conv, cursor, head, intervals } = start;
+        let Start { conv, cursor, head, intervals, version } = start;
         let end = intervals.last().and_then(|interval| interval.until).unwrap_or(u64::MAX);
         let (mut next, last) = (cursor + 1, head.min(end));
         let mut gap = None;
@@ -194,6 +245,7 @@ impl Device {
             head: head.max(cursor),
             allowed,
             intervals,
+            version,
             queued: false,
             moved: false,
         });
@@ -205,20 +257,29 @@ impl Device {
         gap
     }
 
-    /// The list says something new about a conversation.
-    pub fn listed(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
+    /// The list says something new about a conversation. Several may read it for the device: older
+    /// news that come late say nothing about the membership.
+    pub fn listed(&mut self, mut start: Start, replay_max: u64) -> Option<Gap> {
         if self.loading {
-            // The list that is on its way may be older: what is there then is asked for anew.
-            let head = self.early.entry(start.conv).or_default();
-            *head = (*head).max(start.head);
+            // The list that is on its way may be older.
+            let heard = self.early.entry(start.conv.clone()).or_default();
+            heard.head = heard.head.max(start.head);
+            if heard.listed.as_ref().is_none_or(|listed| listed.version <= start.version) {
+                heard.listed = Some(start);
+            }
             return None;
+        }
+        if let Some(heard) = self.early.if_made().and_then(|early| early.remove(&start.conv)) {
+            heard.amend(&mut start);
         }
         match self.stream_of(&start.conv) {
             Some(at) => {
                 let stream = &mut self.streams[at as usize];
                 // Where the user is with other devices is not where this one is: it goes on at
                 // its own cursor, and what it may not see is passed when it is to be read.
-                stream.intervals = start.intervals;
+                if start.version >= stream.version {
+                    (stream.intervals, stream.version) = (start.intervals, start.version);
+                }
                 self.raise(at, start.head);
                 None
             }
@@ -242,18 +303,20 @@ impl Device {
     /// A committed entry. `room`: it could be sent now. `own`: this very device has sent it.
     pub fn live(&mut self, conv: &ConvKey, seq: u64, room: bool, own: bool) -> Live {
         if self.loading {
-            if self.early.len() < MOST_EARLY || self.early.contains_key(conv) {
-                let head = self.early.entry(conv.clone()).or_default();
-                *head = (*head).max(seq);
-            }
+            self.note_early(conv, seq);
             return Live::Nothing;
         }
         let at = match self.stream_of(conv) {
             Some(at) => at,
-            None => {
+            None if conv.kind() == ConvKind::User => {
                 // A pair that is new to the user.
                 self.follow(new_pair(conv.clone(), 0), u64::MAX);
                 (self.streams.len() - 1) as u32
+            }
+            None => {
+                // The list is about to say since when the user is there.
+                self.note_early(conv, seq);
+                return Live::Nothing;
             }
         };
         let stream = &mut self.streams[at as usize];
@@ -414,6 +477,13 @@ impl Device {
         self.streams.if_made()?.get_mut(stream as usize)
     }
 
+    fn note_early(&mut self, conv: &ConvKey, seq: u64) {
+        if self.early.len() < MOST_EARLY || self.early.contains_key(conv) {
+            let heard = self.early.entry(conv.clone()).or_default();
+            heard.head = heard.head.max(seq);
+        }
+    }
+
     fn raise(&mut self, at: u32, head: u64) {
         let stream = &mut self.streams[at as usize];
         stream.head = stream.head.max(head);
@@ -436,14 +506,17 @@ impl Device {
     }
 }
 
-/// Whether a member of now may see what comes.
-fn is_open(intervals: &[Interval]) -> bool {
-    intervals.last().is_some_and(|interval| interval.until.is_none())
+/// Whether all that comes behind the cursor is to be seen. Who is back since may still stand before
+/// what was not for them.
+fn is_open(intervals: &[Interval], cursor: u64) -> bool {
+    let last = intervals.last();
+    last.is_some_and(|interval| interval.until.is_none() && interval.from <= cursor + 1)
 }
 
 /// A pair's conversation that nobody has listed yet: all of it is to be seen.
 fn new_pair(conv: ConvKey, head: u64) -> Start {
-    Start { conv, cursor: 0, head, intervals: vec![Interval { from: 1, until: None }] }
+    let intervals = vec![Interval { from: 1, until: None }];
+    Start { conv, cursor: 0, head, intervals, version: 0 }
 }
 
 fn visible(intervals: &[Interval], seq: u64) -> bool {

@@ -8,7 +8,7 @@ fn conv() -> ConvKey {
 
 fn start(cursor: u64, head: u64) -> Start {
     let intervals = vec![Interval { from: 1, until: None }];
-    Start { conv: conv(), cursor, head, intervals }
+    Start { conv: conv(), cursor, head, intervals, version: 1 }
 }
 
 fn one_read(device: &mut Device, most: u64) -> Read {
@@ -50,7 +50,7 @@ fn a_long_absence_becomes_a_gap_and_the_newest_entries() {
 fn only_what_a_member_may_see_is_read() {
     let mut device = Device::new();
     let intervals = vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
-    device.load(vec![Start { conv: conv(), cursor: 0, head: 22, intervals }], 200);
+    device.load(vec![Start { intervals, ..start(0, 22) }], 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (5, 7));
     device.read(0, 7);
@@ -60,7 +60,7 @@ fn only_what_a_member_may_see_is_read() {
     assert_eq!(device.next_reads(100), []);
     // The membership ends: what comes later is not for this device.
     let ended = vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: Some(23) }];
-    device.listed(Start { conv: conv(), cursor: 0, head: 0, intervals: ended }, 200);
+    device.listed(Start { intervals: ended, version: 2, ..start(0, 0) }, 200);
     assert_eq!(device.live(&conv(), 23, true, false), Live::Send { stream: 0 });
     assert_eq!(device.live(&conv(), 24, true, false), Live::Nothing);
     assert_eq!(device.next_reads(100), []);
@@ -118,13 +118,104 @@ fn a_quiet_conversation_goes_on_where_it_stood() {
     assert_eq!(device.live(&pair(9), 1, true, false), Live::Send { stream: 4 });
 }
 
+/// The head was read before the user was back, the membership after it.
+#[test]
+fn what_came_between_two_memberships_is_not_for_a_quiet_device() {
+    let mut device = Device::new();
+    device.load(vec![Start { cursor: 3, head: 3, ..came_back() }], 200);
+    assert_eq!(device.live(&conv(), 4, true, false), Live::Nothing);
+    assert_eq!(device.live(&conv(), 6, true, false), Live::Nothing);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (6, 6));
+}
+
 /// Another device of the user has all of it, and the list says so: this one goes on where it is.
 #[test]
 fn news_of_the_list_move_no_device_that_is_behind() {
     let mut device = Device::new();
     device.load(vec![start(1, 5)], 200);
     let intervals = vec![Interval { from: 1, until: Some(5) }];
-    device.listed(Start { conv: conv(), cursor: 5, head: 5, intervals }, 200);
+    device.listed(Start { intervals, version: 2, ..start(5, 5) }, 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (2, 5));
+}
+
+/// A member up to 3, and again from 6 on.
+fn came_back() -> Start {
+    let intervals = vec![Interval { from: 1, until: Some(3) }, Interval { from: 6, until: None }];
+    Start { intervals, version: 3, ..start(0, 6) }
+}
+
+#[test]
+fn news_of_a_membership_count_in_its_order() {
+    let ended = || Start {
+        intervals: vec![Interval { from: 1, until: Some(3) }],
+        version: 2,
+        ..start(0, 3)
+    };
+    let mut device = Device::new();
+    device.load(vec![start(3, 3)], 200);
+    device.listed(came_back(), 200);
+    device.listed(ended(), 200);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (6, 6), "what ended before is no news");
+    // The list was read before the news, and arrives after them.
+    let mut device = Device::new();
+    device.listed(came_back(), 200);
+    device.listed(ended(), 200);
+    device.load(vec![start(3, 3)], 200);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (6, 6));
+    // Or it knows more.
+    let mut device = Device::new();
+    device.listed(ended(), 200);
+    device.load(vec![Start { cursor: 3, ..came_back() }], 200);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (6, 6));
+}
+
+#[test]
+fn a_group_of_which_entries_come_first_begins_where_the_list_says() {
+    let joined = |head| {
+        let intervals = vec![Interval { from: 8, until: None }];
+        Start { intervals, ..start(7, head) }
+    };
+    let mut device = Device::new();
+    device.load(Vec::new(), 200);
+    assert_eq!(device.live(&conv(), 8, true, false), Live::Nothing);
+    assert_eq!(device.next_reads(100), [], "since when the user is there is not known yet");
+    assert_eq!(device.listed(joined(7), 200), None);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (8, 8));
+    // The same while the list is being read.
+    let mut device = Device::new();
+    assert_eq!(device.live(&conv(), 8, true, false), Live::Nothing);
+    assert_eq!(device.load(Vec::new(), 200), []);
+    assert_eq!(device.next_reads(100), []);
+    assert_eq!(device.listed(joined(7), 200), None);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (8, 8));
+    // And when the list says so before it has arrived.
+    let mut device = Device::new();
+    assert_eq!(device.live(&conv(), 9, true, false), Live::Nothing);
+    assert_eq!(device.listed(joined(8), 200), None);
+    assert_eq!(device.load(Vec::new(), 200), []);
+    let read = one_read(&mut device, 100);
+    assert_eq!((read.from, read.to), (8, 9));
+}
+
+#[test]
+fn a_device_begins_where_the_user_joined_and_not_where_others_are() {
+    let row = |intervals: &[(u64, Option<u64>)], recv, version| {
+        let interval = |(from, until): &(u64, Option<u64>)| Interval { from: *from, until: *until };
+        let intervals = intervals.iter().map(interval).collect();
+        UserConv { recv, intervals, version, ..UserConv::default() }
+    };
+    let cursor = |conv: &ConvKey, row| Start::of_listed(conv, row, 9).cursor;
+    assert_eq!(cursor(&conv(), row(&[(6, None)], 5, 1)), 5);
+    assert_eq!(cursor(&conv(), row(&[(1, None)], 5, 1)), 5, "the history is there to be pulled");
+    let left = row(&[(6, Some(8))], 7, 2);
+    assert_eq!(cursor(&conv(), left), 5, "another device has got 6 and 7, this one has not");
+    let pair = ConvKey::pair("default", "alice", "bob");
+    assert_eq!(cursor(&pair, row(&[(1, None)], 5, 0)), 0);
 }

@@ -114,8 +114,8 @@ impl Query {
             let unread = self.unread(&conv, &row, &head)?;
             // The list hears of a removal a little later than the group itself, which has let go
             // of the devices that were there then; this one is new (ruling 25).
-            if let Some(intervals) = self.membership(&conv, &user.id)? {
-                row.intervals = intervals;
+            if let Some(member) = self.membership(&conv, &user.id)? {
+                (row.intervals, row.version) = (member.intervals, member.version);
             }
             unread_total += unread;
             let own = cursors.of(&conv.wire(&user.id));
@@ -133,7 +133,8 @@ impl Query {
             if seen.last > row.recv {
                 news.push((seen.ts_ms, conv.wire(&user.id), seen.last, unread, row.recv));
             }
-            starts.push(Start { conv, cursor, head: head.last, intervals: row.intervals });
+            let UserConv { intervals, version, .. } = row;
+            starts.push(Start { conv, cursor, head: head.last, intervals, version });
         }
         news.sort_by(|a, b| b.cmp(a));
         let more = news.len() > HELLO_MAX;
@@ -278,23 +279,20 @@ impl Query {
         user: &str,
         row: &UserConv,
     ) -> Result<Vec<Interval>, Fault> {
-        Ok(self.membership(conv, user)?.unwrap_or_else(|| row.intervals.clone()))
+        let member = self.membership(conv, user)?;
+        Ok(member.map_or_else(|| row.intervals.clone(), |member| member.intervals))
     }
 
-    /// When a member of a group or channel may see what; `None` for pairs.
+    /// What a group or channel knows of a member, present or past; `None` for pairs.
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub fn membership(
-        &self,
-        conv: &ConvKey,
-        user: &str,
-    ) -> Result<Option<Vec<Interval>>, StoreError> {
+    pub fn membership(&self, conv: &ConvKey, user: &str) -> Result<Option<MemberRow>, StoreError> {
         if conv.kind() == ConvKind::User {
             return Ok(None);
         }
         let key = keys::conv_name(conv, conv_kind::MEMBER, user);
-        Ok(self.json::<MemberRow>(&key)?.map(|member| member.intervals))
+        self.json(&key)
     }
 
     pub(super) fn pull(&self, caller: &Caller, pull: &SyncPull) -> Result<Found, Fault> {

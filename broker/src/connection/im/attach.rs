@@ -5,7 +5,6 @@ use hoopoe_im::User;
 use hoopoe_im::command::{Command, Device as DeviceFacts, DeviceMove, Progress};
 use hoopoe_im::device::{Gap, Start};
 use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic, left_topic};
-use hoopoe_im::rows::UserConv;
 use hoopoe_im::service::sync::Login;
 
 use super::{ImDevice, is_im_user};
@@ -163,9 +162,9 @@ impl Worker {
                 let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
                 self.end_session(location, Cause::Fault(reason));
             }
-            ImMail::Listed { receivers, conv, row, head } => {
+            ImMail::Listed { receivers, start } => {
                 for location in receivers.iter() {
-                    self.im_listed(*location, &conv, &row, head);
+                    self.im_listed(*location, &start);
                 }
             }
             ImMail::Skip { receivers, conv, through } => {
@@ -214,22 +213,15 @@ impl Worker {
         self.im_read_on(location);
     }
 
-    fn im_listed(&mut self, location: Location, conv: &ConvKey, row: &UserConv, head: u64) {
+    fn im_listed(&mut self, location: Location, start: &Start) {
         let replay_max = self.env.im.settings.replay_max;
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else {
             // Gone before its join was committed: the shard has entered it as a listener.
-            self.env.im.reach.remove(&conv_topic(conv), location.to_bits());
+            self.env.im.reach.remove(&conv_topic(&start.conv), location.to_bits());
             return;
         };
-        // A pair that was not in the list when the device came has had nothing for it: what other
-        // devices have received meanwhile does not count.
-        let cursor = match conv.kind() {
-            ConvKind::User => row.first() - 1,
-            _ => row.recv.max(row.first() - 1),
-        };
-        let start = Start { conv: conv.clone(), cursor, head, intervals: row.intervals.clone() };
-        let gap = im.step.listed(start, replay_max);
+        let gap = im.step.listed(start.clone(), replay_max);
         self.im_gaps(location, gap.into_iter().collect());
         self.im_read_on(location);
     }
