@@ -1,9 +1,10 @@
 //! Big groups and channels: beyond a member's budget entries are passed and named together
 //! (profile, section 7). They stay in the log and can be pulled.
 //!
-//! The cursor stands before them until they are named: who goes before that gets them over the next
-//! connection. And they are named before anything behind them is sent, so that a device that sees a
-//! hole has been told of it.
+//! They are named before anything behind them is sent, so that a device that sees a hole has been
+//! told of it. The cursor stands before them until what comes next is acknowledged: a notice is not
+//! acknowledged itself, and may be lost with its connection. Who goes before that gets them over the
+//! next one (ruling 23: nothing is skipped silently).
 
 use super::{Device, Gap, visible};
 use crate::id::ConvKey;
@@ -32,18 +33,12 @@ impl Device {
         true
     }
 
-    /// What has been passed and is to be named now, of one conversation or of all. The cursors
-    /// follow.
+    /// What has been passed and is to be named now, of one conversation or of all.
     pub fn take_passed(&mut self, of: Option<&ConvKey>) -> Vec<Gap> {
         let Some(passed) = self.passed.if_made() else { return Vec::new() };
         let is_meant = |gap: &Gap| of.is_none_or(|conv| gap.conv == *conv);
         let (named, rest): (Vec<Gap>, Vec<Gap>) = passed.drain(..).partition(is_meant);
         self.passed = rest.into();
-        for gap in &named {
-            if let Some(at) = self.followed(&gap.conv) {
-                self.pass_lost(at, gap.from, gap.to);
-            }
-        }
         named
     }
 }
@@ -79,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_waits_until_what_is_passed_is_named() {
+    fn the_cursor_waits_for_an_acknowledgement_behind_what_is_passed() {
         let conv = ConvKey::group("default", "crowd");
         let intervals = vec![Interval { from: 1, until: None }];
         let mut device = Device::new();
@@ -92,6 +87,10 @@ mod tests {
         assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));
         assert_eq!(device.take_moves(), [(conv.clone(), 1, 1)], "what is not named comes again");
         assert_eq!(device.take_passed(None), [Gap { conv: conv.clone(), from: 2, to: 3 }]);
-        assert_eq!(device.take_moves(), [(conv, 3, 1)]);
+        assert_eq!(device.live(&conv, 4, true, true), Live::Nothing, "its own");
+        assert_eq!(device.take_moves(), [], "the notice may be lost with the connection");
+        assert_eq!(device.live(&conv, 5, true, false), Live::Send { stream: 0 });
+        device.acknowledged(0, 5, true);
+        assert_eq!(device.take_moves(), [(conv, 5, 5)], "it was read before this");
     }
 }

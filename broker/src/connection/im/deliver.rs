@@ -207,10 +207,7 @@ impl Worker {
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         let gaps = im.step.take_passed(conv);
-        if !gaps.is_empty() {
-            self.im_gaps(location, gaps);
-            self.im_note_moved(location);
-        }
+        self.im_gaps(location, gaps);
     }
 
     /// Sends one entry, for which there is room.
