@@ -63,9 +63,11 @@ pub(super) fn by_worker_with(
 pub struct ImEffects {
     shard: u16,
     env: Arc<Env>,
+    /// Recalls, for whom a body may still wait. Every worker has them before anybody hears of one:
+    /// whoever does finds no worker that does not know of it (ruling 24).
+    first: Vec<Vec<Mail>>,
     mail: Vec<Vec<Mail>>,
-    /// What acknowledges, and ends connections. It goes out when every worker has the rest: who
-    /// hears that a message was recalled finds no worker that does not know of it (ruling 24).
+    /// What acknowledges, and ends connections. It goes out when every worker has the rest.
     then: Vec<Vec<Mail>>,
 }
 
@@ -73,8 +75,8 @@ impl ImEffects {
     /// For the shard of that number.
     pub fn new(shard: usize, env: Arc<Env>) -> ImEffects {
         let empty = || env.fabric.workers.iter().map(|_| Vec::new()).collect();
-        let (mail, then) = (empty(), empty());
-        ImEffects { shard: shard as u16, env, mail, then }
+        let (first, mail, then) = (empty(), empty(), empty());
+        ImEffects { shard: shard as u16, env, first, mail, then }
     }
 
     /// Carries out what a commit released.
@@ -91,7 +93,7 @@ impl ImEffects {
             };
             self.carry_out(effect, big, &mut jobs);
         }
-        for letters in [&mut self.mail, &mut self.then] {
+        for letters in [&mut self.first, &mut self.mail, &mut self.then] {
             for (mailbox, letters) in self.env.fabric.workers.iter().zip(letters) {
                 mailbox.put_all(letters);
             }
@@ -203,9 +205,11 @@ impl ImEffects {
         let topics: SmallVec<[&str; 2]> = topics.iter().map(String::as_str).collect();
         self.entry(&topics, entry, big);
         if matches!(entry.kind, EntryKind::Recall | EntryKind::Burn) {
-            for (worker, receivers) in by_worker(&self.env, &[&left_topic(&entry.conv)]) {
+            let left = left_topic(&entry.conv);
+            let whom = [&topics[..], &[&left]].concat();
+            for (worker, receivers) in by_worker(&self.env, &whom) {
                 let entry = entry.clone();
-                self.mail[worker].push(Mail::Im(ImMail::Forget { entry, receivers }));
+                self.first[worker].push(Mail::Im(ImMail::Forget { entry, receivers }));
             }
         }
         if let Some(push) = self.env.im.push() {

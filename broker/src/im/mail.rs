@@ -52,11 +52,11 @@ pub enum ImMail {
         /// Who gets it.
         receivers: Receivers,
     },
-    /// A message has lost its body: who has left the conversation may still have it waiting.
+    /// A message has lost its body: it may still wait here to be sent. Before the event itself.
     Forget {
         /// The event.
         entry: Arc<Entry>,
-        /// Who has left.
+        /// Who is there, or has left.
         receivers: Receivers,
     },
     /// The users of these devices have left a conversation: who has gone meanwhile is no longer
