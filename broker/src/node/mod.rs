@@ -366,6 +366,8 @@ fn open_shards(
         },
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
+        reserved_topics: hoopoe_im::FIRST_LEVEL,
+        reserved_clients: hoopoe_bridge::LOCAL_PREFIX,
     };
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;
     hoopoe_im::room::stored_rooms(&store.kv(), |tenant, room, row| {

@@ -140,6 +140,11 @@ impl Directory {
         });
     }
 
+    /// Whether nobody sits in a key's seat or waits for it.
+    pub(super) fn is_idle(&self, key: &SessionKey) -> bool {
+        self.seats.get(key).is_none_or(|seat| seat.live == NOBODY && seat.pending.is_none())
+    }
+
     /// The connection in a key's seat.
     pub(super) fn live(&self, key: &SessionKey) -> Option<Live> {
         self.seats.get(key)?.live()
@@ -171,6 +176,10 @@ impl ShardView {
 
     /// A CONNECT: at once when the seat is free, else when the connection in it has gone.
     pub(super) fn open_session(&mut self, now_ms: u64, open: Open, batch: &mut PendingBatch) {
+        if let Err(error) = self.wake(&open.key) {
+            tracing::error!(shard = self.shard, %error, "a session could not be read");
+            return batch.effect(refused(&open, ReasonCode::ServerUnavailable));
+        }
         let Some(live) = self.directory.live(&open.key) else {
             return self.admit(now_ms, open, batch);
         };
@@ -277,6 +286,9 @@ impl ShardView {
 
     /// An operator ends a session.
     pub(super) fn evict(&mut self, now_ms: u64, key: &SessionKey, batch: &mut PendingBatch) {
+        if let Err(error) = self.wake(key) {
+            return tracing::error!(shard = self.shard, %error, "a session could not be read");
+        }
         let Some(seat) = self.directory.seats.get(key) else { return };
         match (seat.live(), seat.session()) {
             (Some(live), _) => {

@@ -8,6 +8,7 @@
 //! Not here: the clock (times are arguments), connections, the subscription index, and wills of
 //! sessions that end with their connection.
 
+mod asleep;
 mod directory;
 mod group;
 mod qos2;
@@ -30,6 +31,7 @@ use hoopoe_core::{Location, PacketIdent, SessionId, Slot};
 
 pub use restore::{Restored, RestoredGroup, RestoredSession};
 
+use self::asleep::Asleep;
 use self::directory::{Directory, refused};
 use self::group::Groups;
 use self::retained::Retained;
@@ -98,6 +100,8 @@ pub struct ShardView {
     directory: Directory,
     /// Boxed: a table has up to twice the room that it needs.
     sessions: HashMap<SessionId, Box<Session>>,
+    /// Those that wait for nothing but their client.
+    asleep: Asleep,
     groups: Groups,
     retained: Retained,
     /// Incoming QoS 2 publications of this and other shards' sessions.
@@ -192,6 +196,7 @@ impl ShardView {
             row_changed: false,
             directory: Directory::default(),
             sessions: HashMap::default(),
+            asleep: Asleep::default(),
             groups: Groups::default(),
             retained: Retained::default(),
             markers: BTreeSet::new(),
@@ -450,13 +455,15 @@ impl ShardView {
         }
         if !raise.is_empty() {
             self.floors.raise(self.shard, &raise);
+            self.put_to_sleep(raise.into_iter().map(|(id, _)| id));
         }
     }
 
     fn publish_totals(&self) {
         let totals = self.floors.totals(self.shard);
         totals.groups.store(self.groups.len() as u64, Ordering::Relaxed);
-        totals.sessions.store(self.sessions.len() as u64, Ordering::Relaxed);
+        let sessions = self.sessions.len() + self.asleep.len();
+        totals.sessions.store(sessions as u64, Ordering::Relaxed);
         totals.retained.store(self.row.retained, Ordering::Relaxed);
         totals.queued_messages.store(self.queued.messages, Ordering::Relaxed);
         totals.queued_bytes.store(self.queued.bytes, Ordering::Relaxed);

@@ -149,6 +149,9 @@ impl ShardView {
     ) -> Vec<Entry<'a>> {
         let mut entries = Vec::with_capacity(publish.receivers.len());
         for receiver in &publish.receivers {
+            if !self.sessions.contains_key(&receiver.session) {
+                self.wake_late(receiver.session);
+            }
             let Some(session) = self.sessions.get_mut(&receiver.session) else { continue };
             session.head += 1;
             session.weight += weight;

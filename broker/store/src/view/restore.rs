@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hoopoe_core::planted;
 use hoopoe_core::{Route, SLOTS, SessionId, SessionKey};
 
+use super::asleep::Asleep;
 use super::group::Group;
 use super::session::Session;
 use super::{Load, ShardView};
@@ -57,6 +58,15 @@ struct Reading {
     fault: Option<Damaged>,
 }
 
+/// What the store keeps in memory of what is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Keep {
+    /// What lies around it, which is likely to be asked for.
+    Blocks,
+    /// Everything is read through once.
+    Nothing,
+}
+
 impl Reading {
     fn of(family: Family) -> Reading {
         Reading { family, fault: None }
@@ -83,6 +93,7 @@ impl ShardView {
     pub(super) fn load(&mut self) -> Result<Restored, StoreError> {
         let floors = self.floors.unload(self.shard);
         let known = std::mem::take(&mut self.sessions);
+        let asleep = std::mem::take(&mut self.asleep);
         let known_groups = std::mem::take(&mut self.groups);
         let never_opened = std::mem::take(&mut self.never_opened);
         self.directory.forget(&never_opened);
@@ -96,16 +107,20 @@ impl ShardView {
         let outbox = self.load_shard_rows()?;
         let mut restored = Restored { outbox, ..Restored::default() };
         let mut before = None;
-        for slot in 0..SLOTS {
-            if slot % self.shards == self.shard {
-                self.load_slot(slot, &mut before)?;
+        let (shard, shards) = (self.shard, self.shards);
+        for slot in (0..SLOTS).filter(|slot| slot % shards == shard) {
+            let (from, to) = keys::slot(slot);
+            for id in self.load_rows(&from, &to, &mut before, Keep::Nothing)? {
+                let known = known.get(&id).map(|known| &**known);
+                let session = self.settle(id, known, &asleep)?;
+                self.keep_floor(id, floors.get(&id).copied());
+                if !floors.contains_key(&id) {
+                    self.put_to_sleep(std::iter::once(id));
+                }
+                if self.sessions.contains_key(&id) {
+                    restored.sessions.push(session);
+                }
             }
-        }
-        let mut ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            restored.sessions.push(self.settle(id, known.get(&id).map(|known| &**known))?);
-            self.keep_floor(id, floors.get(&id).copied());
         }
         restored.groups = self.settle_groups(known_groups)?;
         self.floors.loaded(self.shard);
@@ -174,12 +189,25 @@ impl ShardView {
         Ok(waiting.into_iter().map(publish).collect())
     }
 
-    /// Sessions and groups of a slot, row by row. `before`: the key of the last one.
-    fn load_slot(&mut self, slot: u16, before: &mut Option<SessionKey>) -> Result<(), StoreError> {
-        let (from, to) = keys::slot(slot);
+    /// One session and what belongs to it.
+    pub(super) fn load_session(&mut self, id: SessionId) -> Result<(), StoreError> {
+        let (from, to) = (keys::session(id, 0), keys::session(id, u8::MAX));
+        self.load_rows(&from, &to, &mut None, Keep::Blocks).map(drop)
+    }
+
+    /// Sessions and groups between two keys that no row has, row by row; gives the sessions in
+    /// their order. `before`: the key of the last one.
+    fn load_rows(
+        &mut self,
+        from: &[u8],
+        to: &[u8],
+        before: &mut Option<SessionKey>,
+        keep: Keep,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let mut found = Vec::new();
         let mut reading = Reading::of(Family::Session);
         let (sessions, groups) = (&mut self.sessions, &mut self.groups);
-        self.kv.scan(Family::Session, Span::half_open(&from, &to), &mut |key, value| {
+        let mut visit = |key: &[u8], value: &[u8]| {
             let mut read = || {
                 let id = keys::session_of(key).ok_or("session key")?;
                 let kind = *key.get(8).ok_or("session key")?;
@@ -190,6 +218,7 @@ impl ShardView {
                     let mut session = Session::new(id, key, row.expiry_secs);
                     session.disconnected_at_ms = row.disconnected_at_ms;
                     sessions.insert(id, Box::new(session));
+                    found.push(id);
                 } else if kind == session_kind::GROUP {
                     let row = rows::read_group(value)?;
                     groups.insert(id, Group::new(id, row.share, row.filter));
@@ -204,8 +233,18 @@ impl ShardView {
             };
             let read = read();
             reading.step(key, read)
-        })?;
-        reading.end()
+        };
+        match keep {
+            Keep::Blocks => {
+                self.kv.scan(Family::Session, Span::half_open(from, to), &mut visit)?;
+            }
+            Keep::Nothing => {
+                let span = [(from, to)];
+                self.kv
+                    .scan_each_once(Family::Session, &span, &mut |_, key, row| visit(key, row))?;
+            }
+        }
+        reading.end().map(|()| found)
     }
 
     /// Puts a session that was read back into its place.
@@ -213,14 +252,16 @@ impl ShardView {
         &mut self,
         id: SessionId,
         before: Option<&Session>,
+        asleep: &Asleep,
     ) -> Result<RestoredSession, StoreError> {
         let (head, weight) = self.last_entry(id)?;
         let now_ms = self.now_ms;
+        let Some(session) = self.sessions.get_mut(&id) else { return Err(StoreError::Closed) };
         let grace_until_ms = match before {
             Some(before) if !before.is_connected() => before.grace_until_ms,
+            None if asleep.contains(&session.key, id) => 0,
             _ => now_ms + u64::from(self.settings.restart_grace_secs) * 1000,
         };
-        let Some(session) = self.sessions.get_mut(&id) else { return Err(StoreError::Closed) };
         session.head = head.max(session.progress.acknowledged);
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::ReuseSeq) {

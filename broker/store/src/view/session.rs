@@ -20,6 +20,8 @@ use crate::rows::{self, ProgressRow, SessionRow};
 
 /// Up to so many subscriptions a session has room for no more than it has.
 const FEW_SUBSCRIPTIONS: usize = 8;
+/// When a session that is due and cannot be read is tried again.
+const READ_AGAIN_MS: u64 = 1_000;
 
 /// A stored session as its shard keeps it, while it is connected and while it is not: what most
 /// sessions do not have is behind a pointer.
@@ -458,6 +460,11 @@ impl ShardView {
                 break;
             }
             self.timers.remove(&(at, id));
+            if let Err(error) = self.wake_by_id(id) {
+                tracing::error!(shard = self.shard, %error, "a session could not be read");
+                self.timers.insert((now_ms + READ_AGAIN_MS, id));
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.due_ms = 0;
             }

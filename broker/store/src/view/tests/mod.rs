@@ -1,5 +1,6 @@
 //! The shard step, over the memory twin and over RocksDB alike.
 
+mod asleep;
 mod faults;
 #[cfg(feature = "rocksdb")]
 mod fixtures;

@@ -6,7 +6,7 @@ use crate::command::*;
 use crate::effect::Effect;
 use crate::memory::FaultKind;
 
-fn will(delay_secs: u32) -> Option<StoredWill> {
+pub(super) fn will(delay_secs: u32) -> Option<StoredWill> {
     Some(StoredWill { publication: message("bye", "will"), expiry_secs: Some(60), delay_secs })
 }
 
