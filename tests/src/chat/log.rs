@@ -50,6 +50,8 @@ pub struct Fact {
 pub struct Log {
     /// By seq.
     pub facts: BTreeMap<u64, Fact>,
+    /// By the entry they are about: entries that refer to another.
+    about: BTreeMap<u64, Vec<u64>>,
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, before: &T, now: &T) -> Result<(), String> {
@@ -88,8 +90,9 @@ impl Log {
             };
         }
         same("kind", fact.kind.get_or_insert(*kind), kind)?;
-        if fact.reference == 0 {
+        if fact.reference == 0 && *reference != 0 {
             fact.reference = *reference;
+            self.about.entry(*reference).or_default().push(*seq);
         }
         same("reference", &fact.reference, reference)?;
         if *kind == Kind::Member {
@@ -125,9 +128,9 @@ impl Log {
 
     /// The events of a kind about a message.
     pub fn events(&self, kind: Kind, of: u64) -> impl Iterator<Item = (u64, &Fact)> {
-        let about =
-            move |(_, fact): &(&u64, &Fact)| fact.kind == Some(kind) && fact.reference == of;
-        self.facts.range(of..).filter(about).map(|(seq, fact)| (*seq, fact))
+        let about = self.about.get(&of).into_iter().flatten();
+        let facts = about.filter_map(|seq| Some((*seq, self.facts.get(seq)?)));
+        facts.filter(move |(_, fact)| fact.kind == Some(kind))
     }
 
     /// Messages from `read + 1` to `end` that have not been recalled or burnt.

@@ -15,11 +15,8 @@ impl<'a> Verdict<'a> {
     /// What was answered is so.
     pub(super) fn deeds(&mut self) {
         let is_channel = matches!(self.cast_conv(), Conv::Channel { .. });
-        for (number, known) in self.judge.known.iter().enumerate() {
+        for (number, known) in self.deeds.clone() {
             let Some((at, answer)) = &known.answered else { continue };
-            if known.deed.conv != self.conv {
-                continue;
-            }
             let places = self.judge.stored.get(&number).map_or(&[][..], Vec::as_slice);
             match (known.deed.what, answer) {
                 (what, Answer::Done)
@@ -99,13 +96,13 @@ impl<'a> Verdict<'a> {
 
     /// Blocks and their ends by the peer of whoever has done a deed.
     fn blocks(&self, number: usize, what: What) -> impl Iterator<Item = &'a Known> {
-        let (judge, conv) = (self.judge, self.conv);
-        let peer = judge.cast.peer(conv, judge.user(number));
+        let judge = self.judge;
+        let peer = judge.cast.peer(self.conv, judge.user(number));
         let by_peer = move |known: &&Known| {
             let user = judge.cast.devices[known.deed.device].user;
-            known.deed.conv == conv && known.deed.what == what && Some(user) == peer
+            known.deed.what == what && Some(user) == peer
         };
-        judge.known.iter().filter(by_peer)
+        self.deeds.iter().map(|(_, known)| *known).filter(by_peer)
     }
 
     /// A block was surely in force from before `from` until `to`.

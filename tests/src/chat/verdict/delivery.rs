@@ -11,11 +11,11 @@ impl Verdict<'_> {
     /// Entries that a device has appended itself: it does not get them.
     fn own(&self, device: usize) -> BTreeSet<u64> {
         let mut own = BTreeSet::new();
-        for (number, known) in self.judge.known.iter().enumerate() {
-            if known.deed.device != device || known.deed.conv != self.conv {
+        for (number, known) in &self.deeds {
+            if known.deed.device != device {
                 continue;
             }
-            own.extend(self.judge.stored.get(&number).into_iter().flatten());
+            own.extend(self.judge.stored.get(number).into_iter().flatten());
             let event = match known.deed.what {
                 What::Recall(of) => Some((Kind::Recall, of)),
                 What::Edit(of) => Some((Kind::Edit, of)),

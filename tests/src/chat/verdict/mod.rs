@@ -22,6 +22,8 @@ use sight::Following;
 struct Verdict<'a> {
     judge: &'a Judge,
     conv: usize,
+    /// Deeds in it with their numbers, looked up once: they are asked for again and again.
+    deeds: Vec<(usize, &'a Known)>,
     members: Vec<Member>,
     /// By user: entries of its own that count, and when they were first sent.
     own_sends: Vec<Vec<(Order, u64)>>,
@@ -75,9 +77,16 @@ impl<'a> Verdict<'a> {
                 own.push((0, *seq));
             }
         }
-        let following = Vec::new();
-        let mut verdict =
-            Verdict { judge, conv, members, own_sends, following, faults: Vec::new() };
+        let deeds = judge.known.iter().enumerate().filter(|(_, known)| known.deed.conv == conv);
+        let mut verdict = Verdict {
+            judge,
+            conv,
+            deeds: deeds.collect(),
+            members,
+            own_sends,
+            following: Vec::new(),
+            faults: Vec::new(),
+        };
         verdict.look_at_followers();
         verdict
     }

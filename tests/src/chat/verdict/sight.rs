@@ -45,12 +45,12 @@ impl<'a> Verdict<'a> {
         user: usize,
         is: impl Fn(What) -> bool,
     ) -> impl Iterator<Item = &'a Known> {
-        let (judge, conv) = (self.judge, self.conv);
+        let judge = self.judge;
         let of_user = move |known: &&Known| {
             let deed = known.deed;
-            deed.conv == conv && is(deed.what) && judge.cast.devices[deed.device].user == user
+            is(deed.what) && judge.cast.devices[deed.device].user == user
         };
-        judge.known.iter().filter(of_user)
+        self.deeds.iter().map(|(_, known)| *known).filter(of_user)
     }
 
     fn moment(&self, seq: u64) -> Moment {

@@ -29,13 +29,12 @@ impl Verdict<'_> {
     /// Whether the message had expired when it was first seen without its body.
     fn had_expired(&self, seq: u64) -> bool {
         let Some(voided) = self.judge.voided[self.conv].get(&seq) else { return true };
-        let mut sent = self.judge.known.iter().enumerate().filter(|(number, known)| {
+        let mut sent = self.deeds.iter().filter(|(number, known)| {
             // Whoever has only seen it void cannot say which of those it was.
             let places = self.judge.stored.get(number);
             // Without an id of its own each attempt may have been stored.
             let more = !known.deed.cid && known.asked.len() > 1;
-            let here = more || places.is_none_or(|places| places.contains(&seq));
-            known.deed.conv == self.conv && here
+            more || places.is_none_or(|places| places.contains(&seq))
         });
         sent.any(|(_, known)| match known.deed.what {
             What::Fleeting(secs) => {

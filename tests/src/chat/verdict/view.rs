@@ -3,7 +3,7 @@
 use super::super::cast::Conv;
 use super::super::entry::Kind;
 use super::super::event::{Line, What};
-use super::super::judge::{Known, Order, Pull};
+use super::super::judge::{Order, Pull};
 use super::{Verdict, done_at, surely};
 use crate::chat::event::Answer;
 
@@ -67,9 +67,9 @@ impl Verdict<'_> {
             let listed = !self.members[user].sees.is_empty() && self.head() > 0;
             return (listed, listed);
         }
-        let (conv, owner) = (self.conv, self.cast_conv().owner());
-        let made = |known: &Known| known.deed.conv == conv && known.deed.what == What::Create;
-        let made = self.judge.known.iter().find(|known| made(known));
+        let owner = self.cast_conv().owner();
+        let mut deeds = self.deeds.iter().map(|(_, known)| *known);
+        let made = deeds.find(|known| known.deed.what == What::Create);
         if self.cast_conv().is_publisher(user) && owner.is_some() {
             return (made.is_some(), made.and_then(done_at).is_some());
         }
