@@ -120,8 +120,11 @@ impl ShardView {
         if self.sessions.contains_key(&id) {
             return Ok(());
         }
-        self.load_session(id)?;
-        let Some(mut session) = self.sessions.remove(&id) else { return Ok(()) };
+        let read = self.load_session(id);
+        // What was read of it before a fault stays asleep as well.
+        let session = self.sessions.remove(&id);
+        read?;
+        let Some(mut session) = session else { return Ok(()) };
         if !is_meant(&session) || !self.asleep.contains(&session.key, id) {
             return Ok(());
         }

@@ -4,6 +4,9 @@ use super::over_both;
 use super::rig::*;
 use super::wills::will;
 use crate::command::*;
+use crate::keys::{self, session_kind};
+use crate::kv::{Batch, Family};
+use crate::memory::FaultKind;
 use crate::settings::ShardSettings;
 
 /// What a publication of the rig weighs.
@@ -119,4 +122,43 @@ fn who_has_something_to_come_stays_awake() {
     let link = rig.connect_as("$bridge/one");
     leave(&mut rig, &link, CloseCause::Normal);
     assert_eq!(awake_and_asleep(&rig).1, 0);
+}
+
+#[test]
+fn who_cannot_be_read_is_refused_and_sleeps_on() {
+    let mut rig = Rig::memory();
+    let alice = rig.connect_as("alice");
+    leave(&mut rig, &alice, CloseCause::Normal);
+    let at = keys::session(alice.id(), session_kind::PROGRESS);
+    let row = rig.store.kv().get(Family::Session, &at).expect("is read").expect("a row");
+    let put = |rig: &Rig, row: &[u8]| {
+        let mut batch = Batch::default();
+        batch.put(Family::Session, &at, row);
+        rig.store.kv().write(&batch, true).expect("is written");
+    };
+    put(&rig, b"?");
+    let open = rig.open("alice");
+    assert_eq!(brief(&rig.run(vec![Command::Open(Box::new(open))])), ["refused 88"]);
+    assert_eq!(awake_and_asleep(&rig), (0, 1));
+    put(&rig, &row);
+    let again = rig.connect_as("alice");
+    assert!(again.present && again.id() == alice.id());
+}
+
+#[test]
+fn who_was_woken_by_a_batch_that_failed_is_the_same_after_it() {
+    for kind in [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten] {
+        let mut rig = Rig::memory();
+        let alice = rig.connect_as("alice");
+        leave(&mut rig, &alice, CloseCause::Normal);
+        rig.memory.as_ref().expect("memory").fail_write(1, kind);
+        let open = rig.open("alice");
+        rig.try_run(vec![Command::Open(Box::new(open))]).expect_err("fails");
+        rig.view.recover(rig.now).expect("recovers");
+        rig.pass(0);
+        let again = rig.connect_as("alice");
+        assert!(again.present && again.id() == alice.id(), "{kind:?}");
+        leave(&mut rig, &again, CloseCause::Normal);
+        assert_eq!(awake_and_asleep(&rig), (0, 1), "{kind:?}");
+    }
 }
