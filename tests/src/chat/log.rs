@@ -1,7 +1,7 @@
 //! The model of a conversation: what its entries have been seen to be, and what follows from them
 //! for members, counts and unread messages. Small enough to be obviously right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -50,8 +50,8 @@ pub struct Fact {
 pub struct Log {
     /// By seq.
     pub facts: BTreeMap<u64, Fact>,
-    /// By the entry they are about: entries that refer to another.
-    about: BTreeMap<u64, Vec<u64>>,
+    /// By the entry they are about: entries that refer to another, in their order.
+    about: BTreeMap<u64, BTreeSet<u64>>,
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, before: &T, now: &T) -> Result<(), String> {
@@ -92,7 +92,7 @@ impl Log {
         same("kind", fact.kind.get_or_insert(*kind), kind)?;
         if fact.reference == 0 && *reference != 0 {
             fact.reference = *reference;
-            self.about.entry(*reference).or_default().push(*seq);
+            self.about.entry(*reference).or_default().insert(*seq);
         }
         same("reference", &fact.reference, reference)?;
         if *kind == Kind::Member {
@@ -126,7 +126,7 @@ impl Log {
         [Kind::Recall, Kind::Burn].iter().any(|kind| self.events(*kind, seq).next().is_some())
     }
 
-    /// The events of a kind about a message.
+    /// The events of a kind about a message, in their order.
     pub fn events(&self, kind: Kind, of: u64) -> impl Iterator<Item = (u64, &Fact)> {
         let about = self.about.get(&of).into_iter().flatten();
         let facts = about.filter_map(|seq| Some((*seq, self.facts.get(seq)?)));
