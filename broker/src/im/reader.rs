@@ -92,10 +92,15 @@ fn listed(
     if workers.is_empty() {
         return;
     }
-    let head = query.head(conv).map(|head| head.last).unwrap_or_default();
-    let mut start = Start::of_listed(conv, row, head);
+    let unread = |error: &StoreError| {
+        tracing::error!(%error, "what a user's devices are to hear could not be read");
+    };
+    // Without it they learn of the head by the next entry.
+    let head = query.head(conv).inspect_err(unread).unwrap_or_default();
+    let mut start = Start::of_listed(conv, row, head.last);
     // Another reader may be about to tell what has become of the membership since.
-    if let Ok(Some(member)) = query.membership(conv, &user.id) {
+    let member = query.membership(conv, &user.id).inspect_err(unread);
+    if let Ok(Some(member)) = member {
         (start.intervals, start.version) = (member.intervals, member.version);
     }
     for (worker, receivers) in workers {

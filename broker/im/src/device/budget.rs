@@ -49,15 +49,19 @@ mod tests {
     use super::*;
     use crate::rows::Interval;
 
-    #[test]
-    fn what_is_passed_is_named_once_and_the_cursor_goes_on() {
+    /// A device at the beginning of a big group.
+    fn in_a_crowd() -> (ConvKey, Device) {
         let conv = ConvKey::group("default", "crowd");
         let intervals = vec![Interval { from: 1, until: None }];
+        let start = Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 };
         let mut device = Device::new();
-        device.load(
-            vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 }],
-            200,
-        );
+        device.load(vec![start], 200);
+        (conv, device)
+    }
+
+    #[test]
+    fn what_is_passed_is_named_once_and_the_cursor_goes_on() {
+        let (conv, mut device) = in_a_crowd();
         assert_eq!(device.live(&conv, 1, true, false), Live::Send { stream: 0 });
         assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));
         assert_eq!(device.live(&conv, 4, true, false), Live::Send { stream: 0 });
@@ -75,13 +79,7 @@ mod tests {
 
     #[test]
     fn the_cursor_waits_for_an_acknowledgement_behind_what_is_passed() {
-        let conv = ConvKey::group("default", "crowd");
-        let intervals = vec![Interval { from: 1, until: None }];
-        let mut device = Device::new();
-        device.load(
-            vec![Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 }],
-            200,
-        );
+        let (conv, mut device) = in_a_crowd();
         assert_eq!(device.live(&conv, 1, true, false), Live::Send { stream: 0 });
         device.acknowledged(0, 1, true);
         assert!(device.pass_over(&conv, 2) && device.pass_over(&conv, 3));
