@@ -366,7 +366,7 @@ fn open_shards(
         },
         retained_max: settings.mqtt.max_retained,
         restart_grace_secs: u32::from(settings.broker.restart_grace_secs),
-        reserved_topics: hoopoe_im::FIRST_LEVEL,
+        is_unrouted: hoopoe_im::is_reserved,
         reserved_clients: hoopoe_bridge::LOCAL_PREFIX,
     };
     env.access.load(&store.kv(), now_ms).context("tokens and accounts cannot be read")?;

@@ -61,7 +61,7 @@ pub enum Overflow {
 }
 
 /// The limits a shard enforces.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ShardSettings {
     /// Messages a queue may hold.
     pub queue_max_messages: u64,
@@ -73,20 +73,11 @@ pub struct ShardSettings {
     pub retained_max: u64,
     /// How long wills and expiries wait after a start for clients to come back (ruling 14).
     pub restart_grace_secs: u32,
-    /// First level of the topics that no subscription is routed by: a session that has no other
-    /// subscriptions, and nothing in its queue, takes next to no memory while it is away. Empty
-    /// for none.
-    pub reserved_topics: &'static str,
+    /// Whether nothing is routed by a filter: a session that has no other subscriptions, and
+    /// nothing in its queue, takes next to no memory while it is away.
+    pub is_unrouted: fn(filter: &str) -> bool,
     /// What the client ids of the broker's own links begin with: their sessions stay in memory.
     pub reserved_clients: &'static str,
-}
-
-impl ShardSettings {
-    pub(crate) fn is_reserved(&self, filter: &str) -> bool {
-        let below = filter.strip_prefix(self.reserved_topics);
-        let is_below = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        is_below && !self.reserved_topics.is_empty()
-    }
 }
 
 impl Default for ShardSettings {
@@ -97,7 +88,7 @@ impl Default for ShardSettings {
             overflow: Overflow::DropOldest,
             retained_max: 1_000_000,
             restart_grace_secs: 30,
-            reserved_topics: "",
+            is_unrouted: |_| false,
             reserved_clients: "$",
         }
     }

@@ -69,7 +69,7 @@ impl Session {
             && has_nothing
             && ends > self.grace_until_ms
             && !self.key.client.starts_with(settings.reserved_clients)
-            && filters.all(|filter| settings.is_reserved(filter))
+            && filters.all(|filter| (settings.is_unrouted)(filter))
     }
 }
 
