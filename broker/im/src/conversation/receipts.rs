@@ -222,7 +222,12 @@ impl Work<'_> {
         if let Some(known) = self.memory.tails.senders(conv, from, to) {
             return Ok(known.filter(|sender| ***sender != *reader).cloned().collect());
         }
-        let most = if conv.kind() == ConvKind::User { 1 } else { usize::MAX };
+        let is_pair = conv.kind() == ConvKind::User;
+        if is_pair && let Some(has_sent) = self.peer_has_sent(conv, reader, from, to)? {
+            let peer = has_sent.then(|| Arc::from(conv.peer_of(reader)));
+            return Ok(peer.into_iter().filter(|peer| **peer != *reader).collect());
+        }
+        let most = if is_pair { 1 } else { usize::MAX };
         let mut senders = BTreeSet::new();
         for seq in (from..=to).rev() {
             if let Some(Entry { from, kind: EntryKind::Message, .. }) = self.entry(conv, seq)?
@@ -236,11 +241,27 @@ impl Work<'_> {
         }
         Ok(senders)
     }
+
+    /// Whether the other of a pair has sent any of the messages `from` to `to`, if the head says
+    /// so: it knows of each user's last one, unless that is void now.
+    fn peer_has_sent(
+        &mut self,
+        pair: &ConvKey,
+        reader: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<bool>, StoreError> {
+        let head = self.head(pair)?;
+        let last = head.own_of(pair, pair.peer_of(reader));
+        Ok((last > 0 && last <= to && head.voids == 0).then_some(last >= from))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rig::Rig;
+    use crate::settings::ImSettings;
 
     #[test]
     fn receipts_of_a_reader_are_merged_to_one_a_second() {
@@ -259,6 +280,35 @@ mod tests {
         assert_eq!(due, [((conv.clone(), bob.clone()), at(1), at(8))]);
         assert_eq!(receipts.take_due(3_000), [], "nothing new: forgotten");
         assert_eq!(receipts.next_timeout(), None);
+    }
+
+    /// After a start nobody remembers who has said what: heads and entries say the same.
+    #[test]
+    fn senders_are_told_also_of_what_nobody_remembers() {
+        let mut rig = Rig::new(ImSettings::default());
+        let told_by = |rig: &mut Rig, who: &str, wire: &str, seq| {
+            rig.crash();
+            rig.notices.clear();
+            rig.read(who, wire, seq);
+            rig.pass(2_000);
+            let notices = std::mem::take(&mut rig.notices).into_iter();
+            let told = notices.filter(|(_, topic, _)| topic.contains("/receipt/"));
+            let told = told.filter(|(_, topic, _)| topic.contains("/read/"));
+            told.map(|(to, topic, _)| format!("{to} {topic}")).collect::<Vec<_>>()
+        };
+        let to_alice = |seq: u64| [format!("alice im/me/sys/receipt/u/bob/read/{seq}/bob")];
+        for text in ["1", "2", "3"] {
+            rig.send("alice", "u/bob", text).unwrap();
+        }
+        assert_eq!(told_by(&mut rig, "bob", "u/alice", 1), to_alice(1), "before her last");
+        assert_eq!(told_by(&mut rig, "bob", "u/alice", 3), to_alice(3), "her last");
+        rig.recall("alice", "u/bob", 3).unwrap();
+        assert_eq!(told_by(&mut rig, "bob", "u/alice", 4), [""; 0], "an event");
+        rig.send("alice", "u/bob", "5").unwrap();
+        rig.recall("alice", "u/bob", 5).unwrap();
+        assert_eq!(told_by(&mut rig, "bob", "u/alice", 6), [""; 0], "what is void");
+        rig.send("carol", "u/carol", "note").unwrap();
+        assert_eq!(told_by(&mut rig, "carol", "u/carol", 1), [""; 0], "to oneself");
     }
 
     #[test]
