@@ -188,6 +188,20 @@ impl Entry {
     ///
     /// When the row was not written by [`encode`](Entry::encode), or is damaged.
     pub fn decode(conv: ConvKey, seq: u64, row: &[u8]) -> Result<Entry, EntryFault> {
+        Entry::decode_behind(None, conv, seq, row)
+    }
+
+    /// The entry of a row, read behind another: who speaks twice is named in memory once.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Entry::decode).
+    pub fn decode_behind(
+        before: Option<&Entry>,
+        conv: ConvKey,
+        seq: u64,
+        row: &[u8],
+    ) -> Result<Entry, EntryFault> {
         let mut row = Row { rest: row };
         match row.byte("version")? {
             ROW_VERSION => {}
@@ -202,8 +216,8 @@ impl Entry {
         let count = row.varint("count")?;
         let burn_secs = u32::try_from(row.varint("burn time")?);
         let burn_secs = burn_secs.map_err(|_| EntryFault::Value("burn time"))?;
-        let from = row.text("sender")?;
-        let device = row.text("device")?;
+        let from = row.name("sender", before.map(|before| &before.from))?;
+        let device = row.name("device", before.map(|before| &before.device))?;
         let cid = if flags & HAS_CID != 0 { Some(row.text("cid")?) } else { None };
         let expires_at_ms =
             if flags & HAS_EXPIRY != 0 { Some(row.varint("expiry")?) } else { None };
@@ -214,7 +228,7 @@ impl Entry {
             mentions.push(row.text("mentions")?);
         }
         let properties_len = row.length("properties")?;
-        let tail = Bytes::copy_from_slice(row.rest);
+        let (properties, payload) = row.rest.split_at(properties_len);
         Ok(Entry {
             conv,
             seq,
@@ -231,8 +245,8 @@ impl Entry {
             mentions,
             burn_secs,
             void_reason,
-            properties: tail.slice(..properties_len),
-            payload: tail.slice(properties_len..),
+            properties: Bytes::copy_from_slice(properties),
+            payload: Bytes::copy_from_slice(payload),
         })
     }
 
@@ -333,9 +347,21 @@ impl<'a> Row<'a> {
     }
 
     fn text(&mut self, what: &'static str) -> Result<Arc<str>, EntryFault> {
+        self.name(what, None)
+    }
+
+    /// A text that may well be `known`.
+    fn name(
+        &mut self,
+        what: &'static str,
+        known: Option<&Arc<str>>,
+    ) -> Result<Arc<str>, EntryFault> {
         let length = self.length(what)?;
         let (text, rest) = self.rest.split_at(length);
         self.rest = rest;
+        if let Some(known) = known.filter(|known| known.as_bytes() == text) {
+            return Ok(known.clone());
+        }
         std::str::from_utf8(text).map(Arc::from).map_err(|_| EntryFault::Value(what))
     }
 }
@@ -417,6 +443,11 @@ mod tests {
         for entry in entries {
             let again = Entry::decode(entry.conv.clone(), entry.seq, &row(&entry));
             assert_eq!(again.as_ref(), Ok(&entry));
+            for before in [full(), least()] {
+                let conv = entry.conv.clone();
+                let behind = Entry::decode_behind(Some(&before), conv, entry.seq, &row(&entry));
+                assert_eq!(behind.as_ref(), Ok(&entry));
+            }
         }
     }
 

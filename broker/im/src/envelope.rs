@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use hoopoe_codec::{QoS, Version};
-use hoopoe_core::Publication;
+use hoopoe_core::{Publication, PublicationParts};
 
 use crate::entry::{Entry, EntryKind, void_word};
 use crate::id::is_id;
@@ -27,63 +27,11 @@ const USER_PROPERTY: u8 = 0x26;
 /// What is wrong with a list of mentions that is too long: a limit, not a fault of form.
 pub const MANY_MENTIONS: &str = "im-at: at most 50 users";
 
-/// An entry on its way into the inbox of `me`, on `im/me/in/{u,g,c}/{id}`.
-///
-/// For a group or channel it is the same for everybody but the sender, whose devices see `im-cid`.
+/// An entry on its way into the inbox of `me`, for many; see [`Envelope::delivery`].
 pub fn delivery(entry: &Entry, me: &str, version: Version) -> Publication {
-    let mut draft = Draft::new(entry.properties.len() + entry.payload.len());
-    draft.level("im/me/in/");
-    draft.level(entry.conv.kind().letter());
-    draft.level("/");
-    draft.level(entry.conv.peer_of(me));
-    if version == Version::V311 {
-        draft.header_levels(entry);
-    }
-    draft.end_topic();
-    if version == Version::V5 {
-        draft.properties(&entry.properties);
-        draft.header_properties(entry, me);
-    }
-    draft.finish(&entry.payload, QoS::AtLeastOnce, entry.expires_at_ms)
-}
-
-/// An entry as an item of an answer of the `{req}` form: on `topic`, which is `im/me/res/{req}/m`;
-/// for MQTT 3.1.1 with the levels of the header behind it.
-pub fn pulled(entry: &Entry, me: &str, version: Version, topic: &str) -> Publication {
-    let mut draft = Draft::new(topic.len() + entry.properties.len() + entry.payload.len());
-    draft.level(topic);
-    if version == Version::V311 {
-        draft.header_levels(entry);
-    }
-    draft.end_topic();
-    if version == Version::V5 {
-        draft.properties(&entry.properties);
-        draft.header_properties(entry, me);
-    }
-    draft.finish(&entry.payload, QoS::AtLeastOnce, entry.expires_at_ms)
-}
-
-/// An entry as an item of an answer to a Response Topic: exactly there, with the Correlation Data
-/// of the request in the place of the sender's, and `im-status` `more` (ruling 31).
-pub fn pulled_answer(
-    entry: &Entry,
-    me: &str,
-    response_topic: &str,
-    correlation_data: Option<&[u8]>,
-) -> Publication {
-    let mut draft = Draft::new(response_topic.len() + entry.properties.len() + entry.payload.len());
-    draft.level(response_topic);
-    draft.end_topic();
-    let theirs = Walk::over(&entry.properties).find(|property| property.id == CORRELATION_DATA);
-    let span = theirs.map(|property| property.span);
-    draft.properties(&without(&entry.properties, span.as_slice()));
-    if let Some(data) = correlation_data {
-        draft.bytes.push(CORRELATION_DATA);
-        draft.sized(data);
-    }
-    draft.header_properties(entry, me);
-    draft.property("im-status", b"more");
-    draft.finish(&entry.payload, QoS::AtLeastOnce, entry.expires_at_ms)
+    let mut envelope = Envelope::with_room(entry.properties.len() + entry.payload.len());
+    envelope.delivery(entry, me, version);
+    envelope.finish(&entry.payload, QoS::AtLeastOnce, entry.expires_at_ms)
 }
 
 /// A message of a room, which nothing stores.
@@ -107,29 +55,31 @@ pub struct RoomMessage<'a> {
 
 /// A room's message on `im/r/{room}/msg/{lane}`, at QoS 0 (ruling 29).
 pub fn room_message(message: &RoomMessage<'_>, version: Version) -> Publication {
-    let mut draft = Draft::new(message.properties.len() + message.payload.len());
-    draft.level("im/r/");
-    draft.level(message.room);
-    draft.level("/msg/");
-    draft.level(message.lane.as_str());
+    let mut envelope = Envelope::with_room(message.properties.len() + message.payload.len());
+    envelope.level("im/r/");
+    envelope.level(message.room);
+    envelope.level("/msg/");
+    envelope.level(message.lane.as_str());
     let (n, ts) = (Decimal::of(message.n), Decimal::of(message.ts_ms));
     if version == Version::V311 {
         for level in [n.as_bytes(), message.from.as_bytes(), ts.as_bytes()] {
-            draft.header_level(level);
+            envelope.header_level(level);
         }
     }
-    draft.end_topic();
+    envelope.end_topic();
     if version == Version::V5 {
-        draft.properties(message.properties);
-        draft.property("im-seq", n.as_bytes());
-        draft.property("im-ts", ts.as_bytes());
-        draft.property("im-from", message.from.as_bytes());
+        envelope.properties(message.properties);
+        envelope.property("im-seq", n.as_bytes());
+        envelope.property("im-ts", ts.as_bytes());
+        envelope.property("im-from", message.from.as_bytes());
     }
-    draft.finish(message.payload, QoS::AtMostOnce, None)
+    envelope.finish(message.payload, QoS::AtMostOnce, None)
 }
 
-/// A publication being written: topic, properties, payload, in one allocation.
-struct Draft {
+/// Topic and properties of a publication being written, one behind the other: the payload comes
+/// behind them, or stays where it lies ([`Envelope::parts`]).
+#[derive(Debug, Default)]
+pub struct Envelope {
     bytes: Vec<u8>,
     topic_len: usize,
 }
@@ -137,9 +87,78 @@ struct Draft {
 /// Room for the topic and envelope of nearly every entry.
 const ENVELOPE_LEN: usize = 384;
 
-impl Draft {
-    fn new(len: usize) -> Draft {
-        Draft { bytes: Vec::with_capacity(ENVELOPE_LEN + len), topic_len: 0 }
+impl Envelope {
+    fn with_room(len: usize) -> Envelope {
+        Envelope { bytes: Vec::with_capacity(ENVELOPE_LEN + len), topic_len: 0 }
+    }
+
+    /// An entry on its way into the inbox of `me`, on `im/me/in/{u,g,c}/{id}`.
+    ///
+    /// For a group or channel it is the same for everybody but the sender, whose devices see
+    /// `im-cid`.
+    pub fn delivery(&mut self, entry: &Entry, me: &str, version: Version) {
+        self.bytes.clear();
+        self.level("im/me/in/");
+        self.level(entry.conv.kind().letter());
+        self.level("/");
+        self.level(entry.conv.peer_of(me));
+        self.header(entry, me, version);
+    }
+
+    /// An entry as an item of an answer of the `{req}` form: on `topic`, which is
+    /// `im/me/res/{req}/m`; for MQTT 3.1.1 with the levels of the header behind it.
+    pub fn pulled(&mut self, entry: &Entry, me: &str, version: Version, topic: &str) {
+        self.bytes.clear();
+        self.level(topic);
+        self.header(entry, me, version);
+    }
+
+    /// An entry as an item of an answer to a Response Topic: exactly there, with the Correlation
+    /// Data of the request in the place of the sender's, and `im-status` `more` (ruling 31).
+    pub fn pulled_answer(
+        &mut self,
+        entry: &Entry,
+        me: &str,
+        response_topic: &str,
+        correlation_data: Option<&[u8]>,
+    ) {
+        self.bytes.clear();
+        self.level(response_topic);
+        self.end_topic();
+        let theirs = Walk::over(&entry.properties).find(|property| property.id == CORRELATION_DATA);
+        let span = theirs.map(|property| property.span);
+        self.properties(&without(&entry.properties, span.as_slice()));
+        if let Some(data) = correlation_data {
+            self.bytes.push(CORRELATION_DATA);
+            self.sized(data);
+        }
+        self.header_properties(entry, me);
+        self.property("im-status", b"more");
+    }
+
+    /// What was written last, around the entry's payload.
+    pub fn parts<'a>(&'a self, entry: &'a Entry) -> PublicationParts<'a> {
+        let (topic, properties) = self.bytes.split_at(self.topic_len);
+        PublicationParts {
+            topic: std::str::from_utf8(topic).unwrap_or_default(),
+            properties,
+            payload: &entry.payload,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expires_at_ms: entry.expires_at_ms,
+        }
+    }
+
+    /// What stands behind a topic's own levels, as the version has it.
+    fn header(&mut self, entry: &Entry, me: &str, version: Version) {
+        if version == Version::V311 {
+            self.header_levels(entry);
+        }
+        self.end_topic();
+        if version == Version::V5 {
+            self.properties(&entry.properties);
+            self.header_properties(entry, me);
+        }
     }
 
     fn level(&mut self, text: &str) {
@@ -421,6 +440,37 @@ mod tests {
     }
 
     const TEXT: &str = "im-seq=17 im-id=0000000040000 im-ts=1700000000123";
+
+    fn pulled(entry: &Entry, me: &str, version: Version, topic: &str) -> Publication {
+        let mut envelope = Envelope::default();
+        envelope.pulled(entry, me, version, topic);
+        envelope.parts(entry).to_publication()
+    }
+
+    fn pulled_answer(
+        entry: &Entry,
+        me: &str,
+        topic: &str,
+        correlation_data: Option<&[u8]>,
+    ) -> Publication {
+        let mut envelope = Envelope::default();
+        envelope.pulled_answer(entry, me, topic, correlation_data);
+        envelope.parts(entry).to_publication()
+    }
+
+    /// An envelope that was written before has nothing of that left.
+    #[test]
+    fn an_envelope_is_written_again() {
+        let mut envelope = Envelope::default();
+        for version in [Version::V311, Version::V5] {
+            for id in ["a-group-with-a-long-name", "g"] {
+                let entry = entry(ConvKey::group("default", id), "alice");
+                envelope.delivery(&entry, "bob", version);
+                let whole = delivery(&entry, "bob", version);
+                assert_eq!(envelope.parts(&entry).to_publication(), whole);
+            }
+        }
+    }
 
     #[test]
     fn mqtt_5_has_a_short_topic_and_user_properties() {

@@ -173,6 +173,35 @@ impl Worker {
         self.frames = frames;
     }
 
+    /// Sends a publication that nobody else gets, encoded from where it lies; false when it has to
+    /// wait for room, or behind what is being recorded.
+    pub(super) fn send_now(
+        &mut self,
+        location: Location,
+        parts: PublicationParts<'_>,
+        identifiers: &[u32],
+        origin: Origin,
+    ) -> bool {
+        let Worker { connections, turn, pool, counters, frames, now_ms, .. } = self;
+        let connection = connections.get_mut(location.place());
+        let Some(connection) = connection.filter(|c| c.location == location) else { return true };
+        let full = connection.is_full();
+        let Some(session) = connection.session() else { return true };
+        let recording = session.stored.as_ref().is_some_and(|stored| !stored.steps.is_empty());
+        if full || recording || !session.backlog.is_empty() {
+            return false;
+        }
+        let Some(id) = session.window.push(parts.qos, origin) else { return false };
+        let copy = Copy { qos: parts.qos, retain: false, dup: false, identifiers };
+        let mut message = Message::borrowed(parts, frames, *now_ms);
+        send_copy(connection, turn, pool, counters, &mut message, copy, Some(id));
+        if connection.session().is_some_and(|session| !session.skipped.is_empty()) {
+            self.settle_skipped(location);
+            self.free_places(location);
+        }
+        true
+    }
+
     /// Encodes one message to a connection, under its identifier.
     pub(super) fn send_outgoing(
         &mut self,

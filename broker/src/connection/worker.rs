@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hoopoe_core::Location;
+use hoopoe_im::envelope::Envelope;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
@@ -106,6 +107,8 @@ pub struct Worker {
     pub(super) frames: Frames,
     /// Room for the forms of entries.
     pub(super) spare_frames: Vec<Frames>,
+    /// Topic and properties of the entry that is being written.
+    pub(super) envelope: Envelope,
     pub(super) rooms: LocalRooms,
     pub(super) turn: Turn,
     pub(super) internal: HashMap<u64, InternalSubmit, foldhash::fast::RandomState>,
@@ -145,6 +148,7 @@ impl Worker {
             plans: Plans::new(number),
             frames: Frames::default(),
             spare_frames: Vec::new(),
+            envelope: Envelope::default(),
             rooms: LocalRooms::default(),
             turn,
             internal: HashMap::default(),

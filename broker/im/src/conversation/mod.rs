@@ -70,7 +70,17 @@ impl NewEntry {
 
 /// Reads a row of a log.
 pub fn read_entry(conv: &ConvKey, seq: u64, row: &[u8]) -> Result<Entry, StoreError> {
-    Entry::decode(conv.clone(), seq, row).map_err(|_| {
+    read_behind(None, conv, seq, row)
+}
+
+/// As [`read_entry`], behind another entry.
+pub fn read_behind(
+    before: Option<&Entry>,
+    conv: &ConvKey,
+    seq: u64,
+    row: &[u8],
+) -> Result<Entry, StoreError> {
+    Entry::decode_behind(before, conv.clone(), seq, row).map_err(|_| {
         let key = keys::entry(conv, seq);
         Damaged { family: Family::Log, key, what: "no entry of a conversation" }.into()
     })

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Call, Op};
 use crate::channel::listed_for_everyone;
 use crate::command::User;
-use crate::conversation::read_entry;
+use crate::conversation::{read_behind, read_entry};
 use crate::device::Read;
 use crate::entry::{Entry, EntryKind};
 use crate::heads::Heads;
@@ -270,7 +270,8 @@ impl Query {
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
         self.kv.scan(Family::Log, span, &mut |key, row| {
-            match read_entry(conv, keys::seq_of(key), row) {
+            let before = found.last().map(Arc::as_ref);
+            match read_behind(before, conv, keys::seq_of(key), row) {
                 Ok(entry) => {
                     bytes += row.len();
                     found.push(Arc::new(self.as_of_now(entry)));
@@ -309,7 +310,8 @@ impl Query {
                 seen.through = seq - 1;
                 return ControlFlow::Break(());
             }
-            match read_entry(&reads[at].conv, seq, row) {
+            let before = seen.entries.last().map(Arc::as_ref);
+            match read_behind(before, &reads[at].conv, seq, row) {
                 Ok(entry) => {
                     bytes += row.len();
                     seen.entries.push(Arc::new(self.as_of_now(entry)));

@@ -17,6 +17,7 @@ use super::ImDevice;
 use crate::connection::Connection;
 use crate::connection::deliver::{Copy, send_copy};
 use crate::connection::message::{Frames, Message};
+use crate::connection::output::SHARED_FROM_BYTES;
 use crate::connection::session::{Origin, Outgoing};
 use crate::connection::worker::Worker;
 use crate::im::{ImRead, Page};
@@ -249,6 +250,30 @@ impl Worker {
         }
     }
 
+    /// Sends one entry for which there is room, written for this device alone, as nearly all that
+    /// is read goes. False when it takes more than writing it.
+    fn im_send_now(&mut self, location: Location, stream: u32, entry: &Entry) -> bool {
+        let now_ms = self.now_ms;
+        let mut envelope = std::mem::take(&mut self.envelope);
+        let written = self.connection(location).and_then(Connection::session).and_then(|session| {
+            let im = session.im.as_ref()?;
+            let expired = entry.expires_at_ms.is_some_and(|at| at <= now_ms);
+            if expired || entry.payload.len() >= SHARED_FROM_BYTES || im.has_kept(entry) {
+                return None;
+            }
+            envelope.delivery(entry, &im.user.id, session.version);
+            let parts = envelope.parts(entry);
+            let (qos, identifiers) = im.terms(parts.topic, parts.qos);
+            (qos == parts.qos).then_some((parts, identifiers))
+        });
+        let origin = Origin::Im { stream, seq: entry.seq, tag: 0 };
+        let sent = written.is_some_and(|(parts, identifiers)| {
+            self.send_now(location, parts, &identifiers, origin)
+        });
+        self.envelope = envelope;
+        sent
+    }
+
     /// An entry that has expired on its way is sent as what it is now (ruling 23), at its seq.
     pub(in crate::connection) fn im_expired(
         &mut self,
@@ -351,8 +376,10 @@ impl Worker {
                 return;
             }
             let Some((stream, entry)) = im.page.pop_front() else { return };
-            let mut forms = Forms::new(&entry, Vec::new());
-            self.im_send(location, stream, &entry, &mut forms);
+            if !self.im_send_now(location, stream, &entry) {
+                let mut forms = Forms::new(&entry, Vec::new());
+                self.im_send(location, stream, &entry, &mut forms);
+            }
         }
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hoopoe_codec::{Fault, PropertyBlock, Publish, PublishProperties, QoS, Version};
-use hoopoe_core::{Location, Publication, PublicationParts};
-use hoopoe_im::envelope::{pulled, pulled_answer};
+use hoopoe_core::{Location, PublicationParts};
 use hoopoe_im::overload::Shed;
 use hoopoe_im::refusal::Refusal;
 use hoopoe_im::service::query::Found;
@@ -165,15 +164,21 @@ impl Worker {
         let version = session.version;
         let Some(im) = &session.im else { return };
         let me = im.user.id.clone();
+        let mut envelope = std::mem::take(&mut self.envelope);
+        let topic = match waiting {
+            Waiting::Topic(topic, _) => topic.clone(),
+            Waiting::Request(req) => format!("{ANSWERS}{req}/m").into(),
+        };
         for entry in &found.entries {
-            let publication = match waiting {
-                Waiting::Topic(topic, correlation) => {
-                    pulled_answer(entry, &me, topic, correlation.as_deref())
+            match waiting {
+                Waiting::Topic(_, correlation) => {
+                    envelope.pulled_answer(entry, &me, &topic, correlation.as_deref());
                 }
-                Waiting::Request(req) => pulled(entry, &me, version, &format!("{ANSWERS}{req}/m")),
-            };
-            self.im_publish_answer(location, publication);
+                Waiting::Request(_) => envelope.pulled(entry, &me, version, &topic),
+            }
+            self.im_publish_answer(location, envelope.parts(entry));
         }
+        self.envelope = envelope;
     }
 
     /// Publishes an answer.
@@ -202,17 +207,22 @@ impl Worker {
             retain: false,
             expires_at_ms: None,
         };
-        self.im_publish_answer(location, parts.to_publication());
+        self.im_publish_answer(location, parts);
     }
 
-    fn im_publish_answer(&mut self, location: Location, publication: Publication) {
+    fn im_publish_answer(&mut self, location: Location, parts: PublicationParts<'_>) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
         let Some(im) = &session.im else { return };
-        let (qos, identifiers) = im.terms(publication.topic(), QoS::AtLeastOnce);
+        let (qos, identifiers) = im.terms(parts.topic, parts.qos);
+        let parts = PublicationParts { qos, ..parts };
+        if qos != QoS::AtMostOnce && self.send_now(location, parts, &identifiers, Origin::Transient)
+        {
+            return;
+        }
         let outgoing = Outgoing {
-            publication: Arc::new(publication),
+            publication: Arc::new(parts.to_publication()),
             qos,
             retain: false,
             identifiers,
