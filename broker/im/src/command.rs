@@ -325,7 +325,7 @@ pub struct Listed {
     /// The conversation.
     pub conv: ConvKey,
     /// When the user may see what.
-    pub intervals: Vec<crate::rows::Interval>,
+    pub intervals: crate::rows::Intervals,
     /// Cursors start here: what is before counts neither as unread nor as waiting.
     pub start: u64,
     /// Countable messages up to `start`.

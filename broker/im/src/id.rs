@@ -259,6 +259,13 @@ impl ConvKey {
         [self.kind().letter(), "/", self.peer_of(me)].concat()
     }
 
+    /// Whether `me` spells the conversation so.
+    pub fn is_wire(&self, me: &str, wire: &str) -> bool {
+        wire.split_once('/').is_some_and(|(letter, peer)| {
+            letter == self.kind().letter() && peer == self.peer_of(me)
+        })
+    }
+
     /// The slot of the conversation's shard (ruling 26).
     pub fn slot(&self) -> Slot {
         Slot::of(self.text.as_bytes())

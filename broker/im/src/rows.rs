@@ -7,6 +7,7 @@
 use hoopoe_store::wire::{Cursor, Fault, put_number};
 use hoopoe_store::{Damaged, StoreError, kv::Family};
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use crate::id::{ConvKey, MessageId};
 
@@ -172,6 +173,14 @@ pub struct Interval {
     pub until: Option<u64>,
 }
 
+/// What a member may see of a conversation; nearly always one stretch.
+pub type Intervals = SmallVec<[Interval; 1]>;
+
+/// Everything from an entry on.
+pub fn since(from: u64) -> Intervals {
+    smallvec![Interval { from, until: None }]
+}
+
 /// The part of `intervals` that holds a seq.
 pub fn may_see(intervals: &[Interval], seq: u64) -> bool {
     intervals.iter().any(|i| i.from <= seq && i.until.is_none_or(|until| seq <= until))
@@ -190,7 +199,7 @@ pub struct UserConv {
     #[serde(default)]
     pub cleared: u64,
     /// When the user may see what; a pair's is the whole conversation.
-    pub intervals: Vec<Interval>,
+    pub intervals: Intervals,
     /// Kept on top.
     #[serde(default)]
     pub pinned: bool,
@@ -379,7 +388,7 @@ mod tests {
             read_count: 3,
             recv: 5,
             cleared: 1,
-            intervals: vec![
+            intervals: smallvec![
                 Interval { from: 1, until: Some(2) },
                 Interval { from: 4, until: None },
             ],
@@ -393,7 +402,7 @@ mod tests {
         assert_eq!(UserConv::read(&conv.encode()), Ok(conv.clone()));
         let json = [&[VERSION], serde_json::to_string(&conv).unwrap().as_bytes()].concat();
         assert_eq!(UserConv::read(&json), Ok(conv));
-        let plain = UserConv { intervals: vec![], ..UserConv::default() };
+        let plain = UserConv { intervals: smallvec![], ..UserConv::default() };
         assert_eq!(UserConv::read(&plain.encode()), Ok(plain));
     }
 

@@ -17,7 +17,7 @@ use crate::group::{MemberRow, Role};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal, Word};
-use crate::rows::{Interval, UserConv};
+use crate::rows::{UserConv, since};
 use crate::service::ops::{ChannelCreate, ChannelPublishers};
 use crate::service::{Caller, Op};
 use crate::shard::Work;
@@ -49,7 +49,7 @@ pub struct ChannelRow {
 
 /// A channel for everyone, in the list of a user who has done nothing with it yet.
 pub(crate) fn listed_for_everyone() -> UserConv {
-    UserConv { intervals: vec![Interval { from: 1, until: None }], ..UserConv::default() }
+    UserConv { intervals: since(1), ..UserConv::default() }
 }
 
 fn channel_of(caller: &Caller, channel: &str) -> Result<ConvKey, Refusal> {

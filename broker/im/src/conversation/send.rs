@@ -13,7 +13,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{CursorCopy, Interval, PairRow, Row, Sent};
+use crate::rows::{CursorCopy, PairRow, Row, Sent, since};
 use crate::settings::ContactPolicy;
 use crate::shard::{Due, Work};
 
@@ -264,7 +264,7 @@ impl Work<'_> {
                 tenant: conv.tenant().into(),
                 user: user.into(),
                 conv: conv.clone(),
-                intervals: vec![Interval { from: 1, until: None }],
+                intervals: since(1),
                 start: 0,
                 start_count: 0,
                 since_ms: self.now_ms,

@@ -136,14 +136,15 @@ impl Device {
 mod tests {
     use super::*;
     use crate::device::{Live, Start};
-    use crate::rows::Interval;
+    use crate::rows::{Interval, since};
+    use smallvec::smallvec;
 
     fn team() -> ConvKey {
         ConvKey::group("default", "team")
     }
 
     fn start(conv: ConvKey, cursor: u64, head: u64) -> Start {
-        let intervals = vec![Interval { from: 1, until: None }];
+        let intervals = since(1);
         Start { conv, cursor, head, intervals, version: 1 }
     }
 
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn what_may_not_be_seen_is_not_named() {
         let mut device = Device::new();
-        let intervals = vec![Interval { from: 1, until: Some(5) }];
+        let intervals = smallvec![Interval { from: 1, until: Some(5) }];
         device.load(vec![Start { intervals, ..start(team(), 5, 5) }], 200);
         device.background(0);
         assert_eq!(arrive(&mut device, 1, 6, false, true), "");

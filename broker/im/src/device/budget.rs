@@ -47,12 +47,12 @@ impl Device {
 mod tests {
     use super::super::{Live, Start};
     use super::*;
-    use crate::rows::Interval;
+    use crate::rows::since;
 
     /// A device at the beginning of a big group.
     fn in_a_crowd() -> (ConvKey, Device) {
         let conv = ConvKey::group("default", "crowd");
-        let intervals = vec![Interval { from: 1, until: None }];
+        let intervals = since(1);
         let start = Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 };
         let mut device = Device::new();
         device.load(vec![start], 200);

@@ -19,7 +19,7 @@ use foldhash::HashMap;
 use hoopoe_core::seldom::Seldom;
 
 use crate::id::{ConvKey, ConvKind};
-use crate::rows::{Interval, UserConv};
+use crate::rows::{Interval, Intervals, UserConv, since};
 
 use quiet::Quiet;
 
@@ -40,7 +40,7 @@ struct Stream {
     /// The last entry that may be sent: in the background, groups wait behind it.
     allowed: u64,
     /// When the user may see what.
-    intervals: Vec<Interval>,
+    intervals: Intervals,
     /// The version of the membership that says so.
     version: u64,
     /// It stands in the queue of streams that are behind, or is being read.
@@ -71,7 +71,7 @@ pub struct Start {
     /// The last entry.
     pub head: u64,
     /// When the user may see what.
-    pub intervals: Vec<Interval>,
+    pub intervals: Intervals,
     /// The version of the membership that says so; 0 for pairs.
     pub version: u64,
 }
@@ -213,7 +213,7 @@ impl Device {
         }
         let cursor = self.quiet.cursor(conv)?;
         // Everything from here on is to be seen, until the list says otherwise.
-        let intervals = vec![Interval { from: cursor + 1, until: None }];
+        let intervals = since(cursor + 1);
         let start = Start { conv: conv.clone(), cursor, head: cursor, intervals, version: 0 };
         self.follow(start, u64::MAX);
         Some((self.streams.len() - 1) as u32)
@@ -515,7 +515,7 @@ fn is_open(intervals: &[Interval], cursor: u64) -> bool {
 
 /// A pair's conversation that nobody has listed yet: all of it is to be seen.
 fn new_pair(conv: ConvKey, head: u64) -> Start {
-    let intervals = vec![Interval { from: 1, until: None }];
+    let intervals = since(1);
     Start { conv, cursor: 0, head, intervals, version: 0 }
 }
 

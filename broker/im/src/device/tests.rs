@@ -1,5 +1,7 @@
 //! Live or replay, on positions alone.
 
+use smallvec::smallvec;
+
 use super::*;
 
 fn conv() -> ConvKey {
@@ -7,7 +9,7 @@ fn conv() -> ConvKey {
 }
 
 fn start(cursor: u64, head: u64) -> Start {
-    let intervals = vec![Interval { from: 1, until: None }];
+    let intervals = since(1);
     Start { conv: conv(), cursor, head, intervals, version: 1 }
 }
 
@@ -49,7 +51,8 @@ fn a_long_absence_becomes_a_gap_and_the_newest_entries() {
 #[test]
 fn only_what_a_member_may_see_is_read() {
     let mut device = Device::new();
-    let intervals = vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
+    let intervals =
+        smallvec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
     device.load(vec![Start { intervals, ..start(0, 22) }], 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (5, 7));
@@ -59,7 +62,8 @@ fn only_what_a_member_may_see_is_read() {
     device.read(0, 22);
     assert_eq!(device.next_reads(100), []);
     // The membership ends: what comes later is not for this device.
-    let ended = vec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: Some(23) }];
+    let ended =
+        smallvec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: Some(23) }];
     device.listed(Start { intervals: ended, version: 2, ..start(0, 0) }, 200);
     assert_eq!(device.live(&conv(), 23, true, false), Live::Send { stream: 0 });
     assert_eq!(device.live(&conv(), 24, true, false), Live::Nothing);
@@ -134,7 +138,7 @@ fn what_came_between_two_memberships_is_not_for_a_quiet_device() {
 fn news_of_the_list_move_no_device_that_is_behind() {
     let mut device = Device::new();
     device.load(vec![start(1, 5)], 200);
-    let intervals = vec![Interval { from: 1, until: Some(5) }];
+    let intervals = smallvec![Interval { from: 1, until: Some(5) }];
     device.listed(Start { intervals, version: 2, ..start(5, 5) }, 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (2, 5));
@@ -142,14 +146,15 @@ fn news_of_the_list_move_no_device_that_is_behind() {
 
 /// A member up to 3, and again from 6 on.
 fn came_back() -> Start {
-    let intervals = vec![Interval { from: 1, until: Some(3) }, Interval { from: 6, until: None }];
+    let intervals =
+        smallvec![Interval { from: 1, until: Some(3) }, Interval { from: 6, until: None }];
     Start { intervals, version: 3, ..start(0, 6) }
 }
 
 #[test]
 fn news_of_a_membership_count_in_its_order() {
     let ended = || Start {
-        intervals: vec![Interval { from: 1, until: Some(3) }],
+        intervals: smallvec![Interval { from: 1, until: Some(3) }],
         version: 2,
         ..start(0, 3)
     };
@@ -177,7 +182,7 @@ fn news_of_a_membership_count_in_its_order() {
 #[test]
 fn a_group_of_which_entries_come_first_begins_where_the_list_says() {
     let joined = |head| {
-        let intervals = vec![Interval { from: 8, until: None }];
+        let intervals = since(8);
         Start { intervals, ..start(7, head) }
     };
     let mut device = Device::new();

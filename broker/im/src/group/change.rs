@@ -12,7 +12,7 @@ use crate::effect::Effect;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Interval, Joined, PairRow};
+use crate::rows::{Interval, Intervals, Joined, PairRow};
 use crate::service::ops::History;
 use crate::shard::{Due, Work};
 
@@ -105,7 +105,7 @@ impl Work<'_> {
         let before = self.member(conv, user)?;
         let mut member = before.unwrap_or_else(|| MemberRow {
             role,
-            intervals: Vec::new(),
+            intervals: Intervals::new(),
             muted_until_ms: 0,
             since_ms: 0,
             version: 0,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::Interval;
+use crate::rows::Intervals;
 use crate::service::ops::{History, Join};
 use crate::shard::Work;
 
@@ -93,7 +93,7 @@ pub struct MemberRow {
     /// What the member may do.
     pub role: Role,
     /// When it belonged to the group.
-    pub intervals: Vec<Interval>,
+    pub intervals: Intervals,
     /// Mute until then, ms since the epoch; 0: not. Outlives the membership.
     #[serde(default)]
     pub muted_until_ms: u64,

@@ -13,7 +13,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::group::GroupRow;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
-use crate::rows::{Head, Interval, UserConv, may_see, read_number};
+use crate::rows::{Head, UserConv, may_see, read_number, since};
 use crate::service::query::Query;
 use crate::user::device::DeviceRow;
 
@@ -161,7 +161,7 @@ impl Query {
     fn push_row(&self, user: &User, conv: &ConvKey) -> Result<Option<UserConv>, StoreError> {
         let row = self.user_conv(user, conv)?;
         let new = || {
-            let intervals = vec![Interval { from: 1, until: None }];
+            let intervals = since(1);
             (conv.kind() == ConvKind::User).then(|| UserConv { intervals, ..UserConv::default() })
         };
         Ok(row.or_else(new))

@@ -16,7 +16,7 @@ use crate::id::{ConvKey, ConvKind, is_id};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal, Word};
 use crate::roster::RosterRow;
-use crate::rows::{CursorCopy, Interval, Row, UserConv, may_see};
+use crate::rows::{CursorCopy, Intervals, Row, UserConv, may_see, since};
 use crate::user::services::conv_of;
 
 /// Members whose lists are looked at together.
@@ -190,11 +190,11 @@ impl Query {
     }
 
     /// Everyone who may see something of a conversation now, and what.
-    fn audience(&self, conv: &ConvKey) -> Result<Vec<(String, Vec<Interval>)>, Fault> {
+    fn audience(&self, conv: &ConvKey) -> Result<Vec<(String, Intervals)>, Fault> {
         let mut audience = Vec::new();
         match (conv.pair_users(), conv.kind()) {
             (Some((low, high)), _) => {
-                let all = vec![Interval { from: 1, until: None }];
+                let all = since(1);
                 audience.push((low.to_owned(), all.clone()));
                 if low != high {
                     audience.push((high.to_owned(), all));

@@ -4,6 +4,7 @@
 //! error that names them. [`Op::writes`] says whether the owning shard carries it out, or a reader
 //! thread behind everything that shard was told before (`query`).
 
+mod cursors;
 pub mod lists;
 pub mod ops;
 pub mod parse;

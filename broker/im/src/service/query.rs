@@ -21,7 +21,7 @@ use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{CursorCopy, Head, Row, UserConv, read_number};
+use crate::rows::{CursorCopy, Head, Row, UserConv};
 
 /// Items of a page without `limit`, and at most.
 pub const PAGE_DEFAULT: usize = 50;
@@ -187,16 +187,16 @@ impl Query {
     /// Where conversations stand, in their order; without `bytes` and `id`.
     pub(crate) fn heads_of<'a>(
         &self,
-        convs: impl Iterator<Item = &'a ConvKey>,
+        convs: impl ExactSizeIterator<Item = &'a ConvKey> + Clone,
     ) -> Result<Vec<Head>, StoreError> {
-        let (mut heads, mut missing, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, conv) in convs.enumerate() {
-            let known = self.heads.as_ref().and_then(|heads| heads.get(conv));
-            if known.is_none() {
-                missing.push(at);
-                keys.push(keys::conv(conv, conv_kind::HEAD));
-            }
-            heads.push(known.unwrap_or_default());
+        let mut known: Vec<Option<Head>> = vec![None; convs.len()];
+        if let Some(heads) = &self.heads {
+            heads.get_each(convs.clone(), |at, head| known[at] = Some(head));
+        }
+        let (mut missing, mut keys) = (Vec::new(), Vec::new());
+        for (at, conv) in convs.enumerate().filter(|(at, _)| known[*at].is_none()) {
+            missing.push(at);
+            keys.push(keys::conv(conv, conv_kind::HEAD));
         }
         let asked: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let mut fault = None;
@@ -204,10 +204,10 @@ impl Query {
             .map(|row| Head::decode(asked[at], row))
             .transpose()
         {
-            Ok(head) => heads[missing[at]] = head.unwrap_or_default(),
+            Ok(head) => known[missing[at]] = head,
             Err(error) => fault = Some(error),
         })?;
-        fault.map_or(Ok(heads), Err)
+        fault.map_or(Ok(known.into_iter().map(Option::unwrap_or_default).collect()), Err)
     }
 
     /// One entry as it is now; expired ones are void.
@@ -498,22 +498,6 @@ impl Query {
         self.kv.scan(Family::Im, span, &mut |key, _| {
             if each(key) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
-    }
-
-    /// The cursors that a device has of its own, by conversation as the user spells it and in
-    /// that order.
-    pub(crate) fn cursors(
-        &self,
-        user: &User,
-        client: &str,
-    ) -> Result<Vec<(String, u64)>, StoreError> {
-        let prefix = keys::cursor_prefix(&user.tenant, &user.id, client);
-        let mut cursors = Vec::new();
-        self.names(&prefix, None, |wire, key, row| {
-            cursors.push((wire.to_owned(), read_number(key, row)?));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(cursors)
     }
 
     pub(crate) fn cursor_copies(

@@ -8,6 +8,7 @@ use hoopoe_store::StoreError;
 use serde_json::{Value, json};
 
 use super::Caller;
+use super::cursors::Cursors;
 use super::ops::{Direction, Page, SyncHeads, SyncPull};
 use super::query::{Found, Query, page_size};
 use crate::channel::listed_for_everyone;
@@ -18,7 +19,7 @@ use crate::group::MemberRow;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, Interval, Row, UserConv};
+use crate::rows::{Head, Intervals, Row, UserConv};
 use crate::user::services::{Profile, conv_of};
 
 /// Bytes of entries in one pull.
@@ -41,24 +42,6 @@ pub struct Login {
     pub starts: Vec<Start>,
     /// The first thing it is told.
     pub hello: Value,
-}
-
-/// The cursors of a device, in the order of their conversations.
-struct Cursors {
-    cursors: Vec<(String, u64)>,
-    /// Where the next one that is asked for is likely to be: behind the last.
-    near: usize,
-}
-
-impl Cursors {
-    fn of(&mut self, wire: &str) -> Option<u64> {
-        if self.cursors.get(self.near).is_none_or(|(name, _)| name != wire) {
-            self.near = self.cursors.partition_point(|(name, _)| **name < *wire);
-        }
-        let (_, cursor) = self.cursors.get(self.near).filter(|(name, _)| name == wire)?;
-        self.near += 1;
-        Some(*cursor)
-    }
 }
 
 impl Query {
@@ -105,8 +88,7 @@ impl Query {
         let list = self.conversations(user)?;
         list.iter().for_each(|(conv, _)| before_heads(conv));
         let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
-        let cursors = if kept { self.cursors(user, client)? } else { Vec::new() };
-        let mut cursors = Cursors { cursors, near: 0 };
+        let mut cursors = if kept { self.cursors(user, client)? } else { Cursors::default() };
         let (mut starts, mut news) = (Vec::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
         for ((conv, row), head) in list.into_iter().zip(heads) {
@@ -118,7 +100,7 @@ impl Query {
                 (row.intervals, row.version) = (member.intervals, member.version);
             }
             unread_total += unread;
-            let own = cursors.of(&conv.wire(&user.id));
+            let own = cursors.of(&conv, &user.id);
             // A kept session starts a conversation that is new to it at the user's join.
             let join = row.first() - 1;
             let cursor = match own {
@@ -273,12 +255,7 @@ impl Query {
     ///
     /// # Errors
     /// When rows cannot be read.
-    fn intervals(
-        &self,
-        conv: &ConvKey,
-        user: &str,
-        row: &UserConv,
-    ) -> Result<Vec<Interval>, Fault> {
+    fn intervals(&self, conv: &ConvKey, user: &str, row: &UserConv) -> Result<Intervals, Fault> {
         let member = self.membership(conv, user)?;
         Ok(member.map_or_else(|| row.intervals.clone(), |member| member.intervals))
     }

@@ -13,7 +13,7 @@ use crate::effect::{Answer, Effect};
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{Head, Interval, Joined, Row, UserConv, number_row};
+use crate::rows::{Head, Joined, Row, UserConv, number_row, since};
 use crate::shard::Work;
 use crate::user::lazy::Moves;
 
@@ -41,7 +41,7 @@ impl Work<'_> {
             return Ok(row);
         }
         if conv.kind() == ConvKind::User {
-            let intervals = vec![Interval { from: 1, until: None }];
+            let intervals = since(1);
             return Ok(UserConv { intervals, since_ms: self.now_ms, ..UserConv::default() });
         }
         if let Some(row) = self.unlisted(user, conv)? {
