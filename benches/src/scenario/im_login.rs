@@ -16,8 +16,9 @@ use crate::run::{Outcome, Run};
 use crate::talk::world::{Plan, World};
 use crate::talk::{Sort, Talk};
 
-/// Rest between what is said to those who are away and their return.
-const REST: Duration = Duration::from_secs(3);
+/// Rest between what is said to those who are away and their return: a slow machine takes four
+/// seconds over what comes after the messages (cursors and receipts of 100,000 conversations).
+const REST: Duration = Duration::from_secs(8);
 
 /// Plays the return.
 pub(super) fn play(run: &Run) -> Result<Outcome> {
