@@ -109,7 +109,9 @@ impl RocksKv {
     fn closed(settings: &StoreSettings, judge: Option<Arc<dyn RowJudge>>) -> RocksKv {
         RocksKv {
             db: RwLock::new(None),
-            cache: Cache::new_lru_cache(settings.block_cache_bytes),
+            // Looked up without a lock and without moving what is found to the front of a list:
+            // 1.16 of `im-login`, 1.08 of its feed. 0: blocks of several sizes.
+            cache: Cache::new_hyper_clock_cache(settings.block_cache_bytes, 0),
             // Not stalling: a shard that waits would keep its mailbox waiting; RocksDB's own
             // slow-down on too many files is the brake.
             buffers: WriteBufferManager::new_write_buffer_manager(
