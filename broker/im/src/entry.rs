@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::id::{ConvKey, MessageId};
 
@@ -129,6 +129,39 @@ pub struct Entry {
     pub payload: Bytes,
 }
 
+/// What entries that are read together have in common: who speaks twice is named in memory once,
+/// and their contents lie side by side, in pieces of memory of at most 16 KB: one that is kept
+/// longer than the others keeps its piece.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    from: Option<Arc<str>>,
+    device: Option<Arc<str>>,
+    room: BytesMut,
+    /// Room to make when there is none left; 0 before the first content, which may be the only one.
+    next: usize,
+}
+
+/// Room that is made at a time for such contents.
+const SHELF_BYTES: usize = 16 * 1024;
+
+impl Shelf {
+    fn keep(&mut self, content: &[u8]) -> Bytes {
+        if content.is_empty() {
+            return Bytes::new();
+        }
+        if self.room.capacity() < content.len() {
+            let size = self.next;
+            self.next = (2 * size).clamp(SHELF_BYTES / 8, SHELF_BYTES);
+            if size < content.len() {
+                return Bytes::copy_from_slice(content);
+            }
+            self.room = BytesMut::with_capacity(size);
+        }
+        self.room.extend_from_slice(content);
+        self.room.split().freeze()
+    }
+}
+
 /// Why a row is no entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EntryFault {
@@ -188,16 +221,16 @@ impl Entry {
     ///
     /// When the row was not written by [`encode`](Entry::encode), or is damaged.
     pub fn decode(conv: ConvKey, seq: u64, row: &[u8]) -> Result<Entry, EntryFault> {
-        Entry::decode_behind(None, conv, seq, row)
+        Entry::decode_onto(&mut Shelf::default(), conv, seq, row)
     }
 
-    /// The entry of a row, read behind another: who speaks twice is named in memory once.
+    /// The entry of a row, one of several that are read together.
     ///
     /// # Errors
     ///
     /// As [`decode`](Entry::decode).
-    pub fn decode_behind(
-        before: Option<&Entry>,
+    pub fn decode_onto(
+        shelf: &mut Shelf,
         conv: ConvKey,
         seq: u64,
         row: &[u8],
@@ -216,8 +249,8 @@ impl Entry {
         let count = row.varint("count")?;
         let burn_secs = u32::try_from(row.varint("burn time")?);
         let burn_secs = burn_secs.map_err(|_| EntryFault::Value("burn time"))?;
-        let from = row.name("sender", before.map(|before| &before.from))?;
-        let device = row.name("device", before.map(|before| &before.device))?;
+        let from = row.name("sender", &mut shelf.from)?;
+        let device = row.name("device", &mut shelf.device)?;
         let cid = if flags & HAS_CID != 0 { Some(row.text("cid")?) } else { None };
         let expires_at_ms =
             if flags & HAS_EXPIRY != 0 { Some(row.varint("expiry")?) } else { None };
@@ -245,8 +278,8 @@ impl Entry {
             mentions,
             burn_secs,
             void_reason,
-            properties: Bytes::copy_from_slice(properties),
-            payload: Bytes::copy_from_slice(payload),
+            properties: shelf.keep(properties),
+            payload: shelf.keep(payload),
         })
     }
 
@@ -347,22 +380,24 @@ impl<'a> Row<'a> {
     }
 
     fn text(&mut self, what: &'static str) -> Result<Arc<str>, EntryFault> {
-        self.name(what, None)
+        self.name(what, &mut None)
     }
 
-    /// A text that may well be `known`.
+    /// A text that may well be the `last` one of its kind.
     fn name(
         &mut self,
         what: &'static str,
-        known: Option<&Arc<str>>,
+        last: &mut Option<Arc<str>>,
     ) -> Result<Arc<str>, EntryFault> {
         let length = self.length(what)?;
         let (text, rest) = self.rest.split_at(length);
         self.rest = rest;
-        if let Some(known) = known.filter(|known| known.as_bytes() == text) {
-            return Ok(known.clone());
+        if let Some(last) = last.as_ref().filter(|last| last.as_bytes() == text) {
+            return Ok(last.clone());
         }
-        std::str::from_utf8(text).map(Arc::from).map_err(|_| EntryFault::Value(what))
+        let text: Arc<str> = std::str::from_utf8(text).map_err(|_| EntryFault::Value(what))?.into();
+        *last = Some(text.clone());
+        Ok(text)
     }
 }
 
@@ -443,12 +478,25 @@ mod tests {
         for entry in entries {
             let again = Entry::decode(entry.conv.clone(), entry.seq, &row(&entry));
             assert_eq!(again.as_ref(), Ok(&entry));
-            for before in [full(), least()] {
-                let conv = entry.conv.clone();
-                let behind = Entry::decode_behind(Some(&before), conv, entry.seq, &row(&entry));
-                assert_eq!(behind.as_ref(), Ok(&entry));
-            }
         }
+    }
+
+    /// What lies side by side is kept apart, whatever its size and wherever the shelf begins anew.
+    #[test]
+    fn entries_that_are_read_together_read_back() {
+        let (mut shelf, mut read) = (Shelf::default(), Vec::new());
+        let sizes = (0..200).map(|n| n * 37 % 700).chain([20_000, 1, 0, SHELF_BYTES, 3, 5_000]);
+        let speakers = [full(), least(), full(), full()];
+        let entries: Vec<Entry> = sizes
+            .zip(speakers.into_iter().cycle())
+            .map(|(size, entry)| Entry { payload: vec![size as u8; size].into(), ..entry })
+            .chain([most()])
+            .collect();
+        for entry in &entries {
+            read.push(Entry::decode_onto(&mut shelf, entry.conv.clone(), entry.seq, &row(entry)));
+        }
+        drop(shelf);
+        assert!(read.iter().map(Result::as_ref).eq(entries.iter().map(Ok)));
     }
 
     #[test]

@@ -416,7 +416,7 @@ impl Rig {
     }
 
     /// Everything the user can pull.
-    pub(crate) fn pull(&mut self, who: &str, conv: &str) -> Result<Vec<Arc<Entry>>, Refusal> {
+    pub(crate) fn pull(&mut self, who: &str, conv: &str) -> Result<Vec<Entry>, Refusal> {
         let body = serde_json::json!({ "conv": conv, "limit": 200 });
         self.call_as(caller(who, false), "sync/pull", body).map(|found| found.entries)
     }

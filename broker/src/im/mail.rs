@@ -113,7 +113,7 @@ pub struct Page {
     /// Everything up to here was looked at.
     pub through: u64,
     /// What there is.
-    pub entries: Vec<Arc<Entry>>,
+    pub entries: Vec<Entry>,
 }
 
 /// Work for a reader.

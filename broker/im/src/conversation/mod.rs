@@ -22,7 +22,7 @@ use hoopoe_store::kv::Family;
 use hoopoe_store::{Damaged, StoreError};
 
 use crate::effect::Effect;
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, Shelf};
 use crate::id::ConvKey;
 use crate::keys::{self, conv_kind};
 use crate::refusal::Fault;
@@ -70,17 +70,17 @@ impl NewEntry {
 
 /// Reads a row of a log.
 pub fn read_entry(conv: &ConvKey, seq: u64, row: &[u8]) -> Result<Entry, StoreError> {
-    read_behind(None, conv, seq, row)
+    read_onto(&mut Shelf::default(), conv, seq, row)
 }
 
-/// As [`read_entry`], behind another entry.
-pub fn read_behind(
-    before: Option<&Entry>,
+/// As [`read_entry`], for several that are read together.
+pub fn read_onto(
+    shelf: &mut Shelf,
     conv: &ConvKey,
     seq: u64,
     row: &[u8],
 ) -> Result<Entry, StoreError> {
-    Entry::decode_behind(before, conv.clone(), seq, row).map_err(|_| {
+    Entry::decode_onto(shelf, conv.clone(), seq, row).map_err(|_| {
         let key = keys::entry(conv, seq);
         Damaged { family: Family::Log, key, what: "no entry of a conversation" }.into()
     })

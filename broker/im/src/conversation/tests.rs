@@ -46,7 +46,7 @@ fn word(result: Result<Answer, Refusal>) -> Option<Word> {
     result.err().map(|refusal| refusal.word)
 }
 
-fn told(entries: &[std::sync::Arc<Entry>]) -> Vec<(EntryKind, u64, Bytes)> {
+fn told(entries: &[Entry]) -> Vec<(EntryKind, u64, Bytes)> {
     entries.iter().map(|entry| (entry.kind, entry.reference, entry.payload.clone())).collect()
 }
 

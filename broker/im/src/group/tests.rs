@@ -26,7 +26,7 @@ fn ok(rig: &mut Rig, who: &str, op: &str, body: Value) {
 fn events(rig: &mut Rig) -> Vec<String> {
     let conv = ConvKey::group(TENANT, "team");
     let entries = rig.query().entries(&conv, 1, u64::MAX, 1_000, usize::MAX, false).unwrap();
-    let events = entries.iter().filter_map(|entry| MemberEvent::of(entry));
+    let events = entries.iter().filter_map(MemberEvent::of);
     events
         .map(|event| {
             let op = serde_json::to_value(event.op).unwrap();

@@ -184,13 +184,13 @@ impl Query {
         from: u64,
         head: &Head,
         sparse: bool,
-    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+    ) -> Result<Vec<Entry>, StoreError> {
         if !sparse {
             return self.entries(conv, from, head.last, LOOK_ENTRIES, LOOK_BYTES, false);
         }
         let mut entries = Vec::new();
         for seq in self.mentioned_at(user, conv, from, head.last)? {
-            entries.extend(self.entry(conv, seq)?.map(Arc::new));
+            entries.extend(self.entry(conv, seq)?);
         }
         Ok(entries)
     }

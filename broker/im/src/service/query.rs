@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::{Call, Op};
 use crate::channel::listed_for_everyone;
 use crate::command::User;
-use crate::conversation::{read_behind, read_entry};
+use crate::conversation::{read_entry, read_onto};
 use crate::device::Read;
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, Shelf};
 use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
@@ -34,7 +34,7 @@ pub struct Found {
     /// The answer.
     pub value: Value,
     /// Entries that come before it, one publication each.
-    pub entries: Vec<Arc<Entry>>,
+    pub entries: Vec<Entry>,
 }
 
 impl From<Value> for Found {
@@ -49,7 +49,7 @@ pub struct Seen {
     /// Everything up to here was looked at.
     pub through: u64,
     /// What there is.
-    pub entries: Vec<Arc<Entry>>,
+    pub entries: Vec<Entry>,
 }
 
 /// Reads committed rows.
@@ -235,7 +235,7 @@ impl Query {
         most: usize,
         most_bytes: usize,
         down: bool,
-    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+    ) -> Result<Vec<Entry>, StoreError> {
         if from > to || most == 0 {
             return Ok(Vec::new());
         }
@@ -265,16 +265,16 @@ impl Query {
         most: usize,
         most_bytes: usize,
         down: bool,
-    ) -> Result<(Vec<Arc<Entry>>, usize), StoreError> {
-        let (mut found, mut bytes, mut result) = (Vec::new(), 0, Ok(()));
+    ) -> Result<(Vec<Entry>, usize), StoreError> {
+        let (mut found, mut shelf) = (Vec::new(), Shelf::default());
+        let (mut bytes, mut result) = (0, Ok(()));
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
         self.kv.scan(Family::Log, span, &mut |key, row| {
-            let before = found.last().map(Arc::as_ref);
-            match read_behind(before, conv, keys::seq_of(key), row) {
+            match read_onto(&mut shelf, conv, keys::seq_of(key), row) {
                 Ok(entry) => {
                     bytes += row.len();
-                    found.push(Arc::new(self.as_of_now(entry)));
+                    found.push(self.as_of_now(entry));
                 }
                 Err(error) => {
                     result = Err(error);
@@ -303,18 +303,17 @@ impl Query {
             ends.iter().map(|(first, last)| (&first[..], &last[..])).collect();
         let whole = |read: &Read| Seen { through: read.to, entries: Vec::new() };
         let mut seen: Vec<Seen> = reads.iter().map(whole).collect();
-        let (mut bytes, mut result) = (0, Ok(()));
+        let (mut shelf, mut bytes, mut result) = (Shelf::default(), 0, Ok(()));
         self.kv.scan_each(Family::Log, &spans, &mut |at, key, row| {
             let (seq, seen) = (keys::seq_of(key), &mut seen[at]);
             if bytes >= most_bytes || result.is_err() {
                 seen.through = seq - 1;
                 return ControlFlow::Break(());
             }
-            let before = seen.entries.last().map(Arc::as_ref);
-            match read_behind(before, &reads[at].conv, seq, row) {
+            match read_onto(&mut shelf, &reads[at].conv, seq, row) {
                 Ok(entry) => {
                     bytes += row.len();
-                    seen.entries.push(Arc::new(self.as_of_now(entry)));
+                    seen.entries.push(self.as_of_now(entry));
                     ControlFlow::Continue(())
                 }
                 Err(error) => {
@@ -564,7 +563,7 @@ mod tests {
                         }
                     }
                     let found = query.entries(&conv, from, to, most, most_bytes, true).unwrap();
-                    let seqs = |list: &[Arc<Entry>]| -> Vec<u64> {
+                    let seqs = |list: &[Entry]| -> Vec<u64> {
                         list.iter().map(|entry| entry.seq).collect()
                     };
                     let asked = (from, to, most, most_bytes);

@@ -202,8 +202,7 @@ impl World {
 
     fn log(&mut self, site: &str, conv: &ConvKey) -> Vec<Entry> {
         let query = self.of(site).query();
-        let entries = query.entries(conv, 1, u64::MAX, usize::MAX, usize::MAX, false).unwrap();
-        entries.iter().map(|entry| (**entry).clone()).collect()
+        query.entries(conv, 1, u64::MAX, usize::MAX, usize::MAX, false).unwrap()
     }
 
     fn texts(&mut self, site: &str, conv: &ConvKey) -> Vec<String> {

@@ -237,9 +237,7 @@ impl Worker {
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else { return };
         im.step.skip(conv, through);
-        if let Some(page) = im.page.if_made() {
-            page.retain(|(_, entry)| entry.conv != *conv || entry.seq > through);
-        }
+        im.pages.retain(|entry| entry.conv != *conv || entry.seq > through);
         self.im_settle_kept(location);
         self.im_note_moved(location);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hoopoe_codec::{QoS, Version};
 use hoopoe_core::{Location, Publication, PublicationParts};
+use hoopoe_im::User;
 use hoopoe_im::device::{Gap, Live};
 use hoopoe_im::entry::{Entry, EntryKind, VOID_BURNT, VOID_RECALLED};
 use hoopoe_im::envelope::delivery;
@@ -14,6 +15,7 @@ use hoopoe_im::user::pace::Pace;
 use smallvec::SmallVec;
 
 use super::ImDevice;
+use super::recall::left_of;
 use crate::connection::Connection;
 use crate::connection::deliver::{Copy, send_copy};
 use crate::connection::message::{Frames, Message};
@@ -108,7 +110,7 @@ impl Worker {
             return false;
         }
         let room = !full && session.backlog.is_empty() && session.window.room() > 0;
-        let room = room && im.page.is_empty();
+        let room = room && im.pages.is_empty();
         let own = im.is_own(entry, &session.key.client);
         let stream = match im.step.live(&entry.conv, entry.seq, room, own) {
             Live::Send { stream } => stream,
@@ -149,7 +151,7 @@ impl Worker {
         let room = !full && session.backlog.is_empty() && session.window.room() > 0;
         let client = session.key.client.clone();
         let Some(im) = &mut session.im else { return };
-        let room = room && im.page.is_empty();
+        let room = room && im.pages.is_empty();
         match im.step.live(&entry.conv, entry.seq, room, im.is_own(entry, &client)) {
             Live::Send { stream } => self.im_send(location, stream, entry, forms),
             Live::Nothing => {
@@ -333,7 +335,7 @@ impl Worker {
     }
 
     fn im_page(&mut self, location: Location, page: Page) {
-        let Page { stream, from, through, entries } = page;
+        let Page { stream, from, through, mut entries } = page;
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
@@ -347,13 +349,14 @@ impl Worker {
         if gap.is_some() {
             im.step.pass_lost(stream, from, first - 1);
         }
-        for entry in entries {
-            if im.is_own(&entry, &client) {
+        entries.retain(|entry| {
+            let own = is_own(&im.user, &client, entry);
+            if own {
                 im.step.pass(stream, entry.seq);
-            } else {
-                im.page.push_back((stream, entry));
             }
-        }
+            !own
+        });
+        im.pages.push(stream, entries);
         self.im_gaps(location, gap.into_iter().collect());
     }
 
@@ -367,18 +370,17 @@ impl Worker {
             let Some(session) = connection.session() else { return };
             let room = session.backlog.is_empty() && session.window.room() > 0;
             let Some(im) = &mut session.im else { return };
-            if im.page.is_empty() {
-                // A device that has caught up may never read another page.
-                im.page.release();
+            if im.pages.is_empty() {
+                im.pages.release();
                 break;
             }
             if !room {
                 return;
             }
-            let Some((stream, entry)) = im.page.pop_front() else { return };
+            let Some((stream, entry)) = im.pages.pop() else { return };
             if !self.im_send_now(location, stream, &entry) {
                 let mut forms = Forms::new(&entry, Vec::new());
-                self.im_send(location, stream, &entry, &mut forms);
+                self.im_send(location, stream, &Arc::new(entry), &mut forms);
             }
         }
         let device = self.connection(location).and_then(Connection::session);
@@ -414,10 +416,15 @@ impl Worker {
     }
 }
 
+/// True for an entry that this client of the user has sent.
+fn is_own(user: &User, client: &str, entry: &Entry) -> bool {
+    *entry.device == *client && entry.from == user.id
+}
+
 impl ImDevice {
     /// True for an entry that this very device has sent: it never gets it back (ruling 30).
     pub(super) fn is_own(&self, entry: &Entry, client: &str) -> bool {
-        *entry.device == *client && entry.from == self.user.id
+        is_own(&self.user, client, entry)
     }
 
     /// A recall or a burning reaches what has been read and not sent, or is being read (ruling 24).
@@ -433,14 +440,9 @@ impl ImDevice {
             _ => return None,
         };
         self.outdated |= self.step.is_reading(&event.conv);
-        for (_, waiting) in self.page.if_made().into_iter().flatten() {
-            if waiting.conv != event.conv {
-                continue;
-            }
-            if waiting.seq == event.reference {
-                *waiting = Arc::new(waiting.voided(reason));
-            } else if waiting.kind == EntryKind::Edit && waiting.reference == event.reference {
-                *waiting = Arc::new(waiting.emptied());
+        for waiting in self.pages.iter_mut() {
+            if let Some(left) = left_of(waiting, event, reason) {
+                *waiting = left;
             }
         }
         Some(reason)

@@ -16,11 +16,12 @@ use hoopoe_codec::{PacketId, QoS};
 use hoopoe_core::Location;
 use hoopoe_core::seldom::Seldom;
 use hoopoe_im::device::Start;
-use hoopoe_im::entry::{Entry, EntryKind};
+use hoopoe_im::entry::Entry;
 use hoopoe_store::Command;
 use hoopoe_store::command::{ExchangeChange, InFlight, Phase, Source};
 
 use super::ImDevice;
+use super::recall::left_of;
 use crate::connection::Connection;
 use crate::connection::session::{Origin, Outgoing, Session, Step};
 use crate::connection::worker::Worker;
@@ -212,16 +213,14 @@ impl Worker {
         if im.exchanges.kept.is_empty() || im.step.is_loading() {
             return;
         }
-        let ImDevice { exchanges, step, page, .. } = &mut **im;
+        let ImDevice { exchanges, step, pages, .. } = &mut **im;
         let mut release = Vec::new();
         for kept in exchanges.kept.iter_mut().filter(|kept| !kept.passed) {
-            let waits = |(_, entry): &(u32, Arc<Entry>)| {
-                entry.seq == kept.seq && entry.conv.tag() == kept.tag
-            };
+            let waits = |entry: &Entry| entry.seq == kept.seq && entry.conv.tag() == kept.tag;
             let Some(next) = step.next_by_tag(kept.tag).or(kept.listed.then_some(u64::MAX)) else {
                 continue;
             };
-            if kept.seq >= next || page.iter().any(waits) {
+            if kept.seq >= next || pages.iter().any(waits) {
                 continue;
             }
             kept.passed = true;
@@ -260,20 +259,15 @@ impl Worker {
         let Session { im: Some(im), stored: Some(stored), version, .. } = session else { return };
         for step in stored.steps.iter_mut() {
             let Step::Publish(outgoing, _) = step else { continue };
-            let Some(entry) = outgoing.entry.as_ref().filter(|entry| entry.conv == event.conv)
-            else {
+            let entry = outgoing.entry.as_ref();
+            let Some(left) = entry.and_then(|entry| left_of(entry, event, reason)) else {
                 continue;
             };
-            let edit = entry.kind == EntryKind::Edit && entry.reference == event.reference;
-            if edit || entry.seq == event.reference {
-                let voided = if edit { entry.emptied() } else { entry.voided(reason) };
-                let voided = Arc::new(voided);
-                let form = hoopoe_im::envelope::delivery(&voided, &im.user.id, *version);
-                stored.steps_bytes -= outgoing.publication.bytes().len();
-                outgoing.publication = Arc::new(form);
-                stored.steps_bytes += outgoing.publication.bytes().len();
-                outgoing.entry = Some(voided);
-            }
+            let form = hoopoe_im::envelope::delivery(&left, &im.user.id, *version);
+            stored.steps_bytes -= outgoing.publication.bytes().len();
+            outgoing.publication = Arc::new(form);
+            stored.steps_bytes += outgoing.publication.bytes().len();
+            outgoing.entry = Some(Arc::new(left));
         }
     }
 }

@@ -9,13 +9,11 @@ mod deliver;
 mod exactly;
 mod presence;
 mod publish;
+mod reading;
 mod recall;
 mod service;
 mod site;
 mod subscribe;
-
-use std::collections::VecDeque;
-use std::sync::Arc;
 
 use foldhash::HashMap;
 use hoopoe_codec::{SubscribeOptions, Version};
@@ -23,13 +21,13 @@ use hoopoe_core::Slot;
 use hoopoe_core::seldom::Seldom;
 use hoopoe_im::command::Command;
 use hoopoe_im::device::Device;
-use hoopoe_im::entry::Entry;
 use hoopoe_im::id::is_id;
 use hoopoe_im::user::pace::Pace;
 use hoopoe_im::{Asker, User};
 
 use exactly::Exchanges;
 pub use publish::ImOwed;
+use reading::Pages;
 use service::Waiting;
 pub(in crate::connection) use site::site_link_hears;
 
@@ -43,8 +41,8 @@ pub struct ImDevice {
     pub user: User,
     /// How far it has come in each conversation.
     step: Device,
-    /// Entries that have been read and wait for room, by stream.
-    page: Seldom<VecDeque<(u32, Arc<Entry>)>>,
+    /// Entries that have been read and wait for room.
+    pages: Pages,
     /// A message was recalled or burnt in the conversation that is being read: the page that
     /// comes may still have its body.
     outdated: bool,
@@ -82,7 +80,7 @@ impl ImDevice {
         ImDevice {
             user,
             step: Device::new(),
-            page: Seldom::default(),
+            pages: Pages::default(),
             outdated: false,
             filters: Vec::new(),
             calls: None,

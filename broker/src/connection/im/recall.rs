@@ -44,29 +44,44 @@ impl Worker {
 fn forget_in(letters: &mut [Mail], events: &[(Arc<Entry>, u8)]) {
     for letter in letters {
         match letter {
-            Mail::Im(ImMail::Entry { entry, .. }) => forget(entry, events),
+            Mail::Im(ImMail::Entry { entry, .. }) => {
+                for (event, reason) in events {
+                    if let Some(left) = left_of(entry, event, *reason) {
+                        *entry = Arc::new(left);
+                    }
+                }
+            }
             Mail::Im(ImMail::Entries { pages, .. }) => {
                 let pages = pages.iter_mut().flatten();
-                let entries = pages.flat_map(|page| &mut page.entries);
-                entries.for_each(|entry| forget(entry, events));
+                pages.for_each(|page| forget_among(&mut page.entries, events));
             }
             Mail::Im(ImMail::Found { found: Ok(found), .. }) => {
-                found.entries.iter_mut().for_each(|entry| forget(entry, events));
+                forget_among(&mut found.entries, events);
             }
             _ => {}
         }
     }
 }
 
-fn forget(entry: &mut Arc<Entry>, events: &[(Arc<Entry>, u8)]) {
-    for (event, reason) in events {
-        if event.conv != entry.conv {
-            continue;
+fn forget_among(entries: &mut [Entry], events: &[(Arc<Entry>, u8)]) {
+    for entry in entries {
+        for (event, reason) in events {
+            if let Some(left) = left_of(entry, event, *reason) {
+                *entry = left;
+            }
         }
-        if entry.kind == EntryKind::Message && entry.seq == event.reference {
-            *entry = Arc::new(entry.voided(*reason));
-        } else if entry.kind == EntryKind::Edit && entry.reference == event.reference {
-            *entry = Arc::new(entry.emptied());
-        }
+    }
+}
+
+/// What a recall or a burning, for that `reason`, leaves of an entry; `None` if it is about
+/// another one.
+pub(super) fn left_of(entry: &Entry, event: &Entry, reason: u8) -> Option<Entry> {
+    if event.conv != entry.conv {
+        return None;
+    }
+    match entry.kind {
+        EntryKind::Message if entry.seq == event.reference => Some(entry.voided(reason)),
+        EntryKind::Edit if entry.reference == event.reference => Some(entry.emptied()),
+        _ => None,
     }
 }
