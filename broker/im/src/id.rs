@@ -14,7 +14,6 @@ use std::sync::Arc;
 use hoopoe_core::Slot;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smallvec::SmallVec;
 
 /// The longest id in bytes.
 pub const MAX_ID_LEN: usize = 64;
@@ -155,17 +154,12 @@ impl ConvKey {
     /// Made for every message: one allocation, and no look for the parts.
     fn joined(tenant: &str, letter: &str, id: &str, high: Option<&str>) -> ConvKey {
         debug_assert!([tenant, id].iter().all(|part| !part.is_empty() && !part.contains('/')));
-        let mut text = SmallVec::<[u8; 224]>::new();
         let id_at = tenant.len() + letter.len();
-        for part in [tenant, letter, id] {
-            text.extend_from_slice(part.as_bytes());
-        }
-        let high_at = high.map_or(0, |high| {
-            text.push(b'/');
-            text.extend_from_slice(high.as_bytes());
-            id_at + id.len() + 1
+        let (slash, high_at) = high.map_or(("", 0), |_| ("/", id_at + id.len() + 1));
+        let parts = [tenant, letter, id, slash, high.unwrap_or_default()];
+        let text = with_joined(&parts.map(str::as_bytes), |text| {
+            std::str::from_utf8(text).map_or_else(|_| parts.concat().into(), Arc::from)
         });
-        let text = String::from_utf8_lossy(&text).as_ref().into();
         ConvKey { text, id_at: id_at as u16, high_at: high_at as u16 }
     }
 
@@ -185,11 +179,11 @@ impl ConvKey {
 
     /// The conversation that the user `me` calls `u/bob`, `g/team` or `c/news`.
     pub fn from_wire(tenant: &str, me: &str, wire: &str) -> Option<ConvKey> {
-        let (letter, id) = wire.split_once('/')?;
+        let (kind, id) = split_wire(wire)?;
         if !is_id(id) {
             return None;
         }
-        Some(match ConvKind::from_letter(letter)? {
+        Some(match kind {
             ConvKind::User => ConvKey::pair(tenant, me, id),
             ConvKind::Group => ConvKey::group(tenant, id),
             ConvKind::Channel => ConvKey::channel(tenant, id),
@@ -271,15 +265,20 @@ impl ConvKey {
 
     /// Whether `me` spells the conversation so.
     pub fn is_wire(&self, me: &str, wire: &str) -> bool {
-        wire.split_once('/').is_some_and(|(letter, peer)| {
-            letter == self.kind().letter() && peer == self.peer_of(me)
-        })
+        split_wire(wire) == Some((self.kind(), self.peer_of(me)))
     }
 
     /// The slot of the conversation's shard (ruling 26).
     pub fn slot(&self) -> Slot {
         Slot::of(self.text.as_bytes())
     }
+}
+
+/// Kind and name in `u/bob`, `g/team` or `c/news`.
+fn split_wire(wire: &str) -> Option<(ConvKind, &str)> {
+    let (level, name) = wire.split_at_checked("u/".len())?;
+    let kind = ConvKind::from_letter(level.strip_suffix('/')?)?;
+    Some((kind, name))
 }
 
 impl Serialize for ConvKey {
@@ -309,17 +308,22 @@ pub fn room_slot(tenant: &str, room: &str) -> Slot {
 /// The slot of a user's shard: that of [`SessionKey::slot`](hoopoe_core::SessionKey::slot), so
 /// that a user's sessions and profile rows lie together (ruling 1).
 pub fn user_slot(tenant: &str, user: &str) -> Slot {
-    let key = [tenant.as_bytes(), &[0, b'u'], user.as_bytes()];
-    let mut room = [0; 2 * MAX_ID_LEN + 2];
-    let Some(short) = room.get_mut(..tenant.len() + 2 + user.len()) else {
-        return Slot::of(&key.concat());
-    };
-    let mut at = 0;
-    for part in key {
-        short[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
+    with_joined(&[tenant.as_bytes(), &[0, b'u'], user.as_bytes()], Slot::of)
+}
+
+/// The parts one behind the other; on the stack as long as they are ids and what joins them.
+fn with_joined<T>(parts: &[&[u8]], then: impl FnOnce(&[u8]) -> T) -> T {
+    let (mut room, mut end) = ([0; 4 * MAX_ID_LEN], 0);
+    for part in parts {
+        if let Some(place) = room.get_mut(end..end + part.len()) {
+            place.copy_from_slice(part);
+        }
+        end += part.len();
     }
-    Slot::of(short)
+    match room.get(..end) {
+        Some(joined) => then(joined),
+        None => then(&parts.concat()),
+    }
 }
 
 /// The internal topic of a user's inbox.
