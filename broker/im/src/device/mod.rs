@@ -176,7 +176,7 @@ impl Device {
     /// The user's conversations: delivery begins. At most `replay_max` entries of each are
     /// replayed; the gaps name the rest, and are passed.
     pub fn load(&mut self, starts: Vec<Start>, replay_max: u64) -> Vec<Gap> {
-        let (mut gaps, mut quiet) = (Vec::new(), Vec::new());
+        let (mut gaps, mut quiet) = (Vec::new(), Vec::with_capacity(starts.len()));
         self.loading = false;
         let mut early = std::mem::take(&mut self.early);
         for mut start in starts {

@@ -418,7 +418,7 @@ fn whoever_is_out_hears_nothing_of_what_goes_on() {
     let user = crate::rig::user("bob");
     rig.read("bob", "g/team", 3);
     let login = rig.query().login(&user, "ios-1", false, false, |_| {}).unwrap();
-    assert_eq!(login.hello["conversations"], json!([]), "no news");
+    assert!(login.hello.conversations.is_empty(), "no news");
     let notices = rig.notices.iter();
     let receipts: Vec<_> = notices.filter(|(_, topic, _)| topic.contains("/receipt/")).collect();
     assert!(!receipts.is_empty());

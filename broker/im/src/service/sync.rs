@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 #[cfg(feature = "planted")]
 use hoopoe_core::planted;
 use hoopoe_store::StoreError;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Caller;
@@ -41,7 +42,42 @@ pub struct Login {
     /// Its conversations.
     pub starts: Vec<Start>,
     /// The first thing it is told.
-    pub hello: Value,
+    pub hello: Hello,
+}
+
+/// What a device is told first (profile, section 2).
+#[derive(Debug, Serialize)]
+pub struct Hello {
+    user: String,
+    device: String,
+    /// Time of the server, ms since the epoch.
+    now: u64,
+    /// Whether the device's cursors are those it had before: `kept` or `new`.
+    session: &'static str,
+    unread_total: u64,
+    /// Conversations with news for the user, the newest first.
+    pub conversations: Vec<News>,
+    /// There are more of them than are named.
+    more: bool,
+}
+
+/// A conversation in which something is new for the user.
+#[derive(Debug, Serialize)]
+pub struct News {
+    /// Time of the last entry, by which they are sorted.
+    #[serde(skip)]
+    ts_ms: u64,
+    conv: String,
+    last: u64,
+    unread: u64,
+    recv: u64,
+}
+
+impl Hello {
+    /// As it is sent.
+    pub fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 impl Query {
@@ -113,26 +149,30 @@ impl Query {
             let cursor = cursor.max(row.cleared).max(join);
             let seen = self.seen_head(&conv, &row, head)?;
             if seen.last > row.recv {
-                news.push((seen.ts_ms, conv.wire(&user.id), seen.last, unread, row.recv));
+                let conv = conv.wire(&user.id);
+                news.push(News {
+                    ts_ms: seen.ts_ms,
+                    conv,
+                    last: seen.last,
+                    unread,
+                    recv: row.recv,
+                });
             }
             let UserConv { intervals, version, .. } = row;
             starts.push(Start { conv, cursor, head: head.last, intervals, version });
         }
-        news.sort_by(|a, b| b.cmp(a));
+        news.sort_by(|a, b| (b.ts_ms, &b.conv).cmp(&(a.ts_ms, &a.conv)));
         let more = news.len() > HELLO_MAX;
         news.truncate(HELLO_MAX);
-        let conversations = news.into_iter().map(|(_, conv, last, unread, recv)| {
-            json!({ "conv": conv, "last": last, "unread": unread, "recv": recv })
-        });
-        let hello = json!({
-            "user": user.id,
-            "device": client,
-            "now": self.now_ms(),
-            "session": if kept { "kept" } else { "new" },
-            "unread_total": unread_total,
-            "conversations": conversations.collect::<Vec<_>>(),
-            "more": more,
-        });
+        let hello = Hello {
+            user: user.id.to_string(),
+            device: client.to_owned(),
+            now: self.now_ms(),
+            session: if kept { "kept" } else { "new" },
+            unread_total,
+            conversations: news,
+            more,
+        };
         Ok(Login { starts, hello })
     }
 

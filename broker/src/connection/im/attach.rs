@@ -200,8 +200,7 @@ impl Worker {
         im.note_listed(&login.starts);
         let gaps = im.step.load(login.starts, replay_max);
         let unsaid = std::mem::take(&mut im.unsaid);
-        let hello = login.hello.to_string();
-        self.im_notice(location, "im/me/sys/hello", hello.as_bytes());
+        self.im_notice(location, "im/me/sys/hello", &login.hello.body());
         self.hear_rooms(location);
         self.im_gaps(location, gaps);
         self.im_settle_kept(location);
