@@ -349,6 +349,14 @@ impl Broker {
         self.running().log.lock().lines.iter().any(|line| line.contains(text))
     }
 
+    /// The last lines of the output so far.
+    pub fn log_end(&self, lines: usize) -> String {
+        let log = self.running().log.lock();
+        let first = log.lines.len().saturating_sub(lines);
+        let end: Vec<&str> = log.lines.iter().skip(first).map(String::as_str).collect();
+        end.join("\n")
+    }
+
     /// Waits until a line of the output contains `text`.
     pub fn wait_for_log(&self, text: &str) {
         let started = Instant::now();

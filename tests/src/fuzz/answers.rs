@@ -11,7 +11,7 @@ use hoopoe_codec::{
     decode,
 };
 
-use super::conversation::{Conversation, Stage};
+use super::conversation::{Conversation, Ends, Stage};
 use super::ledger::{self, Flight, Ledger, Publication, Session, Subscribed};
 use super::limits::Limits;
 
@@ -36,6 +36,9 @@ type Verdict<T = ()> = Result<T, String>;
 
 /// The CONNACK of 3.1.1 for a protocol version that is not spoken: to clients of any version.
 const UNSUPPORTED_VERSION: [u8; 4] = [0x20, 2, 0, 1];
+
+/// How long the broker waits for the connection that has the session (ruling 11).
+const TAKE_OVER: Duration = Duration::from_secs(5);
 
 /// How the user property begins that messages of a bridge of 3.1.1 get.
 const VIA: &[u8] = b"\x26\0\x0Ahoopoe-via";
@@ -110,7 +113,10 @@ impl Conversation {
         if connack.code.is_error() {
             self.stage = Stage::Ending;
             ledger.refused += 1;
-            if self.excuse.is_none() && self.doom.is_none() {
+            // The connection that has the session did not go in time, as when the machine stands still.
+            let waited = connack.code == ReasonCode::ServerUnavailable
+                && hello.written.elapsed() >= TAKE_OVER;
+            if self.excuse.is_none() && self.doom.is_none() && !waited {
                 return Err(format!("a CONNECT without fault is refused: {}", connack.code));
             }
             return Ok(Request::Nothing);
@@ -473,12 +479,15 @@ impl Conversation {
     fn pubcomp_came(&mut self, ack: &Ack<'_>) -> Verdict<Request> {
         let id = ack.id.get();
         let expected = self.expected.pubcomps.pop_front();
-        let Some((_, begun)) = expected.filter(|(expected, _)| *expected == id) else {
+        let Some((_, ends)) = expected.filter(|(expected, _)| *expected == id) else {
             return Err(format!("PUBCOMP {id}, expected {expected:?}"));
         };
-        // What was begun under the identifier since PUBREL left goes on.
-        if begun || !self.exchanges.contains(&id) {
-            self.end_exchange(id);
+        match ends {
+            Ends::Exchange => self.end_exchange(id),
+            Ends::Earlier => self.unfinished -= 1,
+            // What was begun under the identifier since PUBREL left goes on.
+            Ends::Nothing if self.exchanges.contains(&id) => {}
+            Ends::Nothing => self.end_exchange(id),
         }
         Ok(Request::Nothing)
     }

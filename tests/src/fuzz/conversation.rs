@@ -41,6 +41,20 @@ pub struct Hello {
     pub alias_maximum: u16,
     /// Keep Alive.
     pub keep_alive_secs: u16,
+    /// When CONNECT was written.
+    pub written: Instant,
+}
+
+/// What a PUBCOMP that is awaited ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// The exchange under its identifier.
+    Exchange,
+    /// One that was over for the broker with PUBREL: under its identifier another has been begun
+    /// since.
+    Earlier,
+    /// Nothing: when PUBREL was written, there was no exchange.
+    Nothing,
 }
 
 /// A packet identifier whose answer is awaited.
@@ -61,8 +75,8 @@ pub struct Expected {
     pub pubrecs: VecDeque<Owed>,
     /// PUBREL for every PUBREC that was sent.
     pub pubrels: VecDeque<u16>,
-    /// PUBCOMP; true when the exchange was begun over this connection before PUBREL was sent.
-    pub pubcomps: VecDeque<(u16, bool)>,
+    /// PUBCOMP, and what it ends.
+    pub pubcomps: VecDeque<(u16, Ends)>,
     /// SUBACK, with what was asked for.
     pub subacks: VecDeque<(u16, Vec<Subscribed>)>,
     /// UNSUBACK, with the filters.
@@ -301,6 +315,7 @@ impl Conversation {
             maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, Into::into),
             alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             keep_alive_secs: connect.keep_alive_secs,
+            written: Instant::now(),
         };
         if properties.authentication_method.is_some() {
             self.excused("an authentication method");
@@ -397,7 +412,14 @@ impl Conversation {
                 self.session.borrow_mut().begin(id, packet);
             }
             self.expected.pubrecs.push_back(Owed { id, optional });
-            self.unfinished += usize::from(self.exchanges.insert(id));
+            let pubcomps = &mut self.expected.pubcomps;
+            match pubcomps.iter_mut().find(|(of, ends)| *of == id && *ends == Ends::Exchange) {
+                Some((_, ends)) => {
+                    *ends = Ends::Earlier;
+                    self.unfinished += 1;
+                }
+                None => self.unfinished += usize::from(self.exchanges.insert(id)),
+            }
         }
         // Exchanges that an earlier connection began count as well.
         let before = if self.resumed { self.session.borrow().unfinished.len() } else { 0 };
@@ -460,7 +482,8 @@ impl Conversation {
 
     fn pubrel(&mut self, ack: &Ack<'_>, ledger: &mut Ledger) {
         let id = ack.id.get();
-        self.expected.pubcomps.push_back((id, self.exchanges.contains(&id)));
+        let begun = self.exchanges.contains(&id);
+        self.expected.pubcomps.push_back((id, if begun { Ends::Exchange } else { Ends::Nothing }));
         let early = self.session.borrow_mut().release(id);
         if early {
             self.tell(ledger, &format!("PUBREL {id} before PUBREC"));

@@ -179,6 +179,8 @@ pub struct Ledger {
     tracked: HashMap<String, Tracked>,
     bridges: HashSet<u64>,
     now: u64,
+    /// When the first event was noted.
+    begun: Option<Instant>,
     next_publication: u64,
     /// Messages checked on arrival.
     pub deliveries: u64,
@@ -272,7 +274,8 @@ impl Ledger {
         if history.len() == HISTORY_EVENTS {
             history.pop_front();
         }
-        history.push_back(event);
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        history.push_back(format!("{:.3} s, {event}", begun.elapsed().as_secs_f64()));
     }
 
     /// What has happened to a tracked client.

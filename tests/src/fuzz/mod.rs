@@ -38,6 +38,9 @@ const PACKETS_PER_RUN: u64 = 150_000;
 /// Turns between two looks at the clock and the healthy pairs.
 const TURNS_BETWEEN_LOOKS: usize = 64;
 
+/// Lines of the broker's log that a failure shows.
+const LOG_LINES: usize = 20;
+
 /// How much to do, and from which seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -159,6 +162,9 @@ fn run_seed(seed: u64, packets: u64, until: Option<Instant>) -> Tally {
         }
     }
     drop(swarm);
+    if !faults.is_empty() {
+        faults.push(format!("the broker's log:\n{}", broker.log_end(LOG_LINES)));
+    }
     faults.extend(end(&mut broker));
     assert!(
         faults.is_empty(),
