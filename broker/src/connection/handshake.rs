@@ -410,7 +410,11 @@ impl Worker {
                 return;
             }
             let over = connection.heard_secs + keep_alive_limit(connection.keep_alive_secs);
-            if over <= now {
+            // While others are behind, its bytes wait: that is not its silence.
+            let unread = connection.readable && !connection.paused && !connection.is_clogged();
+            if over <= now && unread {
+                self.wheel.schedule(location, now + 1);
+            } else if over <= now {
                 self.counters.keep_alive_timeouts.add(1);
                 self.end_session(location, Cause::Fault(ReasonCode::KeepAliveTimeout));
             } else {

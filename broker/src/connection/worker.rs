@@ -4,6 +4,7 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch (`turn`). No rule of MQTT lives in this file.
 
+mod lifetime;
 mod turn;
 
 pub(super) use turn::{Turn, mark_dirty};
@@ -20,6 +21,7 @@ use hoopoe_im::envelope::Envelope;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
+use self::lifetime::Lifetime;
 use super::message::Frames;
 use super::output::Pool;
 use super::plan::Plans;
@@ -66,13 +68,14 @@ pub struct WorkerParts {
 pub struct Moment {
     /// Milliseconds since the epoch.
     pub wall_ms: u64,
-    /// Since the worker started: goes on whatever is done to the clock.
+    /// Since the worker started, but for time in which it stood still: goes on whatever is done to
+    /// the clock.
     pub up: Duration,
 }
 
 impl Moment {
-    fn now(started: Instant) -> Moment {
-        Moment { wall_ms: clock::now_ms(), up: started.elapsed() }
+    fn now(life: &mut Lifetime) -> Moment {
+        Moment { wall_ms: clock::now_ms(), up: life.turn(Instant::now()) }
     }
 }
 
@@ -123,7 +126,7 @@ pub struct Worker {
     poll: Poll,
     mailbox: Arc<Mailbox<Mail>>,
     letters: Vec<Mail>,
-    started: Instant,
+    life: Lifetime,
     generation: u32,
     pub(super) pool: Pool,
     scratch: Vec<u8>,
@@ -161,7 +164,7 @@ impl Worker {
             poll,
             mailbox,
             letters: Vec::new(),
-            started: Instant::now(),
+            life: Lifetime::new(Instant::now()),
             generation: 0,
             pool: Pool::default(),
             scratch: vec![0; READ_BYTES],
@@ -172,11 +175,12 @@ impl Worker {
     /// Runs until the node stops and every session has gone back to its shard.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        self.tick(Moment::now(self.started));
+        let now = Moment::now(&mut self.life);
+        self.tick(now);
         loop {
             let pressed = self.env.fabric.under_pressure();
             self.wait(&mut events, pressed)?;
-            let now = Moment::now(self.started);
+            let now = Moment::now(&mut self.life);
             self.env.im.overload.observe(&self.env.fabric, now.wall_ms);
             let ready = events.iter().filter(|event| event.token() != WAKE).map(Ready::from);
             if self.step(now, ready, pressed) {
@@ -189,7 +193,7 @@ impl Worker {
     /// other thread is behind, and everything that came of it is sent. True when the worker has
     /// ended.
     pub fn step(&mut self, now: Moment, ready: impl Iterator<Item = Ready>, pressed: bool) -> bool {
-        self.tick(now);
+        let second_has_passed = self.tick(now);
         for socket in ready {
             self.noted(socket);
         }
@@ -202,6 +206,10 @@ impl Worker {
             // What has to be read once more came meanwhile; the longer memory is kept.
             again.append(&mut self.turn.again);
             self.turn.again = again;
+        }
+        if second_has_passed {
+            // Whoever was heard just now is not silent.
+            self.look_at_deadlines();
         }
         self.look_at_rooms();
         if self.turn.dirty.len() >= BUSY_SOCKETS && self.post() {
@@ -242,7 +250,7 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Events, pressed: bool) -> io::Result<()> {
         let timeout = if self.turn.again.is_empty() {
-            let into_second = self.started.elapsed().subsec_millis();
+            let into_second = self.life.at(Instant::now()).subsec_millis();
             let next_second = u64::from(1001 - into_second);
             let room = self.rooms.next_look_ms().map(|at| at.saturating_sub(self.now_ms));
             Duration::from_millis(room.unwrap_or(next_second).min(next_second))
@@ -261,19 +269,15 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self, now: Moment) {
+    /// True when it is another second.
+    fn tick(&mut self, now: Moment) -> bool {
         // Wall time never runs backwards within a worker: expiries do not come back to life.
         self.now_ms = self.now_ms.max(now.wall_ms);
         let now_secs = now.up.as_secs();
         if now_secs == self.now_secs {
-            return;
+            return false;
         }
         self.now_secs = now_secs;
-        let mut due = Vec::new();
-        self.wheel.advance(now_secs, &mut due);
-        for location in due {
-            self.deadline(location);
-        }
         self.report_progress();
         self.im_name_passed();
         self.im_report();
@@ -284,6 +288,15 @@ impl Worker {
             && let Some(bytes) = resident_memory()
         {
             self.env.im.overload.note_memory(bytes);
+        }
+        true
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.advance(self.now_secs, &mut due);
+        for location in due {
+            self.deadline(location);
         }
     }
 

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use hoopoe_tests::broker::Options;
-use hoopoe_tests::wire::code;
+use hoopoe_tests::wire::{PINGREQ, code};
 use hoopoe_tests::{
-    Broker, Connect, Packet, Property, Publish, Received, Version, unique_id, unique_topic,
+    Broker, Connect, Packet, Property, Publish, RawClient, Received, Version, unique_id,
+    unique_topic,
 };
 
 fn with(settings: &str, listener: &str) -> Broker {
@@ -22,6 +23,31 @@ fn connection_that_sends_no_connect_is_closed() {
         client.send(bytes);
         assert!(client.read_to_end().is_empty(), "nothing to say before a CONNECT");
         assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
+    }
+}
+
+/// A machine that sleeps or is moved to another host: what its clients said meanwhile is read, and
+/// what is on its way is waited for, before anybody's silence is judged.
+#[test]
+fn time_in_which_the_broker_stood_still_is_nobodys_silence() {
+    let broker = with("", "");
+    let mut clients = Version::BOTH.map(|version| {
+        let connect = |name: &str| Connect::new(version, &unique_id(name)).keep_alive_secs(1);
+        [broker.connect(&connect("meanwhile")), broker.connect(&connect("later"))]
+    });
+    clients.iter_mut().flatten().for_each(RawClient::ping);
+    broker.signal("STOP");
+    clients.iter_mut().for_each(|[meanwhile, _]| meanwhile.send(&PINGREQ));
+    // Another broker's time goes on.
+    hoopoe_tests::client::ring_after(&with("", ""), 6);
+    broker.signal("CONT");
+    clients.iter_mut().for_each(|[_, later]| later.send(&PINGREQ));
+    for client in clients.iter_mut().flatten() {
+        assert_eq!(client.receive(), Received::Packet(Packet::PingResp));
+    }
+    // Who goes on saying nothing is closed all the same.
+    for client in clients.iter_mut().flatten() {
+        client.expect_closed_with(&[code::KEEP_ALIVE_TIMEOUT]);
     }
 }
 
