@@ -181,6 +181,29 @@ const HAS_EXPIRY: u8 = 1 << 1;
 const AT_ALL: u8 = 1 << 2;
 
 impl Entry {
+    /// One with nothing in it but whose it is and of what kind: the rest is for its maker.
+    pub fn bare(conv: ConvKey, from: Arc<str>, kind: EntryKind) -> Entry {
+        Entry {
+            conv,
+            seq: 0,
+            id: MessageId(0),
+            ts_ms: 0,
+            from,
+            device: "".into(),
+            cid: None,
+            kind,
+            reference: 0,
+            count: 0,
+            expires_at_ms: None,
+            at_all: false,
+            mentions: Vec::new(),
+            burn_secs: 0,
+            void_reason: NOT_VOID,
+            properties: Bytes::new(),
+            payload: Bytes::new(),
+        }
+    }
+
     /// Bytes that count for retention: payload and properties.
     pub fn size(&self) -> u64 {
         (self.payload.len() + self.properties.len()) as u64
@@ -379,8 +402,15 @@ impl<'a> Row<'a> {
         length.filter(|length| *length <= self.rest.len()).ok_or(EntryFault::Short(what))
     }
 
+    fn bytes(&mut self, what: &'static str) -> Result<&'a [u8], EntryFault> {
+        let length = self.length(what)?;
+        let (bytes, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        Ok(bytes)
+    }
+
     fn text(&mut self, what: &'static str) -> Result<Arc<str>, EntryFault> {
-        self.name(what, &mut None)
+        text_of(self.bytes(what)?, what)
     }
 
     /// A text that may well be the `last` one of its kind.
@@ -389,16 +419,16 @@ impl<'a> Row<'a> {
         what: &'static str,
         last: &mut Option<Arc<str>>,
     ) -> Result<Arc<str>, EntryFault> {
-        let length = self.length(what)?;
-        let (text, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        if let Some(last) = last.as_ref().filter(|last| last.as_bytes() == text) {
-            return Ok(last.clone());
-        }
-        let text: Arc<str> = std::str::from_utf8(text).map_err(|_| EntryFault::Value(what))?.into();
-        *last = Some(text.clone());
-        Ok(text)
+        let bytes = self.bytes(what)?;
+        Ok(match last {
+            Some(last) if last.as_bytes() == bytes => last.clone(),
+            _ => last.insert(text_of(bytes, what)?).clone(),
+        })
     }
+}
+
+fn text_of(bytes: &[u8], what: &'static str) -> Result<Arc<str>, EntryFault> {
+    std::str::from_utf8(bytes).map(Arc::from).map_err(|_| EntryFault::Value(what))
 }
 
 #[cfg(test)]
@@ -428,25 +458,8 @@ mod tests {
     }
 
     fn least() -> Entry {
-        Entry {
-            conv: ConvKey::pair("t", "a", "b"),
-            seq: 1,
-            id: MessageId(0),
-            ts_ms: 0,
-            from: "".into(),
-            device: "ios-1".into(),
-            cid: None,
-            kind: EntryKind::Message,
-            reference: 0,
-            count: 0,
-            expires_at_ms: None,
-            at_all: false,
-            mentions: Vec::new(),
-            burn_secs: 0,
-            void_reason: NOT_VOID,
-            properties: Bytes::new(),
-            payload: Bytes::new(),
-        }
+        let bare = Entry::bare(ConvKey::pair("t", "a", "b"), "".into(), EntryKind::Message);
+        Entry { seq: 1, device: "ios-1".into(), ..bare }
     }
 
     fn most() -> Entry {

@@ -12,8 +12,8 @@ use super::line::{HeldRow, LineKey};
 use super::wire::{Body, Outcome};
 use crate::command::{Asker, Operate, Operation, Send};
 use crate::effect::{Answer, Effect};
-use crate::entry::{Entry, EntryKind, NOT_VOID};
-use crate::id::{ConvKey, MessageId};
+use crate::entry::{Entry, EntryKind};
+use crate::id::ConvKey;
 use crate::keys;
 use crate::refusal::{Fault, Refusal, Word};
 use crate::rows::{Sent, number_row, read_number};
@@ -24,28 +24,6 @@ struct Ask {
     entry: Entry,
     privileged: bool,
     marker: Option<PacketIdent>,
-}
-
-fn entry_of(conv: &ConvKey, from: &Arc<str>, kind: EntryKind) -> Entry {
-    Entry {
-        conv: conv.clone(),
-        seq: 0,
-        id: MessageId(0),
-        ts_ms: 0,
-        from: from.clone(),
-        device: "".into(),
-        cid: None,
-        kind,
-        reference: 0,
-        count: 0,
-        expires_at_ms: None,
-        at_all: false,
-        mentions: Vec::new(),
-        burn_secs: 0,
-        void_reason: NOT_VOID,
-        properties: Bytes::new(),
-        payload: Bytes::new(),
-    }
 }
 
 impl Work<'_> {
@@ -65,7 +43,7 @@ impl Work<'_> {
             burn_secs: send.burn_secs,
             properties: send.properties.clone(),
             payload: send.payload.clone(),
-            ..entry_of(&send.conv, &send.from.id, EntryKind::Message)
+            ..Entry::bare(send.conv.clone(), send.from.id.clone(), EntryKind::Message)
         };
         self.ask(home, Ask { entry, privileged: send.privileged, marker: send.marker })
     }
@@ -83,7 +61,7 @@ impl Work<'_> {
             reference: of.seq,
             properties: of.properties.clone(),
             payload: of.payload.clone(),
-            ..entry_of(&of.conv, &of.from.id, kind)
+            ..Entry::bare(of.conv.clone(), of.from.id.clone(), kind)
         };
         self.ask(home, Ask { entry, privileged: false, marker: of.marker })
     }

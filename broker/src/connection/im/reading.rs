@@ -67,32 +67,14 @@ impl Pages {
 mod tests {
     use std::collections::BTreeSet;
 
-    use bytes::Bytes;
-    use hoopoe_im::entry::{EntryKind, NOT_VOID};
-    use hoopoe_im::id::{ConvKey, MessageId};
+    use hoopoe_im::entry::EntryKind;
+    use hoopoe_im::id::ConvKey;
 
     use super::*;
 
     fn entry(seq: u64) -> Entry {
-        Entry {
-            conv: ConvKey::group("default", "team"),
-            seq,
-            id: MessageId(seq),
-            ts_ms: 1,
-            from: "ann".into(),
-            device: "pc-1".into(),
-            cid: None,
-            kind: EntryKind::Message,
-            reference: 0,
-            count: seq,
-            expires_at_ms: None,
-            at_all: false,
-            mentions: Vec::new(),
-            burn_secs: 0,
-            void_reason: NOT_VOID,
-            properties: Bytes::new(),
-            payload: Bytes::from_static(b"hello"),
-        }
+        let conv = ConvKey::group("default", "team");
+        Entry { seq, ..Entry::bare(conv, "ann".into(), EntryKind::Message) }
     }
 
     fn rest(pages: &mut Pages) -> Vec<(u32, u64)> {
