@@ -24,7 +24,7 @@ use super::im::is_im_user;
 use super::rate::Rate;
 use super::session::{Origin, Session, Stored, Subscriptions};
 use super::subscribe::memberships;
-use super::worker::Worker;
+use super::worker::{Worker, keep_alive_limit};
 use super::{Limits, Newcomer, Phase};
 use crate::access::tenant::space_of;
 use crate::access::{Action, Credentials, Identity, Login, LoginMethod, PasswordTicket};
@@ -398,35 +398,6 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::NotAuthorized));
         }
     }
-
-    /// The time for something is over, perhaps.
-    pub(super) fn deadline(&mut self, location: Location) {
-        let now = self.now_secs;
-        let Some(connection) = self.connection(location) else { return };
-        if let Phase::Active(_) = connection.phase
-            && !connection.finishing
-        {
-            if connection.keep_alive_secs == 0 {
-                return;
-            }
-            let over = connection.heard_secs + keep_alive_limit(connection.keep_alive_secs);
-            // While others are behind, its bytes wait: that is not its silence.
-            let unread = connection.readable && !connection.paused && !connection.is_clogged();
-            if over <= now && unread {
-                self.wheel.schedule(location, now + 1);
-            } else if over <= now {
-                self.counters.keep_alive_timeouts.add(1);
-                self.end_session(location, Cause::Fault(ReasonCode::KeepAliveTimeout));
-            } else {
-                self.wheel.schedule(location, over);
-            }
-        } else if connection.deadline_secs <= now {
-            self.socket_ended(location, None);
-        } else {
-            let at = connection.deadline_secs;
-            self.wheel.schedule(location, at);
-        }
-    }
 }
 
 /// What CONNECT asks for, within the limits; or the reason to refuse it.
@@ -525,12 +496,6 @@ fn connack(
     let mut bytes = Vec::new();
     let fits = connack.encode_within(newcomer.version, newcomer.maximum_packet, &mut bytes);
     fits.then_some(bytes)
-}
-
-/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]); and one second more, because
-/// the second in which a client was heard may have been nearly over.
-fn keep_alive_limit(keep_alive_secs: u16) -> u64 {
-    (u64::from(keep_alive_secs) * 3).div_ceil(2) + 1
 }
 
 /// The keep-alive that holds: the client's within the server's maximum.

@@ -4,9 +4,10 @@
 //! got something is written with one system call, each other thread gets its letters in one
 //! batch (`turn`). No rule of MQTT lives in this file.
 
-mod lifetime;
+mod deadlines;
 mod turn;
 
+pub(super) use deadlines::keep_alive_limit;
 pub(super) use turn::{Turn, mark_dirty};
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use hoopoe_im::envelope::Envelope;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
-use self::lifetime::Lifetime;
+use self::deadlines::Lifetime;
 use super::message::Frames;
 use super::output::Pool;
 use super::plan::Plans;
@@ -208,7 +209,6 @@ impl Worker {
             self.turn.again = again;
         }
         if second_has_passed {
-            // Whoever was heard just now is not silent.
             self.look_at_deadlines();
         }
         self.look_at_rooms();
@@ -290,14 +290,6 @@ impl Worker {
             self.env.im.overload.note_memory(bytes);
         }
         true
-    }
-
-    fn look_at_deadlines(&mut self) {
-        let mut due = Vec::new();
-        self.wheel.advance(self.now_secs, &mut due);
-        for location in due {
-            self.deadline(location);
-        }
     }
 
     fn noted(&mut self, ready: Ready) {

@@ -1,11 +1,20 @@
-//! How long a worker has lived, by which keep alives and all other deadlines of connections go:
-//! the time in which it stood still left out.
+//! Deadlines of connections: CONNECT, keep alive, lingering; and the lifetime they go by.
 //!
-//! A worker looks at the time once a second at least. When it could not (the machine slept or was
-//! moved to another host, an operator stopped the process), what clients sent meanwhile is unread or
-//! still on its way, and that nothing was heard of them is not their silence.
+//! That is how long the worker has lived, the time in which it stood still left out. A worker looks
+//! at the time once a second at least. When it could not (the machine slept or was moved to another
+//! host, an operator stopped the process), what clients sent meanwhile is unread or still on its way,
+//! and that nothing was heard of them is not their silence.
+//!
+//! Deliberately not here: when to look at whom (`wheel`).
 
 use std::time::{Duration, Instant};
+
+use hoopoe_codec::ReasonCode;
+use hoopoe_core::Location;
+
+use super::Worker;
+use crate::connection::Phase;
+use crate::connection::closing::Cause;
 
 /// The longest that a turn counts, the wait before it included.
 const LONGEST_TURN: Duration = Duration::from_secs(2);
@@ -46,6 +55,55 @@ impl Lifetime {
     }
 }
 
+impl Worker {
+    /// Looks at connections whose time for something may be over. Sockets have been read in this
+    /// turn: whoever was heard just now is not silent.
+    pub(super) fn look_at_deadlines(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.advance(self.now_secs, &mut due);
+        for location in due {
+            self.look_at_deadline(location);
+        }
+    }
+
+    fn look_at_deadline(&mut self, location: Location) {
+        let now = self.now_secs;
+        let Some(connection) = self.connection(location) else { return };
+        if let Phase::Active(_) = connection.phase
+            && !connection.finishing
+        {
+            if connection.keep_alive_secs == 0 {
+                return;
+            }
+            let over = connection.heard_secs + keep_alive_limit(connection.keep_alive_secs);
+            let unread = connection.readable && !connection.paused && !connection.is_clogged();
+            if let Some(at) = look_again(over, now, unread) {
+                self.wheel.schedule(location, at);
+            } else {
+                self.counters.keep_alive_timeouts.add(1);
+                self.end_session(location, Cause::Fault(ReasonCode::KeepAliveTimeout));
+            }
+        } else if connection.deadline_secs <= now {
+            self.socket_ended(location, None);
+        } else {
+            let at = connection.deadline_secs;
+            self.wheel.schedule(location, at);
+        }
+    }
+}
+
+/// When to look again at a connection whose keep alive is over in second `over`; `None` when it has
+/// been silent. Bytes that wait unread because other threads are behind are not silence.
+fn look_again(over: u64, now: u64, unread: bool) -> Option<u64> {
+    if over > now { Some(over) } else { unread.then_some(now + 1) }
+}
+
+/// One and a half times the keep-alive, rounded up ([MQTT-3.1.2-22]); and one second more, because
+/// the second in which a client was heard may have been nearly over.
+pub(in crate::connection) fn keep_alive_limit(keep_alive_secs: u16) -> u64 {
+    (u64::from(keep_alive_secs) * 3).div_ceil(2) + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +121,15 @@ mod tests {
         assert_eq!(turn(66_700), 7_700, "and three seconds");
         let soon = started + Duration::from_millis(66_900);
         assert_eq!(life.at(soon).as_millis(), 7_900);
+    }
+
+    #[test]
+    fn bytes_that_wait_are_no_silence() {
+        assert_eq!(look_again(10, 9, false), Some(10));
+        assert_eq!(look_again(10, 10, false), None);
+        assert_eq!(look_again(10, 10, true), Some(11));
+        assert_eq!(look_again(10, 60, true), Some(61));
+        assert_eq!(look_again(61, 60, true), Some(61));
+        assert_eq!([1, 2, 3, 60].map(keep_alive_limit), [3, 4, 6, 91]);
     }
 }
