@@ -37,9 +37,6 @@ type Verdict<T = ()> = Result<T, String>;
 /// The CONNACK of 3.1.1 for a protocol version that is not spoken: to clients of any version.
 const UNSUPPORTED_VERSION: [u8; 4] = [0x20, 2, 0, 1];
 
-/// How long the broker waits for the connection that has the session (ruling 11).
-const TAKE_OVER: Duration = Duration::from_secs(5);
-
 /// How the user property begins that messages of a bridge of 3.1.1 get.
 const VIA: &[u8] = b"\x26\0\x0Ahoopoe-via";
 
@@ -113,9 +110,8 @@ impl Conversation {
         if connack.code.is_error() {
             self.stage = Stage::Ending;
             ledger.refused += 1;
-            // The connection that has the session did not go in time, as when the machine stands still.
-            let waited = connack.code == ReasonCode::ServerUnavailable
-                && hello.written.elapsed() >= TAKE_OVER;
+            // The connection that has the session had no time to go (ruling 11).
+            let waited = connack.code == ReasonCode::ServerUnavailable && self.stood_still;
             if self.excuse.is_none() && self.doom.is_none() && !waited {
                 return Err(format!("a CONNECT without fault is refused: {}", connack.code));
             }

@@ -41,8 +41,6 @@ pub struct Hello {
     pub alias_maximum: u16,
     /// Keep Alive.
     pub keep_alive_secs: u16,
-    /// When CONNECT was written.
-    pub written: Instant,
 }
 
 /// What a PUBCOMP that is awaited ends.
@@ -128,6 +126,8 @@ pub struct Conversation {
     pub doom: Option<(String, Instant)>,
     /// Why the broker may close.
     pub excuse: Option<String>,
+    /// The machine has stood still since CONNECT was written.
+    pub stood_still: bool,
     /// DISCONNECT was written.
     pub ended: bool,
     /// Answers owed.
@@ -171,6 +171,7 @@ impl Conversation {
             hello: None,
             doom: None,
             excuse: None,
+            stood_still: false,
             ended: false,
             expected: Expected::default(),
             session: Rc::default(),
@@ -315,7 +316,6 @@ impl Conversation {
             maximum_packet: properties.maximum_packet_size.map_or(u32::MAX, Into::into),
             alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             keep_alive_secs: connect.keep_alive_secs,
-            written: Instant::now(),
         };
         if properties.authentication_method.is_some() {
             self.excused("an authentication method");

@@ -21,6 +21,8 @@ const CONNECTIONS: usize = 20;
 const MOST_WAITING: usize = 256 * 1024;
 /// Answers that may be owed before a client makes up more.
 const MOST_OWED: usize = 200;
+/// Connections are read every few milliseconds; after such a pause the machine has stood still.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 /// How long the broker may take to close a connection it has to close.
 const CLOSING_TIME: Duration = Duration::from_secs(15);
 
@@ -35,6 +37,8 @@ pub struct Swarm {
     connections: u64,
     /// Packets made up.
     pub packets: u64,
+    /// When a connection was last read.
+    last_look: Instant,
 }
 
 impl Swarm {
@@ -48,6 +52,7 @@ impl Swarm {
             links: (0..CONNECTIONS).map(|_| None).collect(),
             connections: 0,
             packets: 0,
+            last_look: Instant::now(),
         }
     }
 
@@ -245,6 +250,7 @@ impl Swarm {
             return Ok(Some(link));
         }
         excuse_silence(&mut link);
+        self.excuse_standstill(&mut link);
         let accepted = link.conversation.accepted;
         let result = link.read(&mut self.ledger);
         // The broker's DISCONNECT may have come with the CONNACK.
@@ -260,6 +266,16 @@ impl Swarm {
                 }
                 _ => Ok(Some(link)),
             },
+        }
+    }
+
+    /// When the machine has stood still, the broker may have waited in vain for any connection.
+    fn excuse_standstill(&mut self, link: &mut Link) {
+        let now = Instant::now();
+        if now - std::mem::replace(&mut self.last_look, now) >= STOOD_STILL {
+            for link in self.links.iter_mut().flatten().chain([link]) {
+                link.conversation.stood_still = true;
+            }
         }
     }
 
