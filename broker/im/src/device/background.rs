@@ -151,7 +151,7 @@ mod tests {
     /// A device that has received five entries of the group.
     fn device() -> Device {
         let mut device = Device::new();
-        device.load(vec![start(team(), 5, 5)], 200);
+        device.load([start(team(), 5, 5)].into_iter().collect(), 200);
         device
     }
 
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_replay_under_way_stops_and_is_named() {
         let mut device = Device::new();
-        device.load(vec![start(team(), 0, 50)], 200);
+        device.load([start(team(), 0, 50)].into_iter().collect(), 200);
         let read = device.next_reads(10).remove(0);
         assert_eq!((read.from, read.to), (1, 10));
         device.read(0, 10);
@@ -243,7 +243,7 @@ mod tests {
         let mut device = Device::new();
         assert_eq!(device.background(0), []);
         assert_eq!(arrive(&mut device, 1, 9, false, true), "", "noted for the list");
-        device.load(vec![start(team(), 5, 8)], 200);
+        device.load([start(team(), 5, 8)].into_iter().collect(), 200);
         assert_eq!(device.next_read(100), None);
         assert_eq!(device.background(2), [Gap { conv: team(), from: 6, to: 9 }]);
     }
@@ -252,7 +252,7 @@ mod tests {
     fn what_may_not_be_seen_is_not_named() {
         let mut device = Device::new();
         let intervals = smallvec![Interval { from: 1, until: Some(5) }];
-        device.load(vec![Start { intervals, ..start(team(), 5, 5) }], 200);
+        device.load([Start { intervals, ..start(team(), 5, 5) }].into_iter().collect(), 200);
         device.background(0);
         assert_eq!(arrive(&mut device, 1, 6, false, true), "");
         assert_eq!(device.poke_timeout(), None);

@@ -55,7 +55,7 @@ mod tests {
         let intervals = since(1);
         let start = Start { conv: conv.clone(), cursor: 0, head: 0, intervals, version: 1 };
         let mut device = Device::new();
-        device.load(vec![start], 200);
+        device.load([start].into_iter().collect(), 200);
         (conv, device)
     }
 

@@ -11,6 +11,7 @@ mod attention;
 mod background;
 mod budget;
 mod quiet;
+mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,11 +20,12 @@ use foldhash::HashMap;
 use hoopoe_core::seldom::Seldom;
 
 use crate::id::{ConvKey, ConvKind};
-use crate::rows::{Interval, Intervals, UserConv, since};
+use crate::rows::{Interval, Intervals, since};
 
 use quiet::Quiet;
 
 pub use attention::{Arrival, Attention, Verdict};
+pub use start::{Start, Starts};
 
 /// A conversation as a device follows it.
 #[derive(Debug)]
@@ -59,37 +61,6 @@ pub enum Live {
     },
     /// It is not to be sent, or not now.
     Nothing,
-}
-
-/// Where a device stands in one conversation when it connects.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Start {
-    /// The conversation.
-    pub conv: ConvKey,
-    /// Everything up to here has been received.
-    pub cursor: u64,
-    /// The last entry.
-    pub head: u64,
-    /// When the user may see what.
-    pub intervals: Intervals,
-    /// The version of the membership that says so; 0 for pairs.
-    pub version: u64,
-}
-
-impl Start {
-    /// Where a device begins in a conversation that was not in the list when it came.
-    ///
-    /// With the first join the list has heard where that stands. A pair has had nothing for the
-    /// device, and who hears of later changes first has missed the news of the join: it begins at
-    /// the first entry that the user may see. What other devices have received meanwhile does not
-    /// count.
-    pub fn of_listed(conv: &ConvKey, row: UserConv, head: u64) -> Start {
-        let before = row.first() - 1;
-        let is_join = conv.kind() != ConvKind::User && row.version <= 1;
-        let cursor = if is_join { row.recv.max(before) } else { before };
-        let UserConv { intervals, version, .. } = row;
-        Start { conv: conv.clone(), cursor, head, intervals, version }
-    }
 }
 
 /// What is left out of a replay.
@@ -175,22 +146,34 @@ impl Device {
 
     /// The user's conversations: delivery begins. At most `replay_max` entries of each are
     /// replayed; the gaps name the rest, and are passed.
-    pub fn load(&mut self, starts: Vec<Start>, replay_max: u64) -> Vec<Gap> {
-        let (mut gaps, mut quiet) = (Vec::new(), Vec::with_capacity(starts.len()));
+    pub fn load(&mut self, mut starts: Starts, replay_max: u64) -> Vec<Gap> {
+        let (mut gaps, mut groups) = (Vec::new(), Vec::new());
         self.loading = false;
         let mut early = std::mem::take(&mut self.early);
-        for mut start in starts {
+        let open = starts.take_open();
+        self.make_room(open.iter().filter(|start| !start.is_quiet()).count());
+        for mut start in open {
             if let Some(heard) = early.if_made().and_then(|early| early.remove(&start.conv)) {
                 heard.amend(&mut start);
             }
-            if start.head <= start.cursor && is_open(&start.intervals, start.cursor) {
-                quiet.push((start.conv, start.cursor));
-            } else {
+            if !start.is_quiet() {
                 gaps.extend(self.follow(start, replay_max));
+                continue;
+            }
+            starts.rest(&start);
+            if start.conv.kind() != ConvKind::User {
+                groups.push(start.conv);
             }
         }
-        self.quiet = Quiet::new(quiet);
+        self.quiet = starts.into_quiet(groups);
         for (conv, mut heard) in early {
+            if let Some(mut start) = self.quiet.start(&conv) {
+                heard.amend(&mut start);
+                if !start.is_quiet() {
+                    gaps.extend(self.follow(start, replay_max));
+                }
+                continue;
+            }
             match heard.listed.take() {
                 Some(mut listed) => {
                     heard.amend(&mut listed);
@@ -211,10 +194,7 @@ impl Device {
         if let Some(at) = self.followed(conv) {
             return Some(at);
         }
-        let cursor = self.quiet.cursor(conv)?;
-        // Everything from here on is to be seen, until the list says otherwise.
-        let intervals = since(cursor + 1);
-        let start = Start { conv: conv.clone(), cursor, head: cursor, intervals, version: 0 };
+        let start = self.quiet.start(conv)?;
         self.follow(start, u64::MAX);
         Some((self.streams.len() - 1) as u32)
     }
@@ -222,6 +202,14 @@ impl Device {
     /// The stream of a conversation that has one.
     fn followed(&self, conv: &ConvKey) -> Option<u32> {
         self.by_conv.as_ref()?.get(conv).copied()
+    }
+
+    /// Room for so many more streams.
+    fn make_room(&mut self, streams: usize) {
+        if streams > 0 {
+            self.streams.reserve_exact(streams);
+            self.by_conv.get_or_insert_default().reserve(streams);
+        }
     }
 
     fn follow(&mut self, start: Start, replay_max: u64) -> Option<Gap> {
@@ -504,13 +492,6 @@ impl Device {
             self.moved.push(at);
         }
     }
-}
-
-/// Whether all that comes behind the cursor is to be seen. Who is back since may still stand before
-/// what was not for them.
-fn is_open(intervals: &[Interval], cursor: u64) -> bool {
-    let last = intervals.last();
-    last.is_some_and(|interval| interval.until.is_none() && interval.from <= cursor + 1)
 }
 
 /// A pair's conversation that nobody has listed yet: all of it is to be seen.

@@ -8,7 +8,9 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 
-use crate::id::{ConvKey, ConvKind};
+use super::Start;
+use crate::id::ConvKey;
+use crate::rows::since;
 
 /// Where a device stands in conversations without news.
 #[derive(Debug, Default)]
@@ -22,19 +24,27 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// Of these conversations, with their cursors.
-    pub(super) fn new(starts: Vec<(ConvKey, u64)>) -> Quiet {
-        let hasher = RandomState::default();
-        let cursors = starts.iter().map(|(conv, cursor)| (hasher.hash_one(conv), *cursor));
-        let mut cursors: Box<[(u64, u64)]> = cursors.collect();
+    /// Of conversations by their hashes under `hasher`, with their cursors; `listens_to` are among
+    /// them.
+    pub(super) fn new(
+        hasher: RandomState,
+        mut cursors: Vec<(u64, u64)>,
+        listens_to: Vec<ConvKey>,
+    ) -> Quiet {
         cursors.sort_unstable();
-        let groups = starts.into_iter().map(|(conv, _)| conv);
-        let listens_to = groups.filter(|conv| conv.kind() != ConvKind::User).collect();
-        Quiet { hasher, cursors, listens_to }
+        Quiet { hasher, cursors: cursors.into(), listens_to: listens_to.into() }
+    }
+
+    /// Where the device begins in a conversation, if it is one of them: everything from there on
+    /// is to be seen, until the list says otherwise.
+    pub(super) fn start(&self, conv: &ConvKey) -> Option<Start> {
+        let cursor = self.cursor(conv)?;
+        let intervals = since(cursor + 1);
+        Some(Start { conv: conv.clone(), cursor, head: cursor, intervals, version: 0 })
     }
 
     /// Everything up to here has been received of a conversation, if it is one of them.
-    pub(super) fn cursor(&self, conv: &ConvKey) -> Option<u64> {
+    fn cursor(&self, conv: &ConvKey) -> Option<u64> {
         if self.cursors.is_empty() {
             return None;
         }
@@ -52,6 +62,7 @@ impl Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Starts;
 
     #[test]
     fn cursors_are_found_by_conversation() {
@@ -59,12 +70,17 @@ mod tests {
             0 => ConvKey::group("default", &format!("g{n}")),
             _ => ConvKey::pair("default", "alice", &format!("u{n}")),
         };
-        let quiet = Quiet::new((0..100).map(|n| (conv(n), n * 7)).collect());
+        let mut starts = Starts::default();
+        for n in 0..100 {
+            let (conv, cursor) = (conv(n), n * 7);
+            starts.rest(&Start { conv, cursor, head: 0, intervals: since(1), version: 0 });
+        }
+        let quiet = starts.into_quiet(vec![conv(0), conv(3)]);
         for n in 0..100 {
             assert_eq!(quiet.cursor(&conv(n)), Some(n * 7));
         }
         assert_eq!(quiet.cursor(&conv(100)), None);
         assert_eq!(Quiet::default().cursor(&conv(1)), None);
-        assert_eq!(quiet.listens_to().count(), 34);
+        assert_eq!(quiet.listens_to().count(), 2);
     }
 }

@@ -3,6 +3,7 @@
 use smallvec::smallvec;
 
 use super::*;
+use crate::rows::UserConv;
 
 fn conv() -> ConvKey {
     ConvKey::group("default", "team")
@@ -23,7 +24,7 @@ fn one_read(device: &mut Device, most: u64) -> Read {
 fn live_entries_wait_until_what_is_before_them_is_read() {
     let mut device = Device::new();
     assert_eq!(device.live(&conv(), 12, true, false), Live::Nothing, "the list is not there yet");
-    assert_eq!(device.load(vec![start(5, 10)], 200), []);
+    assert_eq!(device.load([start(5, 10)].into_iter().collect(), 200), []);
     let read = one_read(&mut device, 3);
     assert_eq!((read.from, read.to), (6, 8));
     assert_eq!(device.live(&conv(), 13, true, false), Live::Nothing, "it would overtake");
@@ -41,7 +42,7 @@ fn live_entries_wait_until_what_is_before_them_is_read() {
 #[test]
 fn a_long_absence_becomes_a_gap_and_the_newest_entries() {
     let mut device = Device::new();
-    let gaps = device.load(vec![start(10, 1_000)], 200);
+    let gaps = device.load([start(10, 1_000)].into_iter().collect(), 200);
     assert_eq!(gaps, [Gap { conv: conv(), from: 11, to: 800 }]);
     assert_eq!(device.take_moves(), [(conv(), 800, 0)], "the cursor passes the gap, recv does not");
     let read = one_read(&mut device, 1_000);
@@ -53,7 +54,7 @@ fn only_what_a_member_may_see_is_read() {
     let mut device = Device::new();
     let intervals =
         smallvec![Interval { from: 5, until: Some(7) }, Interval { from: 20, until: None }];
-    device.load(vec![Start { intervals, ..start(0, 22) }], 200);
+    device.load([Start { intervals, ..start(0, 22) }].into_iter().collect(), 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (5, 7));
     device.read(0, 7);
@@ -73,7 +74,7 @@ fn only_what_a_member_may_see_is_read() {
 #[test]
 fn a_device_does_not_get_its_own_entry_and_its_cursor_passes_it() {
     let mut device = Device::new();
-    device.load(vec![start(0, 0)], 200);
+    device.load([start(0, 0)].into_iter().collect(), 200);
     assert_eq!(device.live(&conv(), 1, true, true), Live::Nothing);
     assert_eq!(device.take_moves(), [(conv(), 1, 0)]);
     assert_eq!(device.live(&conv(), 2, true, false), Live::Send { stream: 0 });
@@ -86,7 +87,7 @@ fn streams_take_turns() {
     let mut device = Device::new();
     let other = ConvKey::pair("default", "alice", "bob");
     let pair = Start { conv: other.clone(), ..start(0, 10) };
-    device.load(vec![start(0, 10), pair], 200);
+    device.load([start(0, 10), pair].into_iter().collect(), 200);
     let mut order = Vec::new();
     loop {
         let reads = device.next_reads(8);
@@ -126,7 +127,7 @@ fn a_quiet_conversation_goes_on_where_it_stood() {
 #[test]
 fn what_came_between_two_memberships_is_not_for_a_quiet_device() {
     let mut device = Device::new();
-    device.load(vec![Start { cursor: 3, head: 3, ..came_back() }], 200);
+    device.load([Start { cursor: 3, head: 3, ..came_back() }].into_iter().collect(), 200);
     assert_eq!(device.live(&conv(), 4, true, false), Live::Nothing);
     assert_eq!(device.live(&conv(), 6, true, false), Live::Nothing);
     let read = one_read(&mut device, 100);
@@ -137,7 +138,7 @@ fn what_came_between_two_memberships_is_not_for_a_quiet_device() {
 #[test]
 fn news_of_the_list_move_no_device_that_is_behind() {
     let mut device = Device::new();
-    device.load(vec![start(1, 5)], 200);
+    device.load([start(1, 5)].into_iter().collect(), 200);
     let intervals = smallvec![Interval { from: 1, until: Some(5) }];
     device.listed(Start { intervals, version: 2, ..start(5, 5) }, 200);
     let read = one_read(&mut device, 100);
@@ -159,7 +160,7 @@ fn news_of_a_membership_count_in_its_order() {
         ..start(0, 3)
     };
     let mut device = Device::new();
-    device.load(vec![start(3, 3)], 200);
+    device.load([start(3, 3)].into_iter().collect(), 200);
     device.listed(came_back(), 200);
     device.listed(ended(), 200);
     let read = one_read(&mut device, 100);
@@ -168,13 +169,13 @@ fn news_of_a_membership_count_in_its_order() {
     let mut device = Device::new();
     device.listed(came_back(), 200);
     device.listed(ended(), 200);
-    device.load(vec![start(3, 3)], 200);
+    device.load([start(3, 3)].into_iter().collect(), 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (6, 6));
     // Or it knows more.
     let mut device = Device::new();
     device.listed(ended(), 200);
-    device.load(vec![Start { cursor: 3, ..came_back() }], 200);
+    device.load([Start { cursor: 3, ..came_back() }].into_iter().collect(), 200);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (6, 6));
 }
@@ -186,7 +187,7 @@ fn a_group_of_which_entries_come_first_begins_where_the_list_says() {
         Start { intervals, ..start(7, head) }
     };
     let mut device = Device::new();
-    device.load(Vec::new(), 200);
+    device.load(Starts::default(), 200);
     assert_eq!(device.live(&conv(), 8, true, false), Live::Nothing);
     assert_eq!(device.next_reads(100), [], "since when the user is there is not known yet");
     assert_eq!(device.listed(joined(7), 200), None);
@@ -195,7 +196,7 @@ fn a_group_of_which_entries_come_first_begins_where_the_list_says() {
     // The same while the list is being read.
     let mut device = Device::new();
     assert_eq!(device.live(&conv(), 8, true, false), Live::Nothing);
-    assert_eq!(device.load(Vec::new(), 200), []);
+    assert_eq!(device.load(Starts::default(), 200), []);
     assert_eq!(device.next_reads(100), []);
     assert_eq!(device.listed(joined(7), 200), None);
     let read = one_read(&mut device, 100);
@@ -204,7 +205,7 @@ fn a_group_of_which_entries_come_first_begins_where_the_list_says() {
     let mut device = Device::new();
     assert_eq!(device.live(&conv(), 9, true, false), Live::Nothing);
     assert_eq!(device.listed(joined(8), 200), None);
-    assert_eq!(device.load(Vec::new(), 200), []);
+    assert_eq!(device.load(Starts::default(), 200), []);
     let read = one_read(&mut device, 100);
     assert_eq!((read.from, read.to), (8, 9));
 }

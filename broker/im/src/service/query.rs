@@ -28,6 +28,9 @@ pub const PAGE_DEFAULT: usize = 50;
 /// Items of a page at most.
 pub const PAGE_MAX: usize = 200;
 
+/// Entries of one conversation for which room is made before they are read.
+const EXPECTED_MAX: u64 = 128;
+
 /// What a call that reads gives.
 #[derive(Debug)]
 pub struct Found {
@@ -313,6 +316,11 @@ impl Query {
             match read_onto(&mut shelf, &reads[at].conv, seq, row) {
                 Ok(entry) => {
                     bytes += row.len();
+                    if seen.entries.is_empty() {
+                        // Holes are few: most often there are as many as may be.
+                        let more = reads[at].to.saturating_sub(seq).min(EXPECTED_MAX - 1);
+                        seen.entries.reserve_exact(more as usize + 1);
+                    }
                     seen.entries.push(self.as_of_now(entry));
                     ControlFlow::Continue(())
                 }

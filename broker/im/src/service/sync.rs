@@ -14,7 +14,7 @@ use super::ops::{Direction, Page, SyncHeads, SyncPull};
 use super::query::{Found, Query, page_size};
 use crate::channel::listed_for_everyone;
 use crate::command::User;
-use crate::device::Start;
+use crate::device::{Start, Starts};
 use crate::entry::Entry;
 use crate::group::MemberRow;
 use crate::id::{ConvKey, ConvKind};
@@ -40,7 +40,7 @@ struct Line {
 #[derive(Debug)]
 pub struct Login {
     /// Its conversations.
-    pub starts: Vec<Start>,
+    pub starts: Starts,
     /// The first thing it is told.
     pub hello: Hello,
 }
@@ -125,7 +125,7 @@ impl Query {
         list.iter().for_each(|(conv, _)| before_heads(conv));
         let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
         let mut cursors = if kept { self.cursors(user, client)? } else { Cursors::default() };
-        let (mut starts, mut news) = (Vec::with_capacity(list.len()), Vec::new());
+        let (mut starts, mut news) = (Starts::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
         for ((conv, row), head) in list.into_iter().zip(heads) {
             let mut row = self.settled(user, &conv, row, &head)?;

@@ -4,7 +4,7 @@ use hoopoe_core::Location;
 use hoopoe_im::User;
 use hoopoe_im::command::{Command, Device as DeviceFacts, DeviceMove, Progress};
 use hoopoe_im::device::{Gap, Start};
-use hoopoe_im::id::{ConvKey, ConvKind, conv_topic, inbox_topic, left_topic};
+use hoopoe_im::id::{ConvKey, conv_topic, inbox_topic, left_topic};
 use hoopoe_im::service::sync::Login;
 
 use super::{ImDevice, is_im_user};
@@ -191,9 +191,9 @@ impl Worker {
         let device = self.connection(location).and_then(Connection::session);
         let Some(im) = device.and_then(|session| session.im.as_mut()) else {
             // Gone meanwhile: what the reader has entered for it is taken out.
-            for start in login.starts.iter().filter(|start| start.conv.kind() != ConvKind::User) {
-                self.env.im.reach.remove(&conv_topic(&start.conv), location.to_bits());
-                self.env.im.reach.remove(&left_topic(&start.conv), location.to_bits());
+            for conv in login.starts.listens_to() {
+                self.env.im.reach.remove(&conv_topic(conv), location.to_bits());
+                self.env.im.reach.remove(&left_topic(conv), location.to_bits());
             }
             return;
         };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use hoopoe_codec::{PacketId, QoS};
 use hoopoe_core::Location;
 use hoopoe_core::seldom::Seldom;
-use hoopoe_im::device::Start;
+use hoopoe_im::device::Starts;
 use hoopoe_im::entry::Entry;
 use hoopoe_store::Command;
 use hoopoe_store::command::{ExchangeChange, InFlight, Phase, Source};
@@ -130,9 +130,9 @@ impl ImDevice {
 
     /// The device's conversations have been read. One that is not among them may still be on its
     /// way into the list, and nothing of it is passed before it is there.
-    pub(super) fn note_listed(&mut self, starts: &[Start]) {
+    pub(super) fn note_listed(&mut self, starts: &Starts) {
         for kept in self.exchanges.kept.if_made().into_iter().flatten() {
-            kept.listed = starts.iter().any(|start| start.conv.tag() == kept.tag);
+            kept.listed = starts.has(kept.tag);
         }
     }
 
