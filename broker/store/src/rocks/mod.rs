@@ -1,16 +1,18 @@
 //! The store on RocksDB.
 //!
-//! Owns the database of a data folder, the choice of its options, and what happens when the disk
-//! fails: a write with an unknown outcome closes it to writes until it was reopened; a full disk
-//! frees the reserve file and refuses writes until the reserve can be made again (ruling 12).
-//! Reads go on meanwhile, from the database as it was or from one opened for reading only.
+//! Owns the database of a data folder, and what happens when the disk fails: a write with an unknown
+//! outcome closes it to writes until it was reopened; a full disk frees the reserve file and refuses
+//! writes until the reserve can be made again (ruling 12). Reads go on meanwhile, from the database
+//! as it was or from one opened for reading only.
 //!
-//! Not here: what is looked at before the opening (`inspect.rs`), and repair (`salvage.rs`).
+//! Not here: what is looked at before the opening (`inspect.rs`), the options (`options.rs`), and
+//! repair (`salvage.rs`).
 
 mod inspect;
 mod judge;
 mod log_file;
 mod mend;
+mod options;
 mod salvage;
 #[cfg(test)]
 mod tests;
@@ -25,16 +27,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    CompactOptions, DBCompressionType, DBWithThreadMode, FlushOptions, LogLevel, Options,
-    ReadOptions, SingleThreaded, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions,
+    DBWithThreadMode, FlushOptions, ReadOptions, SingleThreaded, WriteBatch, WriteBufferManager,
+    WriteOptions,
 };
 
 use crate::error::{StoreError, WriteError};
 use crate::kv::{Batch, Change, Family, Found, Kv, RowJudge, Span, Visit, VisitEach};
 use crate::settings::StoreSettings;
 
-use self::judge::JudgeFactory;
+use self::options::read_options;
 
 pub use inspect::{StoredFormat, stored_format};
 pub use salvage::{Lost, Salvage, repair};
@@ -49,11 +51,6 @@ const RESERVE: &str = "reserve";
 const TRIAL: &str = "trial";
 /// Its bytes: a block of most file systems.
 const TRIAL_BYTES: usize = 4096;
-/// The write-ahead log may grow to this many times the write buffers before the family that holds
-/// it back is flushed.
-const WAL_FACTOR: u64 = 1;
-/// The log files of RocksDB itself that are kept.
-const LOG_FILES: usize = 4;
 
 /// A RocksDB database that can be closed and reopened under its users.
 pub struct RocksKv {
@@ -69,6 +66,8 @@ pub struct RocksKv {
     full: AtomicBool,
     /// What the system said when a write failed, until writes succeed again.
     fault: Mutex<Option<Fault>>,
+    /// What that write has left of the logs has been looked at.
+    logs_told: AtomicBool,
     /// Held by who makes the reserve.
     reserving: Mutex<()>,
 }
@@ -123,6 +122,7 @@ impl RocksKv {
             poisoned: AtomicBool::new(false),
             full: AtomicBool::new(false),
             fault: Mutex::new(None),
+            logs_told: AtomicBool::new(false),
             reserving: Mutex::new(()),
         }
     }
@@ -181,90 +181,6 @@ impl RocksKv {
 
     fn corrupt(&self, what: String) -> StoreError {
         StoreError::Corrupt { folder: self.settings.folder.clone(), what }
-    }
-
-    fn db_options(&self) -> Options {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_max_background_jobs(i32::from(self.settings.background_jobs.max(1)));
-        options.set_write_buffer_manager(&self.buffers);
-        // One log for all families: a family that is hardly written would keep old logs alive.
-        let wal = (self.settings.write_buffer_bytes as u64) * WAL_FACTOR;
-        options.set_max_total_wal_size(wal);
-        // Files are handed to the disk as they grow, so that a sync of the log does not wait for
-        // megabytes of a merge.
-        options.set_bytes_per_sync(1 << 20);
-        options.set_keep_log_file_num(LOG_FILES);
-        options.set_log_level(LogLevel::Warn);
-        options.set_stats_dump_period_sec(0);
-        options
-    }
-
-    fn family_options(&self, family: Family) -> Options {
-        let mut options = Options::default();
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&self.cache);
-        // Indexes and filters count against the cache: memory is bounded whatever is stored.
-        table.set_cache_index_and_filter_blocks(true);
-        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        table.set_format_version(5);
-        // LZ4 costs next to nothing on what does not compress, and texts do compress.
-        options.set_compression_type(DBCompressionType::Lz4);
-        let buffers = self.settings.write_buffer_bytes;
-        match family {
-            Family::Queue => {
-                // Read in stretches of one session: the filter is on the session, not the key.
-                options.set_prefix_extractor(SliceTransform::create_fixed_prefix(8));
-                table.set_bloom_filter(10.0, false);
-                table.set_whole_key_filtering(false);
-                table.set_block_size(8 << 10);
-                options.set_write_buffer_size(buffers / 2);
-            }
-            Family::Body => {
-                // Asked only for bodies that exist: filters of the last level would be wasted.
-                table.set_bloom_filter(10.0, false);
-                options.set_optimize_filters_for_hits(true);
-                table.set_block_size(8 << 10);
-                options.set_write_buffer_size(buffers / 2);
-            }
-            Family::Retained => {
-                // Asked for topics that are often not there: one filter look-up answers.
-                table.set_bloom_filter(10.0, false);
-                options.set_bottommost_compression_type(DBCompressionType::Zstd);
-                options.set_write_buffer_size(buffers / 4);
-            }
-            Family::Log => {
-                // Written once, read in stretches of one conversation.
-                table.set_block_size(16 << 10);
-                table.set_bloom_filter(10.0, false);
-                options.set_write_buffer_size(buffers / 2);
-            }
-            Family::Im => {
-                // Asked for what is often not there (deduplication): a filter answers.
-                table.set_bloom_filter(10.0, false);
-                options.set_write_buffer_size(buffers / 4);
-            }
-            Family::Meta | Family::Shard | Family::Session => {
-                // Small rows written again and again; read in full at the start.
-                options.set_write_buffer_size(buffers / 8);
-            }
-        }
-        if matches!(family, Family::Log | Family::Im) {
-            // Retention removes long stretches: files full of removals are merged soon.
-            options.add_compact_on_deletion_collector_factory(
-                REMOVALS_WINDOW,
-                REMOVALS_TRIGGER,
-                REMOVALS_RATIO,
-            );
-        }
-        options.set_block_based_table_factory(&table);
-        if let Some(judge) = &self.judge
-            && matches!(family, Family::Queue | Family::Body)
-        {
-            options.set_compaction_filter_factory(JudgeFactory { judge: judge.clone(), family });
-        }
-        options
     }
 
     fn reserve(&self) -> PathBuf {
@@ -394,35 +310,6 @@ fn read_error(error: rocksdb::Error) -> StoreError {
         _ => "",
     };
     StoreError::Read(error.into_string() + hint)
-}
-
-fn read_options(family: Family, span: Span<'_>) -> ReadOptions {
-    let mut options = ReadOptions::default();
-    match span.from {
-        Bound::Included(from) | Bound::Excluded(from) => options.set_iterate_lower_bound(from),
-        Bound::Unbounded => {}
-    }
-    match span.to {
-        Bound::Excluded(to) => options.set_iterate_upper_bound(to),
-        Bound::Included(to) => {
-            let mut behind = to.to_vec();
-            behind.push(0);
-            options.set_iterate_upper_bound(behind);
-        }
-        Bound::Unbounded => {}
-    }
-    let one_session = match (span.from, span.to) {
-        (Bound::Included(from), Bound::Included(to) | Bound::Excluded(to)) => {
-            from.len() >= 8 && to.len() >= 8 && from[..8] == to[..8]
-        }
-        _ => false,
-    };
-    if family == Family::Queue && one_session && !span.reverse {
-        options.set_prefix_same_as_start(true);
-    } else {
-        options.set_total_order_seek(true);
-    }
-    options
 }
 
 /// What a batch leaves behind, each row once, in the order in which the memory tables have them:
@@ -573,7 +460,10 @@ impl Kv for RocksKv {
         self.try_disk().map_err(|error| self.not_writable(&error))?;
         // Closed before it is opened: the lock on the folder is one of files, not of this value.
         drop(db.take());
-        match self.open_db() {
+        // As at the start, but once: a reopening that fails is tried again every second.
+        let told = self.logs_told.swap(true, Ordering::AcqRel);
+        let sound = if told { Ok(()) } else { inspect::before_open(&self.settings.folder) };
+        match sound.and_then(|()| self.open_db()) {
             Ok(open) => *db = Some(open),
             Err(error) => {
                 match self.open_to_read() {
@@ -583,6 +473,7 @@ impl Kv for RocksKv {
                 return Err(error);
             }
         }
+        self.logs_told.store(false, Ordering::Release);
         self.poisoned.store(false, Ordering::Release);
         if !self.full.load(Ordering::Acquire) {
             *self.fault.lock() = None;
@@ -639,10 +530,3 @@ impl Kv for RocksKv {
         copy.create_checkpoint(folder.join(FOLDER)).map_err(read_error)
     }
 }
-
-/// A file in which so many of so many rows in a row are removals is merged without waiting for
-/// its turn.
-const REMOVALS_WINDOW: usize = 4_096;
-const REMOVALS_TRIGGER: usize = 2_048;
-/// So is one of which this part is removals.
-const REMOVALS_RATIO: f64 = 0.5;

@@ -225,6 +225,29 @@ fn a_store_is_reopened_under_its_users() {
     assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
 }
 
+/// A disk that fails may have kept less than it has said.
+#[test]
+fn a_hole_in_the_log_is_kept_at_a_reopening_as_at_an_opening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
+    let mut batch = Batch::default();
+    batch.put(Family::Retained, b"t", b"v");
+    kv.write(&batch, true).expect("writes");
+    (0..20).for_each(|_| put_entries(&kv, 50));
+    let database = folder.path().join("db");
+    let mut names = super::inspect::names_in(&database).into_iter();
+    let log = names.rfind(|name| name.ends_with(".log")).expect("there is a log");
+    let (file, kept) = (database.join(&log), folder.path().join("damaged-logs").join(&log));
+    let mut bytes = std::fs::read(&file).expect("the log can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 1_024].fill(0);
+    std::fs::write(&file, &bytes).expect("the log can be written");
+    kv.poison("No space left on device");
+    kv.reopen().expect("reopens with what is before it");
+    assert_eq!(std::fs::read(&kept).expect("the log is kept"), bytes);
+    assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
+}
+
 /// Queue rows that a table cannot make smaller.
 fn put_entries(kv: &dyn Kv, entries: u64) {
     let mut seed = 1_u64;
