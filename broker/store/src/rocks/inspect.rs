@@ -55,6 +55,13 @@ pub fn stored_format(folder: &Path) -> Result<Option<StoredFormat>, StoreError> 
 
 /// Looks whether the database can be opened, and says what its logs will lose.
 pub(super) fn before_open(folder: &Path) -> Result<(), StoreError> {
+    can_be_opened(folder)?;
+    report_logs(folder);
+    Ok(())
+}
+
+/// Looks whether the database can be opened.
+pub(super) fn can_be_opened(folder: &Path) -> Result<(), StoreError> {
     let corrupt = |what: String| StoreError::Corrupt { folder: folder.to_path_buf(), what };
     let database = folder.join(FOLDER);
     let names = names_in(&database);
@@ -67,13 +74,15 @@ pub(super) fn before_open(folder: &Path) -> Result<(), StoreError> {
             None => Ok(()),
         };
     }
-    if let Err(what) = check_current(&database, &names) {
-        return Err(corrupt(what));
-    }
-    for name in names.iter().filter(|name| name.ends_with(".log")) {
+    check_current(&database, &names).map(|_| ()).map_err(corrupt)
+}
+
+/// Says what the logs will lose.
+pub(super) fn report_logs(folder: &Path) {
+    let database = folder.join(FOLDER);
+    for name in names_in(&database).iter().filter(|name| name.ends_with(".log")) {
         report_log(folder, &database.join(name));
     }
-    Ok(())
 }
 
 /// Names of the files of a folder, sorted; none when there is no such folder.

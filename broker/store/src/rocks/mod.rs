@@ -460,10 +460,12 @@ impl Kv for RocksKv {
         self.try_disk().map_err(|error| self.not_writable(&error))?;
         // Closed before it is opened: the lock on the folder is one of files, not of this value.
         drop(db.take());
-        // As at the start, but once: a reopening that fails is tried again every second.
-        let told = self.logs_told.swap(true, Ordering::AcqRel);
-        let sound = if told { Ok(()) } else { inspect::before_open(&self.settings.folder) };
-        match sound.and_then(|()| self.open_db()) {
+        // As at the start; the logs once, as a reopening that fails is tried again every second.
+        let folder = &self.settings.folder;
+        if !self.logs_told.swap(true, Ordering::AcqRel) {
+            inspect::report_logs(folder);
+        }
+        match inspect::can_be_opened(folder).and_then(|()| self.open_db()) {
             Ok(open) => *db = Some(open),
             Err(error) => {
                 match self.open_to_read() {

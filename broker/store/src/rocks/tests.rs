@@ -205,6 +205,15 @@ fn a_checkpoint_is_a_store() {
     assert_eq!(copied.kv().get(Family::Retained, b"t").expect("reads"), Some(b"v".to_vec()));
 }
 
+/// A database with one row.
+fn with_a_row(folder: &tempfile::TempDir) -> RocksKv {
+    let kv = RocksKv::open(&settings(folder), None).expect("opens");
+    let mut batch = Batch::default();
+    batch.put(Family::Retained, b"t", b"v");
+    kv.write(&batch, true).expect("writes");
+    kv
+}
+
 #[test]
 fn a_store_is_reopened_under_its_users() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -229,10 +238,7 @@ fn a_store_is_reopened_under_its_users() {
 #[test]
 fn a_hole_in_the_log_is_kept_at_a_reopening_as_at_an_opening() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
-    let mut batch = Batch::default();
-    batch.put(Family::Retained, b"t", b"v");
-    kv.write(&batch, true).expect("writes");
+    let kv = with_a_row(&folder);
     (0..20).for_each(|_| put_entries(&kv, 50));
     let database = folder.path().join("db");
     let mut names = super::inspect::names_in(&database).into_iter();
@@ -246,6 +252,20 @@ fn a_hole_in_the_log_is_kept_at_a_reopening_as_at_an_opening() {
     kv.reopen().expect("reopens with what is before it");
     assert_eq!(std::fs::read(&kept).expect("the log is kept"), bytes);
     assert!(kv.get(Family::Retained, b"t").expect("reads").is_some());
+}
+
+#[test]
+fn a_reopening_begins_no_new_store_over_the_old() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kv = with_a_row(&folder);
+    let current = folder.path().join("db/CURRENT");
+    std::fs::remove_file(&current).expect("it is there");
+    kv.poison("Input/output error");
+    for _ in 0..2 {
+        let error = kv.reopen().expect_err("nothing names the manifest");
+        assert!(error.to_string().contains("CURRENT"), "{error}");
+        assert!(!current.exists());
+    }
 }
 
 /// Queue rows that a table cannot make smaller.
@@ -379,10 +399,7 @@ fn an_older_store_gets_the_families_it_lacks() {
 #[test]
 fn what_cannot_be_reopened_is_still_read() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kv = RocksKv::open(&settings(&folder), None).expect("opens");
-    let mut batch = Batch::default();
-    batch.put(Family::Retained, b"t", b"v");
-    kv.write(&batch, true).expect("writes");
+    let kv = with_a_row(&folder);
     kv.poison("Corruption: block checksum mismatch in 000012.sst");
     let error = kv.reopen().expect_err("a damaged file is not mended by reopening");
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
