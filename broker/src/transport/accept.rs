@@ -230,6 +230,9 @@ mod tests {
         ListenerGate::new(&GateLimits { connections_max, connect_rate }, Instant::now())
     }
 
+    /// The longest that a test waits.
+    const LIMIT: Duration = Duration::from_secs(60);
+
     /// Runs an acceptor on a loopback port; `body` gets the port's address and what it hands out.
     fn accepting(
         transport: ListenerTransport,
@@ -246,7 +249,9 @@ mod tests {
             let run = acceptor.run(move |accepted| send.send(accepted).unwrap());
             tokio::select! {
                 ended = pin!(run) => panic!("the acceptor ended: {ended:?}"),
-                () = body(address, receive) => {}
+                ended = tokio::time::timeout(LIMIT, body(address, receive)) => {
+                    ended.expect("every connection is handed out or closed");
+                }
             }
         });
     }
