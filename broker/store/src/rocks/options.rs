@@ -35,6 +35,9 @@ impl RocksKv {
         // Files are handed to the disk as they grow, so that a sync of the log does not wait for
         // megabytes of a merge.
         options.set_bytes_per_sync(1 << 20);
+        // A block that is read alone is read alone, as with this advice; but where the one before it
+        // was read the system may read ahead, which spares requests (`im-sync --cold`: 1.2).
+        options.set_advise_random_on_open(false);
         options.set_keep_log_file_num(LOG_FILES);
         options.set_log_level(LogLevel::Warn);
         options.set_stats_dump_period_sec(0);
@@ -75,8 +78,9 @@ impl RocksKv {
                 options.set_write_buffer_size(buffers / 4);
             }
             Family::Log => {
-                // Written once, read in stretches of one conversation.
-                table.set_block_size(16 << 10);
+                // Written once, read in stretches of one conversation: some 20 KB are 50 messages.
+                // Twice as large costs what it saves, in taking the blocks apart.
+                table.set_block_size(32 << 10);
                 table.set_bloom_filter(10.0, false);
                 options.set_write_buffer_size(buffers / 2);
             }
