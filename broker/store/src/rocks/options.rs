@@ -35,8 +35,8 @@ impl RocksKv {
         // Files are handed to the disk as they grow, so that a sync of the log does not wait for
         // megabytes of a merge.
         options.set_bytes_per_sync(1 << 20);
-        // A block that is read alone is read alone, as with this advice; but where the one before it
-        // was read the system may read ahead, which spares requests (`im-sync --cold`: 1.2).
+        // Not told that reads are random, the system reads ahead where the block before was read,
+        // which spares requests (`im-sync --cold`: 1.2); a block alone costs the same.
         options.set_advise_random_on_open(false);
         options.set_keep_log_file_num(LOG_FILES);
         options.set_log_level(LogLevel::Warn);
