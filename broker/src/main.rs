@@ -11,6 +11,11 @@ use hoopoe::cli::{BridgeArgs, Cli, Command, SettingsArgs};
 use hoopoe::settings::{HttpAddress, HttpSettings};
 use hoopoe::{commands, node};
 
+/// Of the whole process: with its own `malloc` and `free` it serves RocksDB as well.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let done = match Cli::parse().command {
