@@ -7,6 +7,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
+use hoopoe_core::seldom::Seldom;
 
 use super::Start;
 use crate::id::ConvKey;
@@ -20,7 +21,7 @@ pub(super) struct Quiet {
     /// Hash of the conversation, and everything up to where has been received; sorted.
     cursors: Box<[(u64, u64)]>,
     /// Groups and channels among them.
-    listens_to: Box<[ConvKey]>,
+    listens_to: Seldom<Vec<ConvKey>>,
 }
 
 impl Quiet {

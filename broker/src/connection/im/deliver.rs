@@ -453,7 +453,7 @@ impl ImDevice {
     pub(super) fn terms(&self, topic: &str, usual: QoS) -> (QoS, SmallVec<[u32; 1]>) {
         let mut identifiers = SmallVec::new();
         let mut qos = None;
-        for own in &self.filters {
+        for own in self.filters.iter() {
             if hoopoe_codec::topic_matches(&own.filter, topic) {
                 qos = qos.max(Some(own.options.qos));
                 identifiers.extend((own.identifier != 0).then_some(own.identifier));

@@ -47,7 +47,7 @@ pub struct ImDevice {
     /// comes may still have its body.
     outdated: bool,
     /// Its own filters below `im/me/`.
-    filters: Vec<InboxFilter>,
+    filters: Seldom<Vec<InboxFilter>>,
     /// Service calls that have not been answered, by the token of their acknowledgement.
     calls: Option<Box<HashMap<u64, Waiting>>>,
     /// Its QoS 2 deliveries that are recorded.
@@ -61,6 +61,9 @@ pub struct ImDevice {
     /// Live rooms it is in.
     pub rooms: Memberships,
 }
+
+// What an idle one takes; jemalloc has 320 bytes for anything above.
+const _: () = assert!(size_of::<ImDevice>() <= 256);
 
 /// A filter below `im/me/` that the client has subscribed to itself (ruling 28).
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl ImDevice {
             step: Device::new(),
             pages: Pages::default(),
             outdated: false,
-            filters: Vec::new(),
+            filters: Seldom::default(),
             calls: None,
             exchanges: Exchanges::default(),
             moved: false,

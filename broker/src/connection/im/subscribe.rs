@@ -54,8 +54,9 @@ impl Worker {
     /// A filter is given up: its topics come on the usual terms again.
     pub(in crate::connection) fn im_unsubscribed(&mut self, location: Location, filter: &str) {
         let device = self.connection(location).and_then(Connection::session);
-        if let Some(im) = device.and_then(|session| session.im.as_mut()) {
-            im.filters.retain(|own| *own.filter != *filter);
+        let own = device.and_then(|session| session.im.as_mut()?.filters.if_made());
+        if let Some(own) = own {
+            own.retain(|own| *own.filter != *filter);
         }
         self.leave_by_filter(location, filter);
     }
