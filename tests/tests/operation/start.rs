@@ -137,3 +137,15 @@ fn version_and_help_are_for_people() {
     let (status, said) = run(&["serve", "--none-such"]);
     assert!(!status.success() && said.contains("--none-such"), "{said}");
 }
+
+/// Without these two the program works as well, and keeps what it has once had.
+#[test]
+fn memory_is_given_back_after_a_second() {
+    let mut command = program::hoopoe_command();
+    command.arg("--version").env("MALLOC_CONF", "confirm_conf:true");
+    let (status, said) = program::run_to_end(command);
+    assert!(status.success(), "{said}");
+    for setting in ["background_thread:true", "dirty_decay_ms:1000"] {
+        assert!(said.contains(&format!("Set conf value: {setting}")), "not set:\n{said}");
+    }
+}
