@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Where a broker's CPU goes: plays scenarios against `hoopoe` and sorts the samples of perf.
+# Where a broker's CPU goes: plays a scenario against `hoopoe` and sorts the samples of perf.
 #
 #   cycles.sh PROGRAM FOLDER SCENARIO [OPTIONS]     PROGRAM is hoopoe-bench, with `hoopoe` beside it
 #
@@ -29,10 +29,11 @@ done
 perf record --quiet --freq 1999 --call-graph fp --output "$made/perf.data" --pid "$broker" &
 perf=$!
 taskset -c 1 "$program" run --quiet --port "$port" --broker-pid "$broker" \
-    --json "$folder/$scenario.json" "$scenario" "$@" >"$folder/$scenario.txt"
+    --json "$folder/$scenario.json" "$scenario" "$@" >"$folder/$scenario.txt" ||
+    { status=$?; cat "$folder/$scenario.txt"; exit "$status"; }
 kill -INT "$perf"
 wait "$perf" || true
-grep -E 'per broker CPU second|no fault|faults' "$folder/$scenario.txt"
 per_second=$(sed -nE 's/^ .* per broker CPU second +([0-9,]+)$/\1/p' "$folder/$scenario.txt" | tr -d ,)
+[ -n "$per_second" ] || { echo "$scenario has no figure per broker CPU second" >&2; exit 1; }
 perf script --input "$made/perf.data" --fields comm,ip,sym 2>/dev/null |
     "$here/cycles.py" "$per_second" | tee "$folder/$scenario.cycles.txt"
