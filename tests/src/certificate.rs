@@ -9,7 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 pub struct Certificates {
     /// Certificate of the authority.
     pub authority: PathBuf,
-    /// Certificate of the server, for `localhost` and `127.0.0.1`.
+    /// Certificate of the server, for `localhost`, `127.0.0.1` and each
+    /// [`unique_address`](crate::unique_address).
     pub server: PathBuf,
     /// Key of the server.
     pub server_key: PathBuf,
@@ -28,7 +29,8 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key can be generated");
         let authority = parameters.self_signed(&key).expect("the authority signs itself");
         let issuer = Issuer::new(parameters, key);
-        let (server, server_key) = signed(&issuer, &["localhost", "127.0.0.1"], "localhost");
+        let own = crate::own_ip().to_string();
+        let (server, server_key) = signed(&issuer, &["localhost", "127.0.0.1", &own], "localhost");
         let (client, client_key) = signed(&issuer, &[], "certified");
         let write = |name: &str, text: &str| {
             let file = folder.join(name);

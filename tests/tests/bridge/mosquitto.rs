@@ -205,7 +205,7 @@ fn tls_with_an_authority_and_a_certificate_of_ones_own() {
         files.server_key.display()
     ));
     for version in Version::BOTH {
-        let link = Link::new("m", format!("mqtts://localhost:{}", mosquitto.special.port()))
+        let link = Link::new("m", format!("mqtts://{}", mosquitto.special))
             .version(version)
             .line(&format!("client_id = 'tls-{version:?}'"))
             .line(&format!("ca_file = '{}'", files.authority.display()))
@@ -219,7 +219,7 @@ fn tls_with_an_authority_and_a_certificate_of_ones_own() {
     }
     // An authority that has nothing to do with it is not believed.
     let stranger = Certificates::generate(&reaper::temporary_folder("stranger"));
-    let link = Link::new("m", format!("mqtts://localhost:{}", mosquitto.special.port()))
+    let link = Link::new("m", format!("mqtts://{}", mosquitto.special))
         .line(&format!("ca_file = '{}'", stranger.authority.display()))
         .rule("up/#", "out", 1);
     let broker = hoopoe("a", &[link]).start();

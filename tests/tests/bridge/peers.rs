@@ -1,7 +1,7 @@
 //! The brokers at both ends of a link, and clients that count.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,8 @@ use std::process::Command;
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::program::Program;
 use hoopoe_tests::{
-    Broker, Connect, Http, Publish, RawClient, Version, eventually, reaper, unique_id,
+    Broker, Connect, Http, Publish, RawClient, Version, eventually, reaper, unique_address,
+    unique_id,
 };
 
 /// Where mosquitto may be besides the path.
@@ -32,31 +33,25 @@ impl Mosquitto {
 
     fn start_with(listener: &str, lines: &str) -> Mosquitto {
         let folder = reaper::temporary_folder("mosquitto");
-        loop {
-            // As root it would become another user, who cannot write here; else it stays who it is.
-            // It cannot say which port it was given, so one is chosen that was free just now.
-            let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let (first, second) = (free(), free());
-            let [address, special] =
-                [first, second].map(|free| free.local_addr().expect("it has an address"));
-            let mut text = format!(
-                "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-                 autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
-                 log_type none\n{lines}listener {} 127.0.0.1\n",
-                folder.display(),
-                address.port(),
-            );
-            if !listener.is_empty() {
-                text.push_str(&format!("listener {} 127.0.0.1\n{listener}\n", special.port()));
-            }
-            std::fs::write(folder.join("mosquitto.conf"), text).expect("a file");
-            let mut mosquitto =
-                Mosquitto { folder: folder.clone(), address, special, running: None };
-            mosquitto.start_again();
-            if mosquitto.running.is_some() {
-                return mosquitto;
-            }
+        // It cannot say which port it was given. As root it would become another user, who cannot
+        // write here; else it stays who it is.
+        let [address, special] = [unique_address(), unique_address()];
+        let mut text = format!(
+            "user root\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+             autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n\
+             log_type none\n{lines}listener {} {}\n",
+            folder.display(),
+            address.port(),
+            address.ip(),
+        );
+        if !listener.is_empty() {
+            let (port, ip) = (special.port(), special.ip());
+            text.push_str(&format!("listener {port} {ip}\n{listener}\n"));
         }
+        std::fs::write(folder.join("mosquitto.conf"), text).expect("a file");
+        let mut mosquitto = Mosquitto { folder, address, special, running: None };
+        mosquitto.start_again();
+        mosquitto
     }
 
     /// Without anything special.
@@ -77,12 +72,11 @@ impl Mosquitto {
         let mut command = Command::new(program.unwrap_or(&"mosquitto"));
         command.arg("-c").arg(self.folder.join("mosquitto.conf"));
         let mut program = Program::start(command);
-        let mut ended = false;
-        eventually("mosquitto listens, or ends because the port was taken", || {
-            ended = program.has_ended();
-            ended || TcpStream::connect(self.address).is_ok()
+        eventually("mosquitto listens", || {
+            assert!(!program.has_ended(), "mosquitto ended at once");
+            TcpStream::connect(self.address).is_ok()
         });
-        self.running = (!ended).then_some(program);
+        self.running = Some(program);
     }
 
     /// Everything it has written down is gone.

@@ -1,18 +1,11 @@
 //! Hoopoe with Hoopoe: two sites linked both ways by both, a ring of three; no message goes round.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use hoopoe_tests::broker::Options;
-use hoopoe_tests::{Broker, Publish, RawClient, Version, eventually};
+use hoopoe_tests::{Broker, Publish, RawClient, Version, eventually, unique_address};
 
 use crate::peers::{CONNECTED, Link, Mosquitto, hoopoe, report};
-
-/// Addresses that were free just now, for brokers that must know each other's before they start.
-fn free(count: usize) -> Vec<SocketAddr> {
-    let taken: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    taken.iter().map(|free| free.local_addr().expect("an address")).collect()
-}
 
 /// A site of this id at this address.
 fn site(id: &str, at: SocketAddr, links: &[Link]) -> Options {
@@ -21,7 +14,7 @@ fn site(id: &str, at: SocketAddr, links: &[Link]) -> Options {
 
 /// Sites linked in a circle: each with the next one, once, by these rules.
 fn circle(sites: &[&str], change: impl Fn(Link) -> Link) -> Vec<Broker> {
-    let addresses = free(sites.len());
+    let addresses: Vec<SocketAddr> = sites.iter().map(|_| unique_address()).collect();
     let brokers: Vec<Broker> = sites
         .iter()
         .enumerate()
@@ -78,7 +71,7 @@ fn two_sites_linked_by_both() {
 #[test]
 fn one_link_carries_both_ways() {
     for (version, line) in [(Version::V5, ""), (Version::V311, "bridge_bit = true")] {
-        let [at] = free(1)[..] else { panic!("an address") };
+        let at = unique_address();
         let far = site("b", at, &[]).start();
         let link = Link::to("next", at).version(version).line(line).rule("#", "both", 2);
         let near = hoopoe("a", &[link]).start();
@@ -132,7 +125,7 @@ fn two_sites_that_both_give_and_fetch_in_3_1_1() {
 
 #[test]
 fn a_hub_of_3_1_1_bridges_passes_on_what_they_give() {
-    let [at] = free(1)[..] else { panic!("an address") };
+    let at = unique_address();
     let hub = site("hub", at, &[]).start();
     let spoke = |id: &str| {
         let broker = hoopoe(id, &[both_ways_3_1_1(Link::to("hub", at), 1)]).start();
@@ -146,7 +139,7 @@ fn a_hub_of_3_1_1_bridges_passes_on_what_they_give() {
 fn a_circle_through_mosquitto_in_3_1_1() {
     // Both sites are linked with a broker that knows nothing, and with each other.
     let between = Mosquitto::plain();
-    let [at] = free(1)[..] else { panic!("an address") };
+    let at = unique_address();
     let to_mosquitto = || both_ways_3_1_1(Link::to("m", between.address), 1);
     let b = site("b", at, &[to_mosquitto()]).start();
     b.wait_for_log(CONNECTED);

@@ -10,7 +10,7 @@ use hoopoe_tests::certificate::Certificates;
 use hoopoe_tests::reaper::temporary_folder;
 use hoopoe_tests::tls::accept;
 use hoopoe_tests::wire::code;
-use hoopoe_tests::{Connect, Publish};
+use hoopoe_tests::{Connect, Publish, unique_address};
 use serde_json::{Value, json};
 
 use crate::{admin, device, options};
@@ -147,7 +147,7 @@ fn a_judge_over_tls_is_asked_when_its_authority_is_trusted() {
 #[test]
 fn without_an_answer_the_setting_decides() {
     // Nobody listens there.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = unique_address();
     for (on_failure, expected) in [("open", code::SUCCESS), ("closed", code::QUOTA_EXCEEDED)] {
         let text = format!("[im.hook]\nurl = \"http://{free}/\"\non_failure = {on_failure:?}\n");
         let broker = options().configuration(&text).start();
