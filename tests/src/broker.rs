@@ -79,6 +79,12 @@ impl Options {
         self
     }
 
+    /// Listening at this address alone, again after each restart (see
+    /// [`unique_address`](crate::unique_address)).
+    pub fn at(self, address: SocketAddr) -> Options {
+        self.no_listeners().listener(&format!("tcp://{address}"))
+    }
+
     /// A node of links alone, which has no listeners.
     pub fn bridge(mut self) -> Options {
         self.subcommand = "bridge";

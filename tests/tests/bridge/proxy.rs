@@ -119,11 +119,6 @@ impl Proxy {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The broker has moved.
-    pub fn leads_to(&self, upstream: SocketAddr) {
-        self.lock().upstream = upstream;
-    }
-
     /// What becomes of packets from now on; it is asked with the packet type.
     pub fn plan(&self, plan: impl FnMut(Way, u8) -> Fate + Send + 'static) {
         self.lock().plan = Box::new(plan);

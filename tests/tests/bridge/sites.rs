@@ -9,7 +9,7 @@ use crate::peers::{CONNECTED, Link, Mosquitto, hoopoe, report};
 
 /// A site of this id at this address.
 fn site(id: &str, at: SocketAddr, links: &[Link]) -> Options {
-    hoopoe(id, links).no_listeners().listener(&format!("tcp://{at}"))
+    hoopoe(id, links).at(at)
 }
 
 /// Sites linked in a circle: each with the next one, once, by these rules.

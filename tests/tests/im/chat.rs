@@ -1,13 +1,11 @@
 //! `hoopoe chat`: two people at two terminals, here two programs with pipes.
 
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::io::Write;
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::certificate::Certificates;
 use hoopoe_tests::program::{self, Program};
-use hoopoe_tests::{Broker, unique_id};
+use hoopoe_tests::{Broker, unique_address, unique_id};
 
 /// One person's chat.
 struct Chat(Program);
@@ -41,45 +39,6 @@ impl Chat {
         self.0.input().write_all(b"/quit\n").expect("the chat reads");
         self.0.succeed();
     }
-}
-
-/// An address that stays while the broker behind it changes.
-struct Relay {
-    address: SocketAddr,
-    target: Arc<Mutex<SocketAddr>>,
-}
-
-impl Relay {
-    fn start(target: SocketAddr) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
-        let target = Arc::new(Mutex::new(target));
-        let shared = Arc::clone(&target);
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let target = *shared.lock().expect("nobody panics with it");
-                // Where no broker is, the client finds its connection closed.
-                let Ok(broker) = TcpStream::connect(target) else { continue };
-                forward(&client, &broker);
-                forward(&broker, &client);
-            }
-        });
-        Relay { address, target }
-    }
-
-    fn leads_to(&self, target: SocketAddr) {
-        *self.target.lock().expect("nobody panics with it") = target;
-    }
-}
-
-fn forward(from: &TcpStream, to: &TcpStream) {
-    let mut from = from.try_clone().expect("a socket can be shared");
-    let mut to = to.try_clone().expect("a socket can be shared");
-    std::thread::spawn(move || {
-        // However it ends, both directions are over.
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
-    });
 }
 
 #[test]
@@ -122,10 +81,8 @@ fn two_people_chat() {
 
 #[test]
 fn what_was_missed_is_told_and_a_lost_broker_is_found_again() {
-    let mut broker = Broker::start();
-    let relay = Relay::start(broker.tcp());
-    let server = format!("tcp://{}", relay.address);
-    let mut alice = Chat::start_with("alice", &["--server", &server]);
+    let mut broker = Options::new().at(unique_address()).start();
+    let mut alice = Chat::start(&broker, "alice");
     alice.types("/to u/bob", "talking");
     for n in 1..=3 {
         alice.types(&format!("line {n}"), &format!("u/bob #{n} is sent"));
@@ -141,7 +98,6 @@ fn what_was_missed_is_told_and_a_lost_broker_is_found_again() {
     // Typed while nobody listens; sent, once, when somebody does.
     alice.0.input().write_all(b"line 4\n").expect("the chat reads");
     broker.start_again();
-    relay.leads_to(broker.tcp());
     alice.sees("you are alice on");
     alice.sees("u/bob #4 is sent");
     alice.quits();

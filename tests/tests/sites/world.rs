@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hoopoe_tests::broker::Options;
 use hoopoe_tests::{
-    Broker, Connect, Http, Packet, Publish, RawClient, Received, Version, eventually, unique_id,
+    Broker, Connect, Http, Packet, Publish, RawClient, Received, Version, eventually,
+    unique_address, unique_id,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +34,8 @@ impl World {
             for to in 0..at {
                 world.links.push((at, to, Arc::new(Proxy::new())));
             }
-            let options = Options::new().environment("HOOPOE_HTTP__ADMIN_TOKEN", ADMIN);
+            let options = Options::new().at(unique_address());
+            let options = options.environment("HOOPOE_HTTP__ADMIN_TOKEN", ADMIN);
             let broker = options.configuration(&world.settings(at, extra)).start();
             world.brokers.push(broker);
             world.heal();
