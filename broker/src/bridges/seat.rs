@@ -34,7 +34,7 @@ impl BridgeSeat {
 
 /// What is noted on messages of another broker's bridge that speaks 3.1.1 and cannot say itself whose
 /// they are: that they came over a link.
-pub fn passed_by(client_id: &str) -> Box<[u8]> {
+pub fn passed_by(client_id: &str) -> Vec<u8> {
     let id = format!("~{}", client_id.replace(',', "_"));
     PropertyBlock::new().with(VIA, &id).as_bytes().into()
 }

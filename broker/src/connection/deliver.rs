@@ -375,7 +375,7 @@ pub(super) fn write_to(
     }
     let Connection { phase, output, .. } = connection;
     let Phase::Active(session) = phase else { return };
-    if session.via.is_some() && stays_here(message.parts.properties) {
+    if !session.via.is_empty() && stays_here(message.parts.properties) {
         skip(connection, copy.qos, id);
         return;
     }

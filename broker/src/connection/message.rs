@@ -1,6 +1,7 @@
 //! A publication on its way to many connections of one worker: encoded once per shape, copied per
 //! receiver, the packet identifier patched in.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,7 +51,10 @@ pub struct Message<'a> {
     /// Topic, properties, payload and flags as published.
     pub parts: PublicationParts<'a>,
     expiry_left_secs: Option<u32>,
-    publication: Option<Arc<Publication>>,
+    /// Borrowed where it is shared already: counting its holders up and down for each receiver would
+    /// make the processor wait for all that was written for that receiver, which is seldom in its
+    /// caches.
+    publication: Option<Cow<'a, Arc<Publication>>>,
     payload: Option<Bytes>,
     frames: &'a mut Frames,
 }
@@ -72,7 +76,7 @@ impl<'a> Message<'a> {
         now_ms: u64,
     ) -> Message<'a> {
         let mut message = Message::borrowed(publication.parts(), frames, now_ms);
-        message.publication = Some(publication.clone());
+        message.publication = Some(Cow::Borrowed(publication));
         message
     }
 
@@ -91,7 +95,8 @@ impl<'a> Message<'a> {
 
     /// The publication as a shared one, made at the first call.
     pub fn publication(&mut self) -> Arc<Publication> {
-        self.publication.get_or_insert_with(|| Arc::new(self.parts.to_publication())).clone()
+        let made = || Cow::Owned(Arc::new(self.parts.to_publication()));
+        Arc::clone(self.publication.get_or_insert_with(made))
     }
 
     /// True when the message has expired: it is sent to nobody any more ([MQTT-3.3.2-5]).

@@ -90,7 +90,7 @@ impl Worker {
             return Ok(());
         }
         let session = self.connection(location).and_then(Connection::session);
-        let via = session.and_then(|session| session.via.clone());
+        let via = session.map(|session| session.via.clone()).filter(|via| !via.is_empty());
         let session = self.connection(location).and_then(Connection::session);
         let space = session.and_then(|session| session.space.clone());
         let spaced = space.map(|space| [&*space, topic].concat());
@@ -99,7 +99,7 @@ impl Worker {
         let expiry = publish.properties.message_expiry_secs;
         let parts = PublicationParts {
             topic,
-            properties: via.as_deref().unwrap_or(&properties),
+            properties: via.as_deref().map_or(&properties, Vec::as_slice),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,

@@ -200,7 +200,7 @@ impl Worker {
             return refuse(ReasonCode::UnspecifiedError);
         };
         // Nothing of its own comes back to a bridge, and RETAIN passes as it is.
-        let own_kept = session.via.is_none() || shared.is_some();
+        let own_kept = session.via.is_empty() || shared.is_some();
         let options = SubscribeOptions {
             no_local: options.no_local || !own_kept,
             retain_as_published: options.retain_as_published || !own_kept,

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 use hoopoe_codec::{PacketId, QoS};
 
+use crate::seldom::Seldom;
+
 #[cfg(feature = "planted")]
 use crate::planted;
 
@@ -28,14 +30,17 @@ enum State {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry<S> {
+struct Entry {
     id: u16,
     state: State,
     qos: QoS,
     /// It takes a place: its PUBLISH was sent over this connection.
     sent: bool,
-    source: S,
 }
+
+// Ten to a cache line. A message to a thousand receivers touches a thousand windows, more than the
+// processor's caches hold: what is written there is waited for.
+const _: () = assert!(size_of::<Entry>() == 6);
 
 /// One message in flight, as the window reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +61,11 @@ pub struct Window<S> {
     maximum: u16,
     open: u16,
     last_id: u16,
-    entries: VecDeque<Entry<S>>,
+    /// So many of the newest entries have identifiers that follow upon each other, up to `last_id`.
+    run: u16,
+    entries: VecDeque<Entry>,
+    /// Where they came from, entry by entry; empty as long as every one is `S::default()`.
+    sources: Seldom<VecDeque<S>>,
 }
 
 /// Complete messages that may wait for an older one: beyond it, a client that leaves its oldest
@@ -66,10 +75,17 @@ const MOST_COMPLETE: usize = 8_192;
 /// Capacity that an empty window may keep; above it the memory is given back.
 const KEPT_CAPACITY: usize = 32;
 
-impl<S: Copy> Window<S> {
+impl<S: Copy + Default + PartialEq + 'static> Window<S> {
     /// A window of at most `maximum` messages (0 counts as 1).
     pub fn new(maximum: u16) -> Window<S> {
-        Window { maximum: maximum.max(1), open: 0, last_id: 0, entries: VecDeque::new() }
+        Window {
+            maximum: maximum.max(1),
+            open: 0,
+            last_id: 0,
+            run: 0,
+            entries: VecDeque::new(),
+            sources: Seldom::default(),
+        }
     }
 
     /// How many more messages may be sent now.
@@ -81,7 +97,8 @@ impl<S: Copy> Window<S> {
 
     /// Sources of messages that are complete although an older one is not.
     pub fn complete_before_turn(&self) -> impl Iterator<Item = S> + '_ {
-        self.entries.iter().filter(|e| e.state == State::Done).map(|e| e.source)
+        let done = |at: &usize| self.entries[*at].state == State::Done;
+        (0..self.entries.len()).filter(done).map(|at| self.source_at(at))
     }
 
     /// Whether there are such messages.
@@ -99,9 +116,11 @@ impl<S: Copy> Window<S> {
         if self.room() == 0 {
             return None;
         }
+        let follows = next_id(self.last_id);
         let id = self.free_id();
+        self.run = if id.get() == follows { self.run.saturating_add(1) } else { 1 };
         let state = State::Published;
-        self.entries.push_back(Entry { id: id.get(), state, qos, sent: true, source });
+        self.enter(Entry { id: id.get(), state, qos, sent: true }, source);
         self.open += 1;
         Some(id)
     }
@@ -110,21 +129,18 @@ impl<S: Copy> Window<S> {
     /// large): it counts as complete.
     pub fn push_done(&mut self, source: S) {
         let (state, qos) = (State::Done, QoS::AtMostOnce);
-        self.entries.push_back(Entry { id: 0, state, qos, sent: false, source });
+        self.run = 0;
+        self.enter(Entry { id: 0, state, qos, sent: false }, source);
     }
 
     /// Puts back a message that was in flight when the last connection ended. It takes no place
     /// until it is sent again: the receiver's maximum counts per connection ([MQTT-4.9.0-1]).
     pub fn restore(&mut self, message: InFlight<S>) {
         let state = if message.released { State::Released } else { State::Published };
-        self.entries.push_back(Entry {
-            id: message.id.get(),
-            state,
-            qos: message.qos,
-            sent: false,
-            source: message.source,
-        });
-        self.last_id = self.last_id.max(message.id.get());
+        let id = message.id.get();
+        self.run = 0;
+        self.enter(Entry { id, state, qos: message.qos, sent: false }, message.source);
+        self.last_id = self.last_id.max(id);
     }
 
     /// A restored message takes a place, to be sent again. True when its PUBREC has not come.
@@ -145,7 +161,9 @@ impl<S: Copy> Window<S> {
     pub fn requeue(&mut self, id: PacketId, source: S) -> Result<bool, Unknown> {
         let at = self.find(id.get()).ok_or(Unknown)?;
         let entry = self.entries.remove(at).ok_or(Unknown)?;
-        self.entries.push_back(Entry { source, ..entry });
+        self.sources.if_made().and_then(|sources| sources.remove(at));
+        self.run = 0;
+        self.enter(entry, source);
         self.resend(id)
     }
 
@@ -180,21 +198,22 @@ impl<S: Copy> Window<S> {
 
     /// Where the message in flight under this identifier came from.
     pub fn source(&self, id: PacketId) -> Option<S> {
-        Some(self.entries[self.find(id.get())?].source)
+        self.find(id.get()).map(|at| self.source_at(at))
     }
 
     /// PUBREC: PUBREL is to be sent. Gives the source, and true when this is the first PUBREC.
     pub fn receive(&mut self, id: PacketId) -> Result<(S, bool), Unknown> {
         let at = self.find(id.get()).ok_or(Unknown)?;
         let entry = &mut self.entries[at];
-        match (entry.qos, entry.state) {
-            (QoS::ExactlyOnce, State::Published) => {
-                entry.state = State::Released;
-                Ok((entry.source, true))
-            }
-            (QoS::ExactlyOnce, State::Released | State::Concluded) => Ok((entry.source, false)),
-            _ => Err(Unknown),
+        let first = match (entry.qos, entry.state) {
+            (QoS::ExactlyOnce, State::Published) => true,
+            (QoS::ExactlyOnce, State::Released | State::Concluded) => false,
+            _ => return Err(Unknown),
+        };
+        if first {
+            entry.state = State::Released;
         }
+        Ok((self.source_at(at), first))
     }
 
     /// Takes the oldest entry out when it is complete: what comes out moves a cursor.
@@ -203,27 +222,46 @@ impl<S: Copy> Window<S> {
         if front.state != State::Done {
             return None;
         }
-        let source = front.source;
         self.entries.pop_front();
-        if self.entries.is_empty() && self.entries.capacity() > KEPT_CAPACITY {
-            self.entries = VecDeque::new();
+        let sources = self.sources.if_made();
+        let source = sources.and_then(VecDeque::pop_front).unwrap_or_default();
+        self.run = self.run.min(u16::try_from(self.entries.len()).unwrap_or(u16::MAX));
+        if self.entries.is_empty() {
+            emptied(&mut self.entries);
+            if let Some(sources) = self.sources.if_made() {
+                emptied(sources);
+            }
         }
         Some(source)
     }
 
     /// What is in flight, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = InFlight<S>> + '_ {
-        self.entries.iter().filter(|e| e.state != State::Done).filter_map(|e| {
+        let in_flight = |(_, e): &(usize, &Entry)| e.state != State::Done;
+        self.entries.iter().enumerate().filter(in_flight).filter_map(|(at, e)| {
             Some(InFlight {
                 id: PacketId::new(e.id)?,
                 qos: e.qos,
                 released: matches!(e.state, State::Released | State::Concluded),
-                source: e.source,
+                source: self.source_at(at),
             })
         })
     }
 
-    fn finish(&mut self, id: PacketId, fits: impl Fn(&Entry<S>) -> bool) -> Result<S, Unknown> {
+    fn enter(&mut self, entry: Entry, source: S) {
+        if source != S::default() || !self.sources.is_empty() {
+            // Those before it, if it is the first that has one.
+            self.sources.resize(self.entries.len(), S::default());
+            self.sources.push_back(source);
+        }
+        self.entries.push_back(entry);
+    }
+
+    fn source_at(&self, at: usize) -> S {
+        self.sources.get(at).copied().unwrap_or_default()
+    }
+
+    fn finish(&mut self, id: PacketId, fits: impl Fn(&Entry) -> bool) -> Result<S, Unknown> {
         let at = self.find(id.get()).ok_or(Unknown)?;
         let entry = &mut self.entries[at];
         if !fits(entry) {
@@ -231,19 +269,25 @@ impl<S: Copy> Window<S> {
         }
         entry.state = State::Done;
         self.open -= u16::from(entry.sent);
-        Ok(entry.source)
+        Ok(self.source_at(at))
     }
 
-    /// Clients acknowledge in order as a rule, and identifiers grow by one: the distance from the
-    /// oldest is the place. Else a search.
+    /// Where identifiers follow upon each other, the distance from the oldest is the place. Else it
+    /// is likely to be, for clients acknowledge in order as a rule; or a search.
     fn find(&self, id: u16) -> Option<usize> {
         let is = |at: &usize| {
             self.entries.get(*at).is_some_and(|e| e.id == id && e.state != State::Done)
         };
-        let oldest = self.entries.front()?.id;
-        Some(usize::from(id.wrapping_sub(oldest)))
-            .filter(is)
-            .or_else(|| (0..self.entries.len()).find(is))
+        let likely = Some(distance(self.entries.front()?.id, id)).filter(is);
+        if likely.is_some() || self.all_follow() {
+            return likely;
+        }
+        (0..self.entries.len()).find(is)
+    }
+
+    /// Whether no two entries have the same identifier, and the oldest and `last_id` tell them all.
+    fn all_follow(&self) -> bool {
+        usize::from(self.run) == self.entries.len() && self.run < u16::MAX
     }
 
     /// The next identifier that is not in flight. There is one: `open < maximum <= 65,535`, and
@@ -255,13 +299,34 @@ impl<S: Copy> Window<S> {
             return PacketId::new(self.last_id).unwrap_or(PacketId::MIN);
         }
         loop {
-            self.last_id = self.last_id.wrapping_add(1);
+            self.last_id = next_id(self.last_id);
             if let Some(id) = PacketId::new(self.last_id)
-                && (self.entries.is_empty() || self.find(self.last_id).is_none())
+                && (self.all_follow() || self.find(self.last_id).is_none())
             {
                 return id;
             }
         }
+    }
+}
+
+/// Identifiers go round from 65,535 to 1.
+fn next_id(id: u16) -> u16 {
+    id % u16::MAX + 1
+}
+
+/// How many identifiers further on.
+fn distance(from: u16, to: u16) -> usize {
+    let round = if to < from { usize::from(u16::MAX) } else { 0 };
+    usize::from(to) + round - usize::from(from)
+}
+
+/// Nothing is left in it: it begins at its start again, where it was written last, and gives memory
+/// back.
+fn emptied<T>(entries: &mut VecDeque<T>) {
+    if entries.capacity() > KEPT_CAPACITY {
+        *entries = VecDeque::new();
+    } else {
+        entries.clear();
     }
 }
 
@@ -284,6 +349,23 @@ mod tests {
         assert_eq!(window.room(), 1);
         assert_eq!(window.pop_done(), Some(1));
         assert_eq!(window.pop_done(), None);
+    }
+
+    #[test]
+    fn a_source_stays_with_its_message() {
+        let mut window = Window::new(10);
+        let mut push = |source| window.push(QoS::AtLeastOnce, source).unwrap();
+        // The first that has one has two before it without, and is followed by one.
+        let ids = [0, 0, 7, 0].map(&mut push);
+        assert_eq!(ids.map(|id| window.source(id)), [0, 0, 7, 0].map(Some));
+        assert_eq!(window.acknowledge(ids[2]), Ok(7));
+        assert_eq!(window.complete_before_turn().collect::<Vec<_>>(), [7]);
+        window.acknowledge(ids[0]).unwrap();
+        assert_eq!([window.pop_done(), window.pop_done()], [Some(0), None]);
+        assert_eq!(window.iter().map(|m| m.source).collect::<Vec<_>>(), [0, 0]);
+        window.requeue(ids[1], 8).unwrap();
+        assert_eq!([window.pop_done(), window.pop_done()], [Some(7), None]);
+        assert_eq!(window.iter().map(|m| m.source).collect::<Vec<_>>(), [0, 8]);
     }
 
     #[test]
@@ -368,9 +450,37 @@ mod tests {
         assert_eq!(window.push(QoS::AtLeastOnce, 1).unwrap(), id(10));
     }
 
+    #[test]
+    fn identifiers_go_round_and_are_looked_for_where_they_do_not_follow_upon_each_other() {
+        let mut window = Window::new(u16::MAX);
+        window.last_id = u16::MAX - 2;
+        let ids: Vec<_> = (0..4).map(|n| window.push(QoS::AtLeastOnce, n).unwrap()).collect();
+        assert_eq!(ids.iter().map(|id| id.get()).collect::<Vec<_>>(), [65_534, 65_535, 1, 2]);
+        assert!(window.all_follow());
+        assert_eq!(window.source(id(1)), Some(2));
+        assert_eq!(window.source(id(3)), None);
+        window.push_done(9);
+        let last = window.push(QoS::AtLeastOnce, 10).unwrap();
+        assert!(!window.all_follow());
+        assert_eq!(window.source(last), Some(10));
+        assert!(ids.iter().all(|id| window.acknowledge(*id).is_ok()));
+        while window.pop_done().is_some() {}
+        assert!(window.all_follow(), "those before are gone");
+        assert_eq!(window.acknowledge(last), Ok(10));
+        assert_eq!(window.pop_done(), Some(10));
+        // As many as there are: the next one is looked for, and there is none before one is free.
+        let oldest = window.push(QoS::AtLeastOnce, 0).unwrap();
+        for n in 1..u16::MAX {
+            window.push(QoS::AtLeastOnce, i32::from(n)).unwrap();
+        }
+        assert_eq!(window.push(QoS::AtLeastOnce, 0), None);
+        window.acknowledge(oldest).unwrap();
+        assert_eq!(window.push(QoS::AtLeastOnce, 1), Some(oldest));
+    }
+
     proptest! {
         /// Invariant 7: never two messages in flight under one identifier, whatever the order of
-        /// acknowledgements and however often the identifiers wrap.
+        /// acknowledgements and however often the identifiers wrap; and each is found again.
         #[test]
         fn no_identifier_is_given_twice(
             maximum in 1u16..40,
@@ -379,21 +489,27 @@ mod tests {
         ) {
             let mut window = Window::new(maximum);
             window.last_id = start;
-            let mut flying: Vec<PacketId> = Vec::new();
+            let mut flying: Vec<(PacketId, u8)> = Vec::new();
             for step in steps {
-                if step % 3 != 0 {
-                    if let Some(id) = window.push(QoS::AtLeastOnce, ()) {
-                        prop_assert!(!flying.contains(&id));
-                        flying.push(id);
+                if step == 0 {
+                    window.push_done(1);
+                } else if step % 3 != 0 {
+                    let source = step % 2;
+                    if let Some(id) = window.push(QoS::AtLeastOnce, source) {
+                        prop_assert!(flying.iter().all(|(other, _)| *other != id));
+                        flying.push((id, source));
                     } else {
                         prop_assert_eq!(flying.len(), usize::from(maximum));
                     }
                 } else if !flying.is_empty() {
-                    let id = flying.remove(usize::from(step) % flying.len());
-                    prop_assert_eq!(window.acknowledge(id), Ok(()));
+                    let (id, source) = flying.remove(usize::from(step) % flying.len());
+                    prop_assert_eq!(window.acknowledge(id), Ok(source));
                     while window.pop_done().is_some() {}
                 }
                 prop_assert_eq!(window.in_flight(), flying.len());
+                for (id, source) in &flying {
+                    prop_assert_eq!(window.source(*id), Some(*source));
+                }
             }
         }
     }
