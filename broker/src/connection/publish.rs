@@ -168,9 +168,10 @@ impl Worker {
 
     /// Why the client may not publish to the topic, if so.
     fn may_publish(&mut self, location: Location, topic: &str) -> Option<Refusal> {
-        let generation = self.env.access.generation();
-        let access = self.env.access.clone();
-        let session = self.connection(location).and_then(Connection::session)?;
+        let Worker { connections, env, .. } = self;
+        let generation = env.access.generation();
+        let connection = connections.get_mut(location.place());
+        let session = connection.filter(|c| c.location == location)?.session()?;
         if session.allowed_at != generation {
             session.allowed.clear();
             session.allowed_at = generation;
@@ -183,7 +184,7 @@ impl Worker {
             return Some((ReasonCode::NotAuthorized, "topics that begin with $ are the broker's"));
         }
         let client = &session.key.client;
-        if !access.allows(&session.identity, client, Action::Publish, topic) {
+        if !env.access.allows(&session.identity, client, Action::Publish, topic) {
             return Some((ReasonCode::NotAuthorized, "no rule allows publishing to this topic"));
         }
         if session.allowed.len() >= REMEMBERED_TOPICS {

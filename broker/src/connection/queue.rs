@@ -13,7 +13,9 @@ use smallvec::smallvec;
 
 use super::Connection;
 use super::closing::{CLOSE_TOKEN, Cause};
+use super::deliver::{Copy, send_copy};
 use super::inbound::ack;
+use super::message::Message;
 use super::session::{Origin, Outgoing, Step};
 use super::worker::Worker;
 use crate::fabric::Mail;
@@ -91,30 +93,48 @@ impl Worker {
         }
     }
 
-    /// Committed entries for sessions connected here (ruling 7).
+    /// A committed entry for sessions connected here (ruling 7).
     fn live(&mut self, publication: &Arc<Publication>, receivers: Vec<LiveReceiver>) {
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut message = Message::shared(publication, &mut frames, self.now_ms);
         for receiver in receivers {
-            let location = receiver.location;
-            let Some(connection) = self.connection(location) else { continue };
-            let full = connection.is_full();
-            let Some(session) = connection.session() else { continue };
-            let Some(stored) = &mut session.stored else { continue };
-            let room = !full && stored.page.is_empty() && session.window.room() > 0;
-            if !stored.feed.committed(receiver.seq, room) {
-                if room {
-                    self.read_on(location);
-                }
-                continue;
+            self.live_to(&mut message, receiver);
+        }
+        self.frames = frames;
+    }
+
+    fn live_to(&mut self, message: &mut Message<'_>, receiver: LiveReceiver) {
+        let LiveReceiver { location, seq, weight, qos, retain, identifiers } = receiver;
+        let Worker { connections, turn, pool, counters, .. } = self;
+        let connection = connections.get_mut(location.place());
+        let Some(connection) = connection.filter(|c| c.location == location) else { return };
+        let full = connection.is_full();
+        let Some(session) = connection.session() else { return };
+        let Some(stored) = &mut session.stored else { return };
+        let room = !full && stored.page.is_empty() && session.window.room() > 0;
+        if !stored.feed.committed(seq, room) {
+            if room {
+                self.read_on(location);
             }
-            let entry = QueueEntry {
-                seq: receiver.seq,
-                weight: receiver.weight,
-                qos: receiver.qos,
-                retain: receiver.retain,
-                identifiers: receiver.identifiers,
-                publication: publication.clone(),
-            };
+            return;
+        }
+        // What nearly every session has, at once: nothing of an earlier connection, and nothing that
+        // is recorded first.
+        let at_once =
+            qos == QoS::AtLeastOnce && !stored.is_resuming(seq) && stored.steps.is_empty();
+        if !at_once {
+            let publication = message.publication();
+            let entry = QueueEntry { seq, weight, qos, retain, identifiers, publication };
             self.send_entry(location, entry);
+            return;
+        }
+        let dup = stored.feed.send(seq);
+        let Some(id) = session.window.push(qos, Origin::Queue { seq, weight }) else { return };
+        let copy = Copy { qos, retain, dup, identifiers: &identifiers };
+        send_copy(connection, turn, pool, counters, message, copy, Some(id));
+        if connection.session().is_some_and(|session| !session.skipped.is_empty()) {
+            self.settle_skipped(location);
+            self.free_places(location);
         }
     }
 

@@ -276,6 +276,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// Whether the entry `seq`, or any other, may have been given out over an earlier connection.
+    pub fn is_resuming(&self, seq: u64) -> bool {
+        let none = self.resend.is_empty() && self.ahead.is_empty() && self.done.is_empty();
+        seq < self.resend_end || !none
+    }
+
     /// Whether entries from `seq` on may be in the restored window: those are read although they
     /// have expired, for an exchange that was begun is finished ([MQTT-4.3.3-7]).
     pub fn may_be_resent(&self, seq: u64) -> bool {
