@@ -285,7 +285,8 @@ impl<S: Copy + Default + PartialEq + 'static> Window<S> {
         (0..self.entries.len()).find(is)
     }
 
-    /// Whether no two entries have the same identifier, and the oldest and `last_id` tell them all.
+    /// Whether the identifiers of all entries follow upon each other, without coming round to the
+    /// first: then a place tells its identifier, and the one after `last_id` is free.
     fn all_follow(&self) -> bool {
         usize::from(self.run) == self.entries.len() && self.run < u16::MAX
     }
