@@ -603,7 +603,7 @@ fn new_session(
         allowed: Default::default(),
         allowed_at: 0,
         space,
-        via: newcomer.bridge.then(|| passed_by(&newcomer.client_id)).unwrap_or_default().into(),
+        via: if newcomer.bridge { passed_by(&newcomer.client_id) } else { Vec::new() }.into(),
         im: None,
     }
 }
