@@ -1,4 +1,5 @@
-//! The choice of RocksDB's options, each for its reason; figures are in `benches/RESULTS.md`.
+//! The choice of RocksDB's options, each for its reason; figures are in `benches/RESULTS.md`
+//! and `benches/HISTORY.md`.
 
 use std::ops::Bound;
 
