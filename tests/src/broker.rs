@@ -332,7 +332,8 @@ impl Broker {
         drop(running);
     }
 
-    /// Starts again on the same data folder; ports are new.
+    /// Starts again on the same data folder; ports are new, but where the test has named them
+    /// ([`Options::at`]).
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "the broker is running");
         self.running = Some(Running::start(&self.options));

@@ -1,6 +1,7 @@
 //! Links to mosquitto: both directions, both versions, all three qualities of service, TLS and
 //! WebSocket, prefixes, retained messages.
 
+use hoopoe_tests::broker::Options;
 use hoopoe_tests::certificate::Certificates;
 use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, eventually, reaper, unique_id};
 
@@ -217,6 +218,16 @@ fn tls_with_an_authority_and_a_certificate_of_ones_own() {
         broker.wait_for_log(CONNECTED);
         exchange(&broker, &mosquitto, version);
     }
+    // By name, which the certificate has to have as well.
+    let listener = format!(
+        "[[listener]]\nurl = \"tls://127.0.0.1:0\"\ntls = {{ cert = {:?}, key = {:?} }}\n",
+        files.server, files.server_key
+    );
+    let far = Options::new().no_listeners().configuration(&listener).start();
+    let link = Link::new("n", format!("mqtts://localhost:{}", far.address("tls").port()))
+        .line(&format!("ca_file = '{}'", files.authority.display()))
+        .rule("up/#", "out", 1);
+    hoopoe("a", &[link]).start().wait_for_log(CONNECTED);
     // An authority that has nothing to do with it is not believed.
     let stranger = Certificates::generate(&reaper::temporary_folder("stranger"));
     let link = Link::new("m", format!("mqtts://{}", mosquitto.special))
