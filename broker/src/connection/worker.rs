@@ -1,8 +1,9 @@
 //! The worker's loop: wait for sockets and letters, let the steps work, write once per turn.
 //!
-//! A turn reads every ready socket once, handles every letter, and then flushes: each socket that
+//! A turn reads every ready socket, handles every letter, and then flushes: each socket that
 //! got something is written with one system call, each other thread gets its letters in one
-//! batch (`turn`). No rule of MQTT lives in this file.
+//! batch (`turn`). Who has much to write reads first what has come meanwhile. No rule of MQTT lives
+//! in this file.
 
 mod deadlines;
 mod turn;
@@ -40,9 +41,12 @@ use crate::transport::{Flow, Layers, Stream};
 const READ_BYTES: usize = 64 * 1024;
 /// Events taken from the system at a time.
 const EVENTS: usize = 1024;
-/// Sockets to be written in a turn from which on letters leave before, and other workers are let
-/// in.
+/// Sockets to be written in a turn from which on letters leave before, other workers are let in, and
+/// what has come meanwhile is read: of all that a turn does, writing to a socket costs most, and as
+/// much for one packet as for ten.
 const BUSY_SOCKETS: usize = 32;
+/// How often a busy worker looks for more before it writes.
+const GATHERINGS: usize = 8;
 /// Connections that a worker takes.
 const MOST_CONNECTIONS: usize = 1 << 22;
 /// While some other thread is behind, sockets are looked at again after this time.
@@ -99,6 +103,10 @@ impl From<&mio::event::Event> for Ready {
             writable: event.is_writable(),
         }
     }
+}
+
+fn ready(events: &Events) -> impl Iterator<Item = Ready> {
+    events.iter().filter(|event| event.token() != WAKE).map(Ready::from)
 }
 
 /// One worker thread's whole state.
@@ -183,22 +191,55 @@ impl Worker {
             self.wait(&mut events, pressed)?;
             let now = Moment::now(&mut self.life);
             self.env.im.overload.observe(&self.env.fabric, now.wall_ms);
-            let ready = events.iter().filter(|event| event.token() != WAKE).map(Ready::from);
-            if self.step(now, ready, pressed) {
+            self.begin_turn(now, ready(&events), pressed);
+            let mut left = GATHERINGS;
+            while left > 0 && self.is_busy() {
+                left -= 1;
+                self.post_early();
+                self.take_events(&mut events, Duration::ZERO)?;
+                if !self.gather(ready(&events)) {
+                    break;
+                }
+            }
+            if self.end_turn() {
                 return Ok(());
             }
         }
     }
 
-    /// One turn: what has become ready is noted, letters are opened, sockets read unless some
-    /// other thread is behind, and everything that came of it is sent. True when the worker has
-    /// ended.
-    pub fn step(&mut self, now: Moment, ready: impl Iterator<Item = Ready>, pressed: bool) -> bool {
+    /// The first part of a turn: what has become ready is noted, letters are opened, sockets read
+    /// unless some other thread is behind.
+    pub fn begin_turn(&mut self, now: Moment, ready: impl Iterator<Item = Ready>, pressed: bool) {
         let second_has_passed = self.tick(now);
+        self.take_in(ready, pressed);
+        if second_has_passed {
+            self.look_at_deadlines();
+        }
+        self.look_at_rooms();
+    }
+
+    /// Whether so many sockets are to be written that it is worth while to look for more first. No
+    /// more than a turn's events are gathered, and nothing where a client sends more than is read at
+    /// a time: it would fill the buffers of those it writes to.
+    fn is_busy(&self) -> bool {
+        (BUSY_SOCKETS..EVENTS).contains(&self.turn.dirty.len())
+            && self.turn.again.is_empty()
+            && !self.env.fabric.under_pressure()
+    }
+
+    /// The second part of a turn, or none, or several: what has come since its beginning belongs to
+    /// it. False when nothing has.
+    pub fn gather(&mut self, ready: impl Iterator<Item = Ready>) -> bool {
+        self.take_in(ready, false)
+    }
+
+    fn take_in(&mut self, ready: impl Iterator<Item = Ready>, pressed: bool) -> bool {
+        let mut any = false;
         for socket in ready {
+            any = true;
             self.noted(socket);
         }
-        self.open_letters();
+        any |= self.open_letters();
         if !pressed {
             let mut again = std::mem::take(&mut self.turn.again);
             for location in again.drain(..) {
@@ -208,10 +249,11 @@ impl Worker {
             again.append(&mut self.turn.again);
             self.turn.again = again;
         }
-        if second_has_passed {
-            self.look_at_deadlines();
-        }
-        self.look_at_rooms();
+        any
+    }
+
+    /// The end of a turn: everything that came of it is sent. True when the worker has ended.
+    pub fn end_turn(&mut self) -> bool {
         if self.turn.dirty.len() >= BUSY_SOCKETS && self.post() {
             // Where workers share a core, the other one answers now: a socket is written once,
             // with what acknowledges its client's messages and what others have sent to it.
@@ -227,15 +269,18 @@ impl Worker {
         ended
     }
 
-    fn open_letters(&mut self) {
+    /// True when there were some.
+    fn open_letters(&mut self) -> bool {
         let mut letters = std::mem::take(&mut self.letters);
-        if self.mailbox.take(&mut letters) {
+        let any = self.mailbox.take(&mut letters);
+        if any {
             self.im_forget_recalled(&mut letters);
             for letter in letters.drain(..) {
                 self.open_letter(letter);
             }
         }
         self.letters = letters;
+        any
     }
 
     /// The second of its life in which the last turn was: timers have a resolution of one.
@@ -260,6 +305,10 @@ impl Worker {
             Duration::ZERO
         };
         // A letter put before the poll has woken it already: nothing is missed in between.
+        self.take_events(events, timeout)
+    }
+
+    fn take_events(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         match self.poll.poll(events, Some(timeout)) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                 events.clear();

@@ -108,7 +108,9 @@ impl Broker {
             parts.workers.into_iter().map(|parts| Some(Worker::new(parts))).collect();
         for worker in workers.iter_mut().flatten() {
             // The first turn learns the time.
-            worker.step(Moment { wall_ms: now_ms, up: Duration::ZERO }, std::iter::empty(), false);
+            let now = Moment { wall_ms: now_ms, up: Duration::ZERO };
+            worker.begin_turn(now, std::iter::empty(), false);
+            worker.end_turn();
         }
         for (shard, restored) in parts.outbox {
             start_outbox(shard, &node.env, restored);
@@ -155,11 +157,15 @@ impl Broker {
     }
 
     /// A worker's turn; false once it has ended.
-    pub fn step_worker(&mut self, worker: usize, now_ms: u64, ready: Vec<Ready>) -> bool {
+    pub fn step_worker(&mut self, worker: usize, now_ms: u64, mut ready: Vec<Ready>) -> bool {
         let up = Duration::from_millis(now_ms - self.started_ms);
         let pressed = self.node.env.fabric.under_pressure();
         let Some(state) = &mut self.workers[worker] else { return false };
-        if state.step(Moment { wall_ms: now_ms, up }, ready.into_iter(), pressed) {
+        // Half of it is found at once, the rest once that has been read.
+        let gathered = ready.split_off(ready.len().div_ceil(2));
+        state.begin_turn(Moment { wall_ms: now_ms, up }, ready.into_iter(), pressed);
+        state.gather(gathered.into_iter());
+        if state.end_turn() {
             self.workers[worker] = None;
         }
         self.workers[worker].is_some()

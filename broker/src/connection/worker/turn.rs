@@ -104,6 +104,14 @@ impl Worker {
         self.post();
     }
 
+    /// Hands the letters for shards out before the turn ends, unless others would have left before
+    /// them: what goes by a shard never overtakes what goes to another worker at once.
+    pub(super) fn post_early(&mut self) {
+        if self.turn.to_workers.iter().all(Vec::is_empty) {
+            self.post();
+        }
+    }
+
     /// Hands the turn's letters out. True when some are for other workers.
     pub(super) fn post(&mut self) -> bool {
         let fabric = &self.env.fabric;
