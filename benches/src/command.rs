@@ -113,6 +113,10 @@ pub(crate) struct CommonArgs {
     /// Generator threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    /// Never sleep: look for events all the time, so that no latency counts what it takes to wake the
+    /// generator. Wants a core of its own, and says nothing about the generator's cost
+    #[arg(long)]
+    pub spin: bool,
     /// Keep-alive in CONNECT; 0 switches it off
     #[arg(long, default_value_t = 0)]
     pub keep_alive_secs: u16,
@@ -257,6 +261,7 @@ impl CommonArgs {
         Settings {
             tokens: Vec::new(),
             threads: self.threads.into(),
+            spin: self.spin,
             broker: broker.to_owned(),
             round: 0,
             broker_pids: broker_pids.to_vec(),

@@ -74,6 +74,8 @@ pub(crate) trait Lever: Send + Sync {
 pub(crate) struct Settings {
     /// Generator threads.
     pub threads: usize,
+    /// They never sleep.
+    pub spin: bool,
     /// Name of the broker in results.
     pub broker: String,
     /// Which round of several this is.
@@ -390,6 +392,7 @@ impl Run {
                 cpu_secs: outcome.cpu_secs,
                 threads,
                 busy,
+                spins: self.settings.spin,
                 is_the_limit: false,
                 us_per_message: None,
             },

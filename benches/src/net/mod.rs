@@ -131,6 +131,8 @@ pub(crate) struct Net {
     read_ns: u64,
     /// Clients whose connections hold little that was not read.
     narrow: Range<u32>,
+    /// Never sleeps.
+    spin: bool,
 }
 
 impl Net {
@@ -159,6 +161,7 @@ impl Net {
             ping_next: 0,
             read_ns: 0,
             narrow: 0..0,
+            spin: false,
         })
     }
 
@@ -167,6 +170,11 @@ impl Net {
         let first = self.clients.len() as u32;
         self.clients.resize_with(self.clients.len() + count, Client::default);
         first
+    }
+
+    /// Whether to look for events all the time instead of sleeping until there are some.
+    pub(crate) fn spin(&mut self, spin: bool) {
+        self.spin = spin;
     }
 
     /// Number of the thread that it runs on.
@@ -221,24 +229,34 @@ impl Net {
     ) -> io::Result<()> {
         self.keep_alive();
         self.flush(driver);
-        let wait = self.arm(wait, until_ns)?;
-        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_PER_TURN];
+        let (wait, look_until_ns) = if self.spin {
+            let end = crate::clock::now_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+            (Some(Duration::ZERO), until_ns.map_or(end, |until| until.min(end)))
+        } else {
+            (self.arm(wait, until_ns)?, 0)
+        };
         let timeout = wait.map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
         });
-        let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
-            Ok((events, _)) => events,
-            Err(rustix::io::Errno::INTR) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        for event in events {
-            let (flags, key) = (event.flags, event.data.u64());
-            if key != TIMER_KEY {
-                self.on_event(driver, key as u32, flags);
+        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_PER_TURN];
+        loop {
+            let events = match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
+                Ok((events, _)) => events,
+                Err(rustix::io::Errno::INTR) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            let none = events.is_empty();
+            for event in events {
+                let (flags, key) = (event.flags, event.data.u64());
+                if key != TIMER_KEY {
+                    self.on_event(driver, key as u32, flags);
+                }
+            }
+            if !(none && crate::clock::now_ns() < look_until_ns) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Arms the timer for due times nearer than epoll's milliseconds can say. The timer then ends the

@@ -127,6 +127,9 @@ pub(crate) struct GeneratorCost {
     pub threads: usize,
     /// Share of its threads' time that was spent working, 1.0 = all of it.
     pub busy: f64,
+    /// It never slept, and what it spent says nothing.
+    #[serde(default)]
+    pub spins: bool,
     /// True when the generator, not the broker, was the limit.
     pub is_the_limit: bool,
     /// Microseconds per message in either direction, to hold against the broker's.
@@ -220,7 +223,8 @@ impl Report {
     /// Microseconds of the generator per message in either direction.
     pub(crate) fn generator_us_per_message(&self) -> Option<f64> {
         let messages = self.published + self.delivered;
-        (messages > 0).then(|| self.generator.cpu_secs * 1e6 / messages as f64)
+        let says = messages > 0 && !self.generator.spins;
+        says.then(|| self.generator.cpu_secs * 1e6 / messages as f64)
     }
 
     /// Microseconds of the broker per message in either direction.
@@ -260,6 +264,10 @@ impl Report {
         let broker_busy = self.cost.as_ref().map(|cost| cost.cores_busy);
         // A broker's busiest thread may be one of several: a whole core counts as its limit.
         let broker_is_limit = broker_busy.is_some_and(|busy| busy >= 0.93);
+        if g.spins {
+            self.notes.push("the generator never slept: what it spent says nothing".to_owned());
+            return;
+        }
         g.is_the_limit = g.busy >= GENERATOR_BUSY && !broker_is_limit;
         if g.is_the_limit {
             self.notes.push(format!(
@@ -330,6 +338,7 @@ pub(crate) mod tests {
                 cpu_secs: 0.5,
                 threads: 1,
                 busy: 0.5,
+                spins: false,
                 is_the_limit: false,
                 us_per_message: None,
             },
@@ -354,6 +363,11 @@ pub(crate) mod tests {
             assert_eq!(report.generator.is_the_limit, limit, "{busy} {broker:?}");
             assert_eq!(!report.notes.is_empty(), note, "{busy} {broker:?}");
         }
+        let mut report = sample_report("pairs1", "x", 10);
+        report.generator = GeneratorCost { busy: 1.0, spins: true, ..report.generator };
+        report.warn_of_generator();
+        assert!(!report.generator.is_the_limit && report.generator_share().is_none());
+        assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
     }
 
     #[test]

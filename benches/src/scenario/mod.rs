@@ -61,6 +61,7 @@ fn base(run: &Run, thread: usize, separator: &str) -> String {
 fn engine(run: &Run, thread: usize, clients: usize) -> Result<Net> {
     let mut net = Net::new(Arc::clone(&run.target), thread)?;
     net.add_clients(clients);
+    net.spin(run.settings.spin);
     Ok(net)
 }
 
