@@ -161,10 +161,14 @@ impl Broker {
         let up = Duration::from_millis(now_ms - self.started_ms);
         let pressed = self.node.env.fabric.under_pressure();
         let Some(state) = &mut self.workers[worker] else { return false };
-        // Half of it is found at once, the rest once that has been read.
-        let gathered = ready.split_off(ready.len().div_ceil(2));
+        // Half of it is found at once, the rest once that has been read; nothing is gathered while
+        // some thread is behind.
+        let at_once = if pressed { ready.len() } else { ready.len().div_ceil(2) };
+        let gathered = ready.split_off(at_once);
         state.begin_turn(Moment { wall_ms: now_ms, up }, ready.into_iter(), pressed);
-        state.gather(gathered.into_iter());
+        if !pressed {
+            state.gather(gathered.into_iter());
+        }
         if state.end_turn() {
             self.workers[worker] = None;
         }

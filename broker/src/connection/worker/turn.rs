@@ -104,8 +104,8 @@ impl Worker {
         self.post();
     }
 
-    /// Hands the letters for shards out before the turn ends, unless others would have left before
-    /// them: what goes by a shard never overtakes what goes to another worker at once.
+    /// Hands the letters for shards and readers out before the turn ends, unless there are some for
+    /// other workers, which wait: what goes by a shard never overtakes what goes straight to a worker.
     pub(super) fn post_early(&mut self) {
         if self.turn.to_workers.iter().all(Vec::is_empty) {
             self.post();
