@@ -108,7 +108,9 @@ impl Worker {
             && session.backlog.is_empty()
             && let Some(id) = session.window.push(copy.qos, Origin::Transient)
         {
-            write_to(connection, turn, pool, counters, message, copy, Some(id));
+            if write_to(connection, turn, pool, counters, message, copy, Some(id)) {
+                self.settle_skipped(location);
+            }
             return Delivered::Done;
         }
         let bytes = message.parts.payload.len();
@@ -194,10 +196,8 @@ impl Worker {
         let Some(id) = session.window.push(parts.qos, origin) else { return false };
         let copy = Copy { qos: parts.qos, retain: false, dup: false, identifiers };
         let mut message = Message::borrowed(parts, frames, *now_ms);
-        send_copy(connection, turn, pool, counters, &mut message, copy, Some(id));
-        if connection.session().is_some_and(|session| !session.skipped.is_empty()) {
+        if send_copy(connection, turn, pool, counters, &mut message, copy, Some(id)) {
             self.settle_skipped(location);
-            self.free_places(location);
         }
         true
     }
@@ -215,6 +215,7 @@ impl Worker {
         let mut message = Message::shared(&outgoing.publication, &mut frames, self.now_ms);
         let Worker { connections, turn, pool, counters, .. } = self;
         let connection = connections.get_mut(location.place());
+        let mut skipped = false;
         if let Some(connection) = connection.filter(|c| c.location == location) {
             let copy = Copy {
                 qos: outgoing.qos,
@@ -222,10 +223,12 @@ impl Worker {
                 dup: outgoing.dup,
                 identifiers: &outgoing.identifiers,
             };
-            send_copy(connection, turn, pool, counters, &mut message, copy, id);
+            skipped = send_copy(connection, turn, pool, counters, &mut message, copy, id);
         }
         self.frames = frames;
-        self.settle_skipped(location);
+        if skipped {
+            self.settle_skipped(location);
+        }
     }
 
     /// Exchanges have ended: places in the window are free, cursors move.
@@ -274,7 +277,8 @@ impl Worker {
         self.send_waiting(location);
     }
 
-    /// A message was not sent after all (expired, too large): its group hears so.
+    /// Messages were not sent after all (expired, too large): whoever counts on them hears so, and
+    /// their places in the window are free.
     pub(super) fn settle_skipped(&mut self, location: Location) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
@@ -288,6 +292,7 @@ impl Worker {
             }
             self.finished(location, origin);
         }
+        self.free_places(location);
     }
 
     /// The socket has taken everything: there may be room for what waits.
@@ -337,7 +342,8 @@ impl Worker {
     }
 }
 
-/// Encodes one copy, unless the message has expired.
+/// Encodes one copy, unless the message has expired. True when something was left out that is to be
+/// [settled](Worker::settle_skipped).
 pub(super) fn send_copy(
     connection: &mut Connection,
     turn: &mut Turn,
@@ -346,17 +352,17 @@ pub(super) fn send_copy(
     message: &mut Message<'_>,
     copy: Copy<'_>,
     id: Option<PacketId>,
-) {
+) -> bool {
     if message.expired() && !copy.dup {
         counters.dropped(Dropped::Expired);
-        skip(connection, copy.qos, id);
-    } else {
-        write_to(connection, turn, pool, counters, message, copy, id);
+        return skip(connection, copy.qos, id);
     }
+    write_to(connection, turn, pool, counters, message, copy, id)
 }
 
 /// Encodes one copy into a connection's output; a packet above the client's maximum is left out
-/// as if it had been sent ([MQTT-3.1.2-25]), and so is, for a bridge of 3.1.1, what stays here.
+/// as if it had been sent ([MQTT-3.1.2-25]), and so is, for a bridge of 3.1.1, what stays here. True
+/// when that is to be [settled](Worker::settle_skipped).
 pub(super) fn write_to(
     connection: &mut Connection,
     turn: &mut Turn,
@@ -365,44 +371,43 @@ pub(super) fn write_to(
     message: &mut Message<'_>,
     copy: Copy<'_>,
     id: Option<PacketId>,
-) {
+) -> bool {
     if connection.socket.is_none() || connection.finishing {
-        return;
+        return false;
     }
     if !connection.dirty {
         connection.dirty = true;
         turn.dirty.push(connection.location.place());
     }
     let Connection { phase, output, .. } = connection;
-    let Phase::Active(session) = phase else { return };
+    let Phase::Active(session) = phase else { return false };
     if !session.via.is_empty() && stays_here(message.parts.properties) {
-        skip(connection, copy.qos, id);
-        return;
+        return skip(connection, copy.qos, id);
     }
     let output = output.get_or_insert_with(|| pool.take());
-    if encode(session, message, copy, id, output) {
-        counters.publish_out(copy.qos);
-        counters.payload_bytes_out.add(message.parts.payload.len() as u64);
-    } else {
+    if !encode(session, message, copy, id, output) {
         counters.dropped(Dropped::TooLarge);
-        skip(connection, copy.qos, id);
+        return skip(connection, copy.qos, id);
     }
+    counters.publish_out(copy.qos);
+    counters.payload_bytes_out.add(message.parts.payload.len() as u64);
+    false
 }
 
-/// Ends the exchange of a message that is not sent.
-fn skip(connection: &mut Connection, qos: QoS, id: Option<PacketId>) {
-    let Some(session) = connection.session() else { return };
-    let Some(id) = id else { return };
+/// Ends the exchange of a message that is not sent; true when it had one, whose place is to be freed.
+fn skip(connection: &mut Connection, qos: QoS, id: Option<PacketId>) -> bool {
+    let Some(session) = connection.session() else { return false };
+    let Some(id) = id else { return false };
     let ended = match qos {
         QoS::ExactlyOnce => session.window.refuse(id),
         _ => session.window.acknowledge(id),
     };
-    if let Ok(origin) = ended {
+    let Ok(origin) = ended else { return false };
+    if origin.source().is_some() || matches!(origin, Origin::Im { .. }) {
         let exchange = (qos == QoS::ExactlyOnce).then_some(id);
-        if origin.source().is_some() || matches!(origin, Origin::Im { .. }) {
-            session.skipped.push((exchange, origin));
-        }
+        session.skipped.push((exchange, origin));
     }
+    true
 }
 
 fn encode(

@@ -131,10 +131,8 @@ impl Worker {
         let dup = stored.feed.send(seq);
         let Some(id) = session.window.push(qos, Origin::Queue { seq, weight }) else { return };
         let copy = Copy { qos, retain, dup, identifiers: &identifiers };
-        send_copy(connection, turn, pool, counters, message, copy, Some(id));
-        if connection.session().is_some_and(|session| !session.skipped.is_empty()) {
+        if send_copy(connection, turn, pool, counters, message, copy, Some(id)) {
             self.settle_skipped(location);
-            self.free_places(location);
         }
     }
 

@@ -184,6 +184,23 @@ fn message_larger_than_the_client_takes_is_dropped_and_the_next_delivered() {
     }
 }
 
+/// Each counts as delivered at once: with nothing for the client to acknowledge, none may be left to
+/// wait for an acknowledgement.
+#[test]
+fn messages_larger_than_the_client_takes_leave_its_window_open() {
+    /// More than the complete messages that a window holds behind an open one.
+    const MANY: usize = 8_200;
+    let topic = unique_topic("many");
+    let mut client = v5_with(Property::MaximumPacketSize(200));
+    client.subscribe(&topic, 1);
+    let mut publisher = shared_broker().v5();
+    for _ in 0..MANY {
+        publisher.publish(Publish::new(&topic, [b'x'; 300]).qos(1));
+    }
+    publisher.publish(Publish::new(&topic, "small").qos(1));
+    client.expect_message(&topic, "small");
+}
+
 #[test]
 fn message_of_exactly_the_maximum_packet_size_is_delivered() {
     let topic = unique_topic("exact");

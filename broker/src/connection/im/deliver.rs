@@ -126,11 +126,8 @@ impl Worker {
         let form = forms.of(entry, &im.user.id, session.version);
         let mut message = Message::again(&form.publication, &mut form.frames, now_ms);
         let copy = Copy { qos, retain: false, dup: false, identifiers: &[] };
-        send_copy(connection, turn, pool, counters, &mut message, copy, id);
-        let session = connection.session();
-        if session.is_some_and(|session| !session.skipped.is_empty()) {
+        if send_copy(connection, turn, pool, counters, &mut message, copy, id) {
             self.settle_skipped(location);
-            self.free_places(location);
         }
         true
     }
