@@ -82,7 +82,7 @@ impl Bench {
         let body = body.to_string();
         let mut op = parse("group", operation, body.as_bytes()).expect("it is well formed");
         let id: MessageId = self.ids.next(self.now_ms);
-        complete(&mut op, id);
+        complete(&mut op, || Some(id));
         let caller = Caller { user: user("alice"), device: "ios-1".into(), privileged: true };
         self.commit(vec![Command::Call(Box::new(Call { caller, op, asker: Asker::Nobody }))]);
     }

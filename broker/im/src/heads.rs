@@ -94,9 +94,15 @@ impl Heads {
         &self.stripes[name as usize % STRIPES]
     }
 
-    /// Where conversations stand: `each` hears the place of one that is known here, and its head,
-    /// whose `bytes` and `id` are not known: both 0. Those of one stripe are looked up side by side,
-    /// so that the memory they lie in comes at the same time.
+    /// Where a conversation stands, if that is known here; its `bytes` and `id` are not: both 0.
+    pub(crate) fn get(&self, conv: &ConvKey) -> Option<Head> {
+        let name = self.name(conv.as_str().as_bytes());
+        let stripe = self.stripe(name).read().unwrap_or_else(PoisonError::into_inner);
+        stripe.get(name).map(Packed::head)
+    }
+
+    /// Where several stand: `each` hears the place of one that is known here, and its head. Those of
+    /// one stripe are looked up side by side, so that the memory they lie in comes at the same time.
     pub(crate) fn get_each<'a>(
         &self,
         convs: impl Iterator<Item = &'a ConvKey>,
@@ -147,12 +153,6 @@ mod tests {
         ConvKey::pair("default", "alice", &format!("u{n}"))
     }
 
-    fn get(heads: &Heads, conv: &ConvKey) -> Option<Head> {
-        let mut found = None;
-        heads.get_each([conv].into_iter(), |_, head| found = Some(head));
-        found
-    }
-
     fn put(heads: &Heads, conv: &ConvKey, head: &Head) {
         heads.row(&keys::conv(conv, conv_kind::HEAD), Some(&head.encode()));
     }
@@ -161,25 +161,25 @@ mod tests {
     fn heads_are_known_until_they_are_old() {
         let heads = Heads::default();
         let head = |last: u64| Head { last, count: last, own: [last, 0], ..Head::default() };
-        assert_eq!(get(&heads, &pair(1)), None);
+        assert_eq!(heads.get(&pair(1)), None);
         for last in 1..3 {
             put(&heads, &pair(1), &head(last));
-            assert_eq!(get(&heads, &pair(1)), Some(head(last)));
+            assert_eq!(heads.get(&pair(1)), Some(head(last)));
         }
         heads.row(&keys::conv(&pair(1), conv_kind::PAIR), None);
-        assert_eq!(get(&heads, &pair(1)), Some(head(2)), "another row of the conversation");
+        assert_eq!(heads.get(&pair(1)), Some(head(2)), "another row of the conversation");
         heads.row(&keys::conv(&pair(1), conv_kind::HEAD), None);
-        assert_eq!(get(&heads, &pair(1)), None);
+        assert_eq!(heads.get(&pair(1)), None);
         let many = (2 * STRIPES * MOST_YOUNG + STRIPES * MOST_YOUNG / 2) as u64;
         (0..many).for_each(|n| put(&heads, &pair(n), &head(n + 1)));
-        let known = (0..many).filter(|n| get(&heads, &pair(*n)).is_some()).count();
+        let known = (0..many).filter(|n| heads.get(&pair(*n)).is_some()).count();
         let expected = STRIPES * MOST_YOUNG..=2 * STRIPES * MOST_YOUNG;
         assert!(expected.contains(&known), "{known}");
-        assert_eq!(get(&heads, &pair(many - 1)), Some(head(many)), "the youngest");
+        assert_eq!(heads.get(&pair(many - 1)), Some(head(many)), "the youngest");
         let asked: Vec<ConvKey> = (0..many).step_by(many as usize / 1_000).map(pair).collect();
         let mut found = vec![None; asked.len()];
         heads.get_each(asked.iter(), |at, head| found[at] = Some(head));
-        let one_by_one: Vec<_> = asked.iter().map(|conv| get(&heads, conv)).collect();
+        let one_by_one: Vec<_> = asked.iter().map(|conv| heads.get(conv)).collect();
         assert_eq!(found, one_by_one);
         assert!(found.contains(&None) && found.iter().any(Option::is_some));
     }
@@ -189,11 +189,11 @@ mod tests {
         let heads = Heads::default();
         let far = Head { last: 1 << 40, own: [1, 1 << 40], ..Head::default() };
         put(&heads, &pair(1), &far);
-        assert_eq!(get(&heads, &pair(1)), None);
+        assert_eq!(heads.get(&pair(1)), None);
         let near = Head { own: [0, (1 << 40) - 5], ..far };
         put(&heads, &pair(1), &near);
-        assert_eq!(get(&heads, &pair(1)), Some(near));
+        assert_eq!(heads.get(&pair(1)), Some(near));
         put(&heads, &pair(1), &Head { voids: 1 << 33, ..near });
-        assert_eq!(get(&heads, &pair(1)), None);
+        assert_eq!(heads.get(&pair(1)), None);
     }
 }

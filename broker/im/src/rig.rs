@@ -349,7 +349,7 @@ impl Rig {
     pub(crate) fn post_call(&mut self, caller: Caller, op: &str, body: &Value) -> u64 {
         let (service, operation) = op.split_once('/').unwrap();
         let mut op: Op = parse(service, operation, body.to_string().as_bytes()).unwrap();
-        complete(&mut op, self.ids.next(self.now));
+        complete(&mut op, || Some(self.ids.next(self.now)));
         self.post(|asker| {
             let writes = op.writes();
             let call = Box::new(Call { caller, op, asker });

@@ -13,8 +13,11 @@ pub const SHARED_FROM_BYTES: usize = 4096;
 /// Slices per vectored write.
 const MOST_SLICES: usize = 64;
 
-/// Capacity that a buffer may keep when it goes back to the pool.
-const KEPT_CAPACITY: usize = 16 * 1024;
+/// Capacity that a buffer may keep when it goes back to the pool: a page of a conversation's entries
+/// does not make it grow anew.
+const KEPT_CAPACITY: usize = 64 * 1024;
+/// Bytes that are with the system already and yet kept, where not less than that waits behind them.
+const WRITTEN_KEPT: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Shared {
@@ -127,7 +130,7 @@ impl Output {
     /// A receiver that reads, but never so much that nothing waits, must not make the buffer grow
     /// by all that it has ever been sent.
     fn forget_written(&mut self) {
-        if self.written > KEPT_CAPACITY && self.written > self.bytes.len() / 2 {
+        if self.written > WRITTEN_KEPT && self.written > self.bytes.len() / 2 {
             self.bytes.drain(..self.written);
             for shared in &mut self.shared {
                 shared.at -= self.written;
@@ -288,7 +291,7 @@ mod tests {
             }
             most = most.max(output.bytes.capacity());
         }
-        assert!(most <= 4 * KEPT_CAPACITY, "{most} bytes held");
+        assert!(most <= 4 * WRITTEN_KEPT, "{most} bytes held");
         socket.room = usize::MAX;
         assert_eq!(output.write_to(&mut socket).unwrap(), Flush::Done);
         assert!(socket.taken == expected);

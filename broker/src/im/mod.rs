@@ -63,10 +63,11 @@ fn mint_if_asked(op: &mut Op) {
 /// Draws what a request leaves to the broker: a token, the id of a group or channel.
 pub fn complete(op: &mut Op) {
     mint_if_asked(op);
-    let mut random = [0u8; 8];
-    if getrandom::fill(&mut random).is_ok() {
-        hoopoe_im::service::complete(op, MessageId(u64::from_le_bytes(random)));
-    }
+    hoopoe_im::service::complete(op, || {
+        let mut random = [0u8; 8];
+        getrandom::fill(&mut random).ok()?;
+        Some(MessageId(u64::from_le_bytes(random)))
+    });
 }
 
 /// An id for what is created without one.

@@ -83,16 +83,18 @@ impl Call {
     }
 }
 
-/// Gives what is to be made an id when the request names none: needed before the call can be
-/// routed. The id is unique when the message id is.
-pub fn complete(op: &mut Op, id: MessageId) {
+/// Gives what is to be made an id when the request names none, and `id` has one: needed before the
+/// call can be routed. The id is unique when the message id is.
+pub fn complete(op: &mut Op, id: impl FnOnce() -> Option<MessageId>) {
     let missing = match op {
         Op::GroupCreate(create) => &mut create.group,
         Op::ChannelCreate(create) => &mut create.channel,
         Op::RoomCreate(create) => &mut create.room,
         _ => return,
     };
-    missing.get_or_insert_with(|| id.to_string());
+    if missing.is_none() {
+        *missing = id().map(|id| id.to_string());
+    }
 }
 
 /// Carries out a call that writes, in the shard that owns what it changes.

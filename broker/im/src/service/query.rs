@@ -187,6 +187,12 @@ impl Query {
         }
     }
 
+    /// Where a conversation stands, without `bytes` and `id`; from memory if it was used lately.
+    pub(super) fn known_head(&self, conv: &ConvKey) -> Result<Head, StoreError> {
+        let known = self.heads.as_ref().and_then(|heads| heads.get(conv));
+        known.map_or_else(|| self.head(conv), Ok)
+    }
+
     /// Where conversations stand, in their order; without `bytes` and `id`.
     pub(crate) fn heads_of<'a>(
         &self,
@@ -269,7 +275,9 @@ impl Query {
         most_bytes: usize,
         down: bool,
     ) -> Result<(Vec<Entry>, usize), StoreError> {
-        let (mut found, mut shelf) = (Vec::new(), Shelf::default());
+        // Holes are few: most often there are as many as may be.
+        let expected = most.min((to - from).min(EXPECTED_MAX - 1) as usize + 1);
+        let (mut found, mut shelf) = (Vec::with_capacity(expected), Shelf::default());
         let (mut bytes, mut result) = (0, Ok(()));
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };

@@ -320,7 +320,7 @@ impl Query {
             let text = format!("conv: {} is not in your list", pull.conv);
             return Err(Refusal::not_allowed(text).into());
         };
-        let head = self.head(&conv)?;
+        let head = self.known_head(&conv)?;
         let down = pull.direction.unwrap_or_default() == Direction::Down;
         let min = head.min.max(row.first());
         let mut entries = Vec::new();
@@ -342,7 +342,10 @@ impl Query {
             let room = size - entries.len();
             let found = self.entries(&conv, from, to, room, PULL_BYTES, down)?;
             let newest = found.last().map(|entry| entry.seq);
-            entries.extend(found);
+            match entries.is_empty() {
+                true => entries = found,
+                false => entries.extend(found),
+            }
             let end = if down { from } else { to };
             if let Some(newest) = newest
                 && newest != end
