@@ -198,9 +198,10 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
             return;
         }
-        stored.feed.read(page.next, page.ended);
-        if page.entries.is_empty() && page.next >= stored.resend_end {
-            // Only expired or dropped entries: the cursor passes them.
+        let any = stored.feed.read(page.next, page.ended);
+        if any && page.entries.is_empty() && page.next >= stored.resend_end {
+            // Only expired or dropped entries: the cursor passes them. (Without any, the one before
+            // may still be on its way to the client.)
             let passed = Origin::Queue { seq: page.next - 1, weight: page.weight };
             session.window.push_done(passed);
         }

@@ -62,12 +62,15 @@ impl Feed {
     }
 
     /// A read has ended: entries before `next` have been given out. `ended`: there were no more,
-    /// so what is missing up to the head of that time does not exist (dropped, expired).
-    pub fn read(&mut self, next: u64, ended: bool) {
+    /// so what is missing up to the head of that time does not exist (dropped, expired). Whether it
+    /// has come upon any entry.
+    pub fn read(&mut self, next: u64, ended: bool) -> bool {
+        let any = next > self.next;
         let head = self.reading.take().unwrap_or(0);
         let passed = if ended { head + 1 } else { 0 };
         self.next = self.next.max(next).max(passed);
         self.head = self.head.max(self.next - 1);
+        any
     }
 
     /// There may be entries that nobody told of: look into the store.
@@ -124,10 +127,10 @@ mod tests {
         assert_eq!(feed.begin_read(), Some(6));
         assert_eq!(feed.begin_read(), None, "one read at a time");
         assert!(!feed.committed(8, true), "not while reading");
-        feed.read(8, false);
+        assert!(feed.read(8, false));
         assert!(feed.behind());
         assert_eq!(feed.begin_read(), Some(8));
-        feed.read(9, true);
+        assert!(feed.read(9, true));
         assert!(!feed.behind());
         assert!(feed.committed(9, true));
     }
@@ -136,12 +139,15 @@ mod tests {
     fn a_gap_left_by_dropped_entries_is_passed() {
         let mut feed = Feed::new(0, 0, 1, 0, 10);
         assert_eq!(feed.begin_read(), Some(1));
-        feed.read(1, true);
+        assert!(!feed.read(1, true), "no entry is there");
         assert!(!feed.behind());
         assert!(feed.committed(11, true));
         feed.suspect();
         assert_eq!(feed.begin_read(), Some(12), "looked into although nothing is known of");
-        feed.read(14, true);
+        assert!(!feed.read(12, true), "11 has been passed before");
+        feed.suspect();
+        assert_eq!(feed.begin_read(), Some(12));
+        assert!(feed.read(14, true));
         assert!(!feed.behind());
     }
 
