@@ -16,7 +16,8 @@ const MOST_SLICES: usize = 64;
 /// Capacity that a buffer may keep when it goes back to the pool: a page of a conversation's entries
 /// does not make it grow anew.
 const KEPT_CAPACITY: usize = 64 * 1024;
-/// Bytes that are with the system already and yet kept, where not less than that waits behind them.
+/// Bytes that the system has taken and that may yet stand before what waits; more are forgotten as
+/// soon as they are the greater part.
 const WRITTEN_KEPT: usize = 16 * 1024;
 
 #[derive(Debug)]

@@ -78,6 +78,11 @@ pub(crate) fn page_size(limit: Option<u32>) -> Result<usize, Refusal> {
     }
 }
 
+/// How many entries a stretch is likely to have. Holes are few: most often as many as may be.
+fn expected(from: u64, to: u64) -> usize {
+    to.saturating_sub(from).min(EXPECTED_MAX - 1) as usize + 1
+}
+
 impl Query {
     /// A look at the rows as they are now.
     pub fn new(kv: SharedKv, now_ms: u64) -> Query {
@@ -275,9 +280,8 @@ impl Query {
         most_bytes: usize,
         down: bool,
     ) -> Result<(Vec<Entry>, usize), StoreError> {
-        // Holes are few: most often there are as many as may be.
-        let expected = most.min((to - from).min(EXPECTED_MAX - 1) as usize + 1);
-        let (mut found, mut shelf) = (Vec::with_capacity(expected), Shelf::default());
+        let mut found = Vec::with_capacity(expected(from, to).min(most));
+        let mut shelf = Shelf::default();
         let (mut bytes, mut result) = (0, Ok(()));
         let (low, high) = (keys::entry(conv, from), keys::entry(conv, to));
         let span = Span { from: Bound::Included(&low), to: Bound::Included(&high), reverse: down };
@@ -325,9 +329,7 @@ impl Query {
                 Ok(entry) => {
                     bytes += row.len();
                     if seen.entries.is_empty() {
-                        // Holes are few: most often there are as many as may be.
-                        let more = reads[at].to.saturating_sub(seq).min(EXPECTED_MAX - 1);
-                        seen.entries.reserve_exact(more as usize + 1);
+                        seen.entries.reserve_exact(expected(seq, reads[at].to));
                     }
                     seen.entries.push(self.as_of_now(entry));
                     ControlFlow::Continue(())
