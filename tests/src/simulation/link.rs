@@ -145,10 +145,12 @@ impl Link {
     }
 
     /// Whether the broker has read so many of the client's bytes while it still listened to them:
-    /// at the end of a connection it reads on for nothing.
+    /// at the end of a connection it reads on for nothing. One whose last bytes wait for room, or
+    /// have room and do not know it yet, may be at its end.
     pub fn was_heard(&self, bytes: u64) -> bool {
         let wire = lock(&self.wire);
-        wire.read >= bytes && !wire.finished && !wire.closed && !wire.blocked
+        let waits = wire.blocked || wire.writable;
+        wire.read >= bytes && !wire.finished && !wire.closed && !waits
     }
 
     /// The broker has closed its end.

@@ -51,8 +51,9 @@ struct Life {
     seen: HashMap<Attempt, Seen>,
     /// Messages of QoS 2 received with QoS 2, by the life of their identifier.
     once: HashSet<(Message, usize)>,
-    /// Which attempt of a QoS 2 publication was received in which life of its identifier.
-    submitted: HashMap<(Message, usize), usize>,
+    /// Which attempt of a QoS 2 publication was received in which life of its identifier, and
+    /// whether it was stored for the receiver.
+    submitted: HashMap<(Message, usize), (usize, bool)>,
     /// QoS 2: PUBREC sent, PUBCOMP not.
     held: HashMap<u16, Copy>,
     /// Latest attempt by publisher, topic and whether it was stored.
@@ -325,7 +326,8 @@ impl Receiver {
     }
 
     /// Invariant 6: one submit per life of an identifier, one delivery of QoS 2. What is not stored
-    /// for the receiver may come once more from a new process, or a shard that had to read itself anew.
+    /// for the receiver may come once more from a new process, or a shard that had to read itself
+    /// anew: also to be stored now, for a subscription that has been made meanwhile.
     fn check_once(
         &mut self,
         place: Place,
@@ -334,12 +336,18 @@ impl Receiver {
         ledger: &Ledger,
     ) -> Result<(), String> {
         let Attempt { message, number } = attempt;
-        let unstored = packet.qos == 0 || !place.stored;
-        if unstored && (ledger.disk_failed || ledger.process_ended) {
+        let stored = packet.qos > 0 && place.stored;
+        let forgetful = ledger.disk_failed || ledger.process_ended;
+        if !stored && forgetful {
             return Ok(());
         }
         let life = (message, ledger.life(attempt));
-        let first = *self.life.submitted.entry(life).or_insert(number);
+        let seen = self.life.submitted.entry(life).or_insert((number, stored));
+        if !seen.1 && forgetful {
+            *seen = (number, stored);
+        }
+        seen.1 |= stored;
+        let (first, _) = *seen;
         if first != number {
             return Err(format!("{message:?} was submitted by attempts {first} and {number}"));
         }
