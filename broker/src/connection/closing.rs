@@ -180,7 +180,7 @@ impl Worker {
                 groups.insert(*group);
             } else if session.route.session().is_none() {
                 // Its Join is on the way: the group is not known here yet.
-                commands.extend(leave_command(filter, subscriber, None));
+                commands.extend(leave_command(filter, subscriber, true, None));
             }
         }
         // An UNSUBSCRIBE under way: the group may have given something before it heard.
@@ -196,15 +196,8 @@ impl Worker {
             }
         }
         for group in groups {
-            let keeps = session.window.iter().filter_map(|m| match m.source {
-                Origin::Group { group: of, seq }
-                    if of == group && m.qos == hoopoe_codec::QoS::ExactlyOnce =>
-                {
-                    Some(seq)
-                }
-                _ => None,
-            });
-            let keeps = keeps.collect();
+            let keeps = session.kept_of_groups().filter(|(of, _)| *of == group);
+            let keeps = keeps.map(|(_, seq)| seq).collect();
             let offline = GroupCommand::Offline { group, subscriber, location, keeps };
             commands.push((group.slot(), offline));
         }
@@ -324,6 +317,7 @@ impl Worker {
 pub(super) fn leave_command(
     filter: &str,
     subscriber: u64,
+    ended: bool,
     reply: Option<ReplyTo>,
 ) -> Option<(hoopoe_core::Slot, GroupCommand)> {
     let shared = hoopoe_codec::SharedFilter::parse(filter)?.ok()?;
@@ -331,6 +325,7 @@ pub(super) fn leave_command(
         share: shared.group.into(),
         filter: shared.filter.into(),
         subscriber,
+        ended,
         reply,
     };
     Some((group_slot(shared.group, shared.filter), leave))

@@ -1,7 +1,7 @@
 //! A session while a client is connected to it: the protocol parts of `hoopoe_core::session`, the
 //! subscriptions, and what waits for room.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -370,13 +370,35 @@ impl Session {
         queued.chain(ahead).collect()
     }
 
-    /// The window as the shard keeps it for the next connection. Without what goes back to a group,
-    /// where any member may get it: all but QoS 2 ([MQTT-4.8.2-4]).
+    /// What stays with the session of shared groups when its connection ends, by group and number:
+    /// QoS 2 that it may have begun to receive ([MQTT-4.8.2-4]). The rest goes back to the group,
+    /// where any member may get it (ruling 10).
+    pub fn kept_of_groups(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
+        let unsent = self.unsent();
+        self.window.iter().filter_map(move |message| match message.source {
+            Origin::Group { group, seq } if stays(message.qos, message.id, &unsent) => {
+                Some((group, seq))
+            }
+            _ => None,
+        })
+    }
+
+    /// Exchanges whose first PUBLISH waits for their record to be on disk.
+    fn unsent(&self) -> HashSet<PacketId> {
+        let steps = self.stored.iter().flat_map(|stored| stored.steps.iter());
+        let first = steps.filter_map(|step| match step {
+            Step::Publish(outgoing, id) if outgoing.again.is_none() => Some(*id),
+            _ => None,
+        });
+        first.collect()
+    }
+
+    /// The window as the shard keeps it for the next connection.
     pub fn stored_window(&self) -> Vec<InFlight> {
+        let unsent = self.unsent();
         let in_flight = self.window.iter().filter_map(|message| {
-            if let Origin::Group { .. } = message.source
-                && message.qos != QoS::ExactlyOnce
-            {
+            let of_group = matches!(message.source, Origin::Group { .. });
+            if of_group && !stays(message.qos, message.id, &unsent) {
                 return None;
             }
             Some(InFlight {
@@ -388,4 +410,9 @@ impl Session {
         });
         in_flight.chain(self.unpassed()).collect()
     }
+}
+
+/// Whether an entry of a shared group stays with the session that has it.
+fn stays(qos: QoS, id: PacketId, unsent: &HashSet<PacketId>) -> bool {
+    qos == QoS::ExactlyOnce && !unsent.contains(&id)
 }

@@ -346,7 +346,7 @@ impl Worker {
         let reply = ReplyTo { location, token };
         // [MQTT-3.10.4-2]: from UNSUBACK on nothing new is added for them.
         for filter in &shared {
-            if let Some((slot, leave)) = leave_command(filter, subscriber, Some(reply)) {
+            if let Some((slot, leave)) = leave_command(filter, subscriber, false, Some(reply)) {
                 self.command(slot, Command::Group(Box::new(leave)));
             }
         }

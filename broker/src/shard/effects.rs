@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hoopoe_codec::{QoS, ReasonCode, RetainHandling, SharedFilter, SubscribeOptions};
-use hoopoe_core::{Publication, Route, SessionId, Subscription};
+use hoopoe_core::{Publication, Route, SessionId, Slot, Subscription};
 use hoopoe_store::Restored;
 use hoopoe_store::command::{Command, GroupCommand, ReplyTo, StoredSubscription};
 use hoopoe_store::effect::{Effect, LiveReceiver};
@@ -93,7 +93,9 @@ impl Effects {
                 let name = group_name(&share, &filter);
                 self.env.groups.remove_if(&*name, |_, of| *of == group);
             }
-            Effect::SessionEnded { session, filters } => self.session_ended(session, &filters),
+            Effect::SessionEnded { session, filters, kept } => {
+                self.session_ended(session, &filters, &kept);
+            }
             Effect::Publish { outbox, key, publication } => {
                 let worker = self.next_publisher % self.first.len();
                 self.next_publisher += 1;
@@ -123,22 +125,30 @@ impl Effects {
         }
     }
 
-    fn session_ended(&self, session: SessionId, filters: &[Arc<str>]) {
+    fn session_ended(&self, session: SessionId, filters: &[Arc<str>], kept: &[(SessionId, u64)]) {
+        let subscriber = session.0;
+        let tell = |slot: Slot, command: GroupCommand| {
+            let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
+            owner.put(Command::Group(Box::new(command)).into());
+        };
+        for (group, seq) in kept {
+            let (group, seq) = (*group, *seq);
+            tell(group.slot(), GroupCommand::Done { group, subscriber, seq, reply: None });
+        }
         for filter in filters {
             match SharedFilter::parse(filter) {
                 Some(Ok(shared)) => {
                     let leave = GroupCommand::Leave {
                         share: shared.group.into(),
                         filter: shared.filter.into(),
-                        subscriber: session.0,
+                        subscriber,
+                        ended: true,
                         reply: None,
                     };
-                    let slot = group_slot(shared.group, shared.filter);
-                    let owner = &self.env.fabric.shards[self.env.fabric.shard_of(slot)];
-                    owner.put(Command::Group(Box::new(leave)).into());
+                    tell(group_slot(shared.group, shared.filter), leave);
                 }
                 _ => {
-                    self.env.fabric.index.remove(filter, session.0);
+                    self.env.fabric.index.remove(filter, subscriber);
                 }
             }
         }

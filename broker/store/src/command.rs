@@ -291,9 +291,9 @@ pub enum GroupCommand {
         /// Told when it is on disk (or at once for members that end with their connection).
         reply: Option<ReplyTo>,
     },
-    /// A member's UNSUBSCRIBE, or the end of its session. A connected member is offered nothing
-    /// more and still says `Done` or `Offline` for what it has; one that is not connected loses
-    /// what it kept ([MQTT-4.8.2-5]).
+    /// A member's UNSUBSCRIBE, or the end of its session. It is offered nothing more. What it has
+    /// at UNSUBSCRIBE it still says `Done` or `Offline` for ([MQTT-3.10.4-3]); at the end of its
+    /// session that goes back, after a `Done` for what was in delivery ([MQTT-4.8.2-5]).
     Leave {
         /// ShareName.
         share: Arc<str>,
@@ -301,6 +301,8 @@ pub enum GroupCommand {
         filter: Arc<str>,
         /// The member's subscriber number.
         subscriber: u64,
+        /// Its session has ended.
+        ended: bool,
         /// Told when it is on disk.
         reply: Option<ReplyTo>,
     },

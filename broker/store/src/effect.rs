@@ -72,6 +72,9 @@ pub enum Effect {
         session: SessionId,
         /// Its subscriptions.
         filters: Vec<Arc<str>>,
+        /// What was in delivery to it of shared groups, also of those whose subscription it had
+        /// ended: the group, and the entry's number. They are done ([MQTT-4.8.2-5]).
+        kept: Vec<(SessionId, u64)>,
     },
     /// A will (or other outbox entry) is to be published, then [`OutboxDone`] to be sent.
     ///

@@ -267,6 +267,38 @@ fn qos_2_to_a_client_is_exactly_once_over_restart_and_kill() {
     }
 }
 
+/// What a member of a shared group has begun to receive it receives to the end, also when it has
+/// unsubscribed ([MQTT-3.10.4-3]) and the broker is killed; nobody else does ([MQTT-4.8.2-4]).
+#[test]
+fn qos_2_of_a_group_stays_with_a_member_that_unsubscribed_over_restart_and_kill() {
+    for kill in [false, true] {
+        let mut broker = Broker::start();
+        let topic = unique_topic("shared");
+        let filter = format!("$share/g/{topic}");
+        let connects = ["first", "second"].map(|id| Connect::persistent(Version::V5, id));
+        let mut first = broker.connect(&connects[0]);
+        first.subscribe(&filter, 2);
+        broker.v5().publish(Publish::new(&topic, "mine").qos(2));
+        let sent = first.expect_publish();
+        broker.connect(&connects[1]).subscribe(&filter, 2);
+        first.unsubscribe(&[&filter]);
+        if kill {
+            broker.kill_and_restart()
+        } else {
+            broker.restart()
+        }
+        let mut second = broker.connect(&connects[1]);
+        broker.v5().publish(Publish::new(&topic, "another").qos(2));
+        second.expect_message(&topic, "another");
+        let mut back = broker.connect(&connects[0]);
+        let again = back.expect_publish();
+        assert_eq!((again.id, again.dup, again.payload.as_slice()), (sent.id, true, &b"mine"[..]));
+        back.complete(&again);
+        second.expect_nothing_from(&mut broker.v5(), 2);
+        back.expect_nothing_from(&mut broker.v5(), 2);
+    }
+}
+
 #[test]
 fn memory_durability_forgets_everything() {
     let options = Options::new().argument("--durability").argument("memory");

@@ -97,6 +97,8 @@ pub struct ShardView {
     numbers: u64,
     bodies: u64,
     row_changed: bool,
+    /// Counters were reserved: on disk before anybody hears of a number.
+    reserved: bool,
     directory: Directory,
     /// Boxed: a table has up to twice the room that it needs.
     sessions: HashMap<SessionId, Box<Session>>,
@@ -194,6 +196,7 @@ impl ShardView {
             numbers: 0,
             bodies: 0,
             row_changed: false,
+            reserved: false,
             directory: Directory::default(),
             sessions: HashMap::default(),
             asleep: Asleep::default(),
@@ -341,7 +344,7 @@ impl ShardView {
             self.outbox_done(number, batch);
         }
         for (group, subscriber) in std::mem::take(&mut self.orphans) {
-            self.leave_group(group, subscriber, batch);
+            self.leave_group(group, subscriber, false, batch);
         }
         for command in std::mem::take(&mut self.deferred_groups) {
             self.group(command, batch);
@@ -359,6 +362,7 @@ impl ShardView {
         }
         self.flush_groups(&mut batch);
         if self.row_changed {
+            batch.durable |= std::mem::take(&mut self.reserved);
             self.write_row(&mut batch);
         }
         let after = std::mem::take(&mut batch.after);
@@ -512,7 +516,7 @@ impl ShardView {
         self.numbers += 1;
         if self.numbers > self.row.numbers {
             self.row.numbers = self.numbers + NUMBER_BLOCK;
-            self.row_changed = true;
+            (self.row_changed, self.reserved) = (true, true);
         }
         SessionId::new(slot, number).0
     }
@@ -523,7 +527,7 @@ impl ShardView {
         self.bodies += 1;
         if self.bodies > self.row.bodies {
             self.row.bodies = self.bodies + NUMBER_BLOCK * NUMBER_BLOCK;
-            self.row_changed = true;
+            (self.row_changed, self.reserved) = (true, true);
         }
         keys::body_number(self.shard, number)
     }

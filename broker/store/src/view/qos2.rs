@@ -52,6 +52,14 @@ impl Exchanges {
         rows.into_iter().map(|row| row.in_flight.clone()).collect()
     }
 
+    /// Entries of shared groups, by group and number.
+    pub(super) fn of_groups(&self) -> impl Iterator<Item = (SessionId, u64)> + '_ {
+        self.rows.values().filter_map(|row| match row.in_flight.source {
+            Source::Group(group, seq) => Some((group, seq)),
+            _ => None,
+        })
+    }
+
     pub(super) fn is_done(&self, seq: u64) -> bool {
         self.done.contains_key(&seq)
     }

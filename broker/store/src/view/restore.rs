@@ -134,7 +134,7 @@ impl ShardView {
             Some(row) => rows::read_shard(&row).map_err(rows::at(Family::Shard, &key))?,
             None => ShardRow::default(),
         };
-        self.row_changed = false;
+        (self.row_changed, self.reserved) = (false, false);
         // Numbers that may have been used, in the index or by a reader, are not used again.
         self.numbers = self.numbers.max(self.row.numbers).max(1);
         self.bodies = self.bodies.max(self.row.bodies).max(1);

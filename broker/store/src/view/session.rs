@@ -307,8 +307,10 @@ impl ShardView {
         self.directory.bind(&session.key, None);
         batch.durable = true;
         batch.after.push(After::Remove(id));
+        let exchanges = session.exchanges.iter();
         batch.effect(Effect::SessionEnded {
             session: id,
+            kept: exchanges.flat_map(|exchanges| exchanges.of_groups()).collect(),
             filters: session.subscriptions.into_iter().map(|one| one.filter).collect(),
         });
     }

@@ -37,9 +37,9 @@ impl ShardView {
                 }
                 self.dispatch(id, batch);
             }
-            GroupCommand::Leave { share, filter, subscriber, reply } => {
+            GroupCommand::Leave { share, filter, subscriber, ended, reply } => {
                 if let Some(id) = self.groups.named(&share, &filter) {
-                    self.leave_group(id, subscriber, batch);
+                    self.leave_group(id, subscriber, ended, batch);
                 }
                 if let Some(reply) = reply {
                     batch.committed(reply, ReasonCode::Success);
@@ -86,10 +86,11 @@ impl ShardView {
 
     /// A member joins, renews its terms, or is connected again.
     fn join(&mut self, id: SessionId, member: Member, keeps: &[u64], batch: &mut PendingBatch) {
+        self.orphans.retain(|orphan| *orphan != (id, member.subscriber));
         let Some(group) = self.groups.get_mut(id) else { return };
         if let Some(session) = member.session {
             let row = MemberRow { session, options: member.options, identifier: member.identifier };
-            // Of who is leaving the row is gone already.
+            // Of who is leaving the row goes with the last it has.
             let known = group.member(member.subscriber).filter(|known| !known.leaving);
             let known = known.map(|known| known.row());
             if known != Some(Some(row)) {
@@ -124,30 +125,34 @@ impl ShardView {
         self.queued.bytes += group.load.bytes;
     }
 
-    /// A member ends its subscription, or its session has ended.
-    pub(super) fn leave_group(&mut self, id: SessionId, subscriber: u64, batch: &mut PendingBatch) {
+    /// A member ends its subscription, or its session has `ended`.
+    pub(super) fn leave_group(
+        &mut self,
+        id: SessionId,
+        subscriber: u64,
+        ended: bool,
+        batch: &mut PendingBatch,
+    ) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        // Connected: what it has begun to receive it receives to the end [MQTT-3.10.4-3].
-        // Not connected: "the Server MUST NOT send the Application Message to any other
-        // subscribed Client" [MQTT-4.8.2-5], for what was in delivery at QoS 2.
-        let left = group.with_member(subscriber, |member| {
-            member.leaving = true;
-            let held = match member.is_online() {
-                true => Vec::new(),
-                false => member.held.keys().copied().collect(),
-            };
-            (member.member.session.is_some(), held)
-        });
-        let Some((stored, held)) = left else { return };
-        if stored {
+        group.with_member(subscriber, |member| member.leaving = true);
+        // What it has begun to receive it receives to the end [MQTT-3.10.4-3], over its next
+        // connection if need be. With the session that ends: what was in delivery at QoS 2 is done
+        // by now, the rest never was.
+        if ended {
+            group.give_back(subscriber, |_, _| false);
+        }
+        self.let_go(id, subscriber, batch);
+        self.dispatch(id, batch);
+    }
+
+    /// A member that leaves is gone when it has nothing any more, and the group with its last one.
+    fn let_go(&mut self, id: SessionId, subscriber: u64, batch: &mut PendingBatch) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let Some(gone) = group.drop_if_left(subscriber) else { return };
+        if gone.member.session.is_some() {
             batch.rows.delete(Family::Session, &keys::member(id, subscriber));
             batch.durable = true;
         }
-        for seq in held {
-            self.member_done(id, subscriber, seq, batch);
-        }
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.drop_if_left(subscriber);
         if group.is_over() {
             self.end_group(id, batch);
         }
@@ -159,10 +164,6 @@ impl ShardView {
             batch.durable = true;
             batch.rows.delete(Family::Session, &keys::session(id, session_kind::GROUP));
             batch.rows.delete(Family::Session, &keys::session(id, session_kind::PROGRESS));
-            for member in group.members().filter(|member| member.member.session.is_some()) {
-                let key = keys::member(id, member.member.subscriber);
-                batch.rows.delete(Family::Session, &key);
-            }
             self.queued.messages -= group.load.messages;
             self.queued.bytes = self.queued.bytes.saturating_sub(group.load.bytes);
             self.floors.add_dead(group.load.bytes);
@@ -188,22 +189,29 @@ impl ShardView {
             if here {
                 member.member.location = Location::NOWHERE;
             }
-            here.then_some((member.member.session.is_some(), member.leaving))
+            here.then_some(member.member.session.is_some())
         });
-        let Some(Some((stored, leaving))) = gone else { return };
+        let Some(Some(stored)) = gone else { return };
         group.give_back(subscriber, |seq, _| keeps.contains(&seq));
-        if !stored || leaving && keeps.is_empty() {
-            self.leave_group(id, subscriber, batch);
+        if stored {
+            self.let_go(id, subscriber, batch);
+            self.dispatch(id, batch);
+            return;
         }
-        self.dispatch(id, batch);
+        // "The Server MUST NOT send the Application Message to any other subscribed Client"
+        // [MQTT-4.8.2-5]: what was in delivery at QoS 2.
+        for seq in keeps {
+            self.member_done(id, subscriber, *seq, batch);
+        }
+        self.leave_group(id, subscriber, true, batch);
     }
 
     fn member_done(&mut self, id: SessionId, subscriber: u64, seq: u64, batch: &mut PendingBatch) {
         let Some(group) = self.groups.get_mut(id) else { return };
         let held = group.with_member(subscriber, |member| member.held.remove(&seq)).flatten();
         let Some(Held { bytes, .. }) = held else { return };
-        group.drop_if_left(subscriber);
         self.finish_entry(id, seq, bytes, batch);
+        self.let_go(id, subscriber, batch);
         self.dispatch(id, batch);
     }
 
@@ -219,7 +227,7 @@ impl ShardView {
         if publication.qos == QoS::AtMostOnce {
             return None;
         }
-        let group = self.groups.get_mut(id)?;
+        let group = self.groups.get_mut(id).filter(|group| !group.is_deserted())?;
         let seq = group.push(publication.clone(), weight);
         let total = group.weight;
         let durable = group.durable;

@@ -73,6 +73,10 @@ impl ShardView {
     ) {
         group.route = before.route.clone();
         let stored = |seq: &u64| entries.binary_search_by_key(seq, |(seq, _)| *seq).is_ok();
+        // Whose row has come back had left.
+        let left = group.members().map(|member| member.member.subscriber);
+        let left = left.filter(|subscriber| before.member(*subscriber).is_none());
+        self.orphans.extend(left.map(|subscriber| (id, subscriber)));
         for member in before.members() {
             let mut member: MemberState = member.clone();
             member.held.retain(|seq, _| stored(seq));
@@ -86,7 +90,7 @@ impl ShardView {
     }
 
     /// After a start: members have what their sessions' exchanges name; members whose
-    /// subscription is gone are no members any more.
+    /// subscription is gone finish that, and are none any more.
     ///
     /// An entry may be finished although its exchange is still there: that is removed lazily, in
     /// another shard. Nobody has such an entry, or it would be finished twice.

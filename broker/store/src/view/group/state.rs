@@ -252,12 +252,13 @@ impl Group {
     }
 
     /// A member that leaves is gone when it has nothing any more.
-    pub(super) fn drop_if_left(&mut self, subscriber: u64) {
-        let left = |member: &MemberState| member.leaving && member.held.is_empty();
-        if self.members.get(&subscriber).is_some_and(left) {
-            self.members.remove(&subscriber);
-            self.takers.remove(&subscriber);
+    pub(super) fn drop_if_left(&mut self, subscriber: u64) -> Option<MemberState> {
+        let member = self.members.get(&subscriber)?;
+        if !member.leaving || !member.held.is_empty() {
+            return None;
         }
+        self.takers.remove(&subscriber);
+        self.members.remove(&subscriber)
     }
 
     /// The batch that made the group a stored one was not written: it is in memory only, as
@@ -275,8 +276,13 @@ impl Group {
         !self.members.is_empty()
     }
 
-    /// Nobody is left to take anything.
+    /// Nobody is left.
     pub(super) fn is_over(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Nobody is left but those that finish what they have: nothing more is for this group.
+    pub(super) fn is_deserted(&self) -> bool {
         self.members.values().all(|member| member.leaving)
     }
 

@@ -50,9 +50,21 @@ impl Worker {
     }
 
     fn leave(&self, rig: &mut Rig) -> Vec<Effect> {
-        let (subscriber, reply) = (self.member.subscriber, None);
+        let (subscriber, ended, reply) = (self.member.subscriber, false, None);
         let (share, filter) = (SHARE.into(), FILTER.into());
-        rig.run(vec![tell(GroupCommand::Leave { share, filter, subscriber, reply })])
+        rig.run(vec![tell(GroupCommand::Leave { share, filter, subscriber, ended, reply })])
+    }
+
+    /// What a shard sends to groups when a session ends.
+    fn ended(&self, rig: &mut Rig, kept: &[(SessionId, u64)]) -> Vec<Effect> {
+        let (subscriber, ended, reply) = (self.member.subscriber, true, None);
+        let (share, filter) = (SHARE.into(), FILTER.into());
+        let done = |(group, seq): &(SessionId, u64)| {
+            tell(GroupCommand::Done { group: *group, subscriber, seq: *seq, reply: None })
+        };
+        let mut commands: Vec<Command> = kept.iter().map(done).collect();
+        commands.push(tell(GroupCommand::Leave { share, filter, subscriber, ended, reply }));
+        rig.run(commands)
     }
 
     fn offline(&self, rig: &mut Rig, keeps: &[u64]) -> Vec<Effect> {
@@ -450,6 +462,124 @@ fn a_member_that_has_left_and_gone_gives_back_what_it_had() {
     b.join(&mut rig);
     assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
     assert_eq!(b.offers(&a.offline(&mut rig, &[])), one(1, "1"));
+}
+
+fn in_delivery(rig: &Rig, seq: u64) -> InFlight {
+    let source = Source::Group(group(rig), seq);
+    InFlight { id: 1, source, phase: Phase::Published, qos: QoS::ExactlyOnce }
+}
+
+#[test]
+fn the_number_of_a_group_in_memory_is_not_used_again_after_a_crash() {
+    let mut rig = Rig::memory();
+    rig.memory.as_ref().expect("memory").simulate_crashes();
+    worker(&mut rig, 1, 1).join(&mut rig);
+    let before = group(&rig);
+    rig.restart_in_place(0);
+    worker(&mut rig, 1, 1).join(&mut rig);
+    assert_ne!(group(&rig), before);
+}
+
+/// The connection of a member ends while `seq` is in delivery to its session.
+fn cut_in_delivery(rig: &mut Rig, worker: &Worker, client: &Client, seq: u64) -> Vec<Effect> {
+    let window = vec![in_delivery(rig, seq)];
+    let effects = worker.offline(rig, &[seq]);
+    let close = Close { window, ..client.close_with(CloseCause::Abnormal) };
+    rig.run(vec![Command::Close(Box::new(close))]);
+    effects
+}
+
+fn unsubscribe(rig: &mut Rig, client: &Client) {
+    let (session, epoch, reply) = (client.id(), client.epoch, rig.reply());
+    let filters = vec![format!("$share/{SHARE}/{FILTER}").into()];
+    rig.run(vec![Command::Unsubscribe { session, epoch, filters, reply }]);
+}
+
+fn waiting(rig: &Rig) -> u64 {
+    rig.view.groups.get(group(rig)).map_or(0, |group| group.load.messages)
+}
+
+#[test]
+fn what_is_in_delivery_to_who_has_left_stays_with_its_session() {
+    // The group hears of it in order; only after a crash; or never.
+    for heard in ["before", "after", "never"] {
+        let mut rig = Rig::memory();
+        let (a, client) = stored_worker(&mut rig, "a", 1);
+        let (b, _) = stored_worker(&mut rig, "b", 5);
+        a.join(&mut rig);
+        send(&mut rig, "1");
+        b.join(&mut rig);
+        unsubscribe(&mut rig, &client);
+        if heard == "before" {
+            a.leave(&mut rig);
+        }
+        assert_eq!(b.offers(&cut_in_delivery(&mut rig, &a, &client, 1)), [], "{heard}");
+        if heard == "after" {
+            assert_eq!(b.offers(&a.leave(&mut rig)), [], "{heard}");
+        }
+        for _ in 0..2 {
+            rig.restart_in_place(0);
+            rig.pass(0);
+            let location = rig.place();
+            let b = Worker { member: Member { location, ..b.member.clone() } };
+            assert_eq!(b.offers(&b.join(&mut rig)), [], "{heard}");
+            send(&mut rig, "2");
+            let read = rig.store.reader().read_entry(group(&rig), 1).expect("reads");
+            assert_eq!(read.expect("is there").publication.payload(), b"1", "{heard}");
+            b.done(&mut rig, 2);
+            b.done(&mut rig, 3);
+            assert_eq!(waiting(&rig), 1, "{heard}");
+        }
+        a.done(&mut rig, 1);
+        assert_eq!(waiting(&rig), 0, "{heard}");
+        let members = rig.view.groups.get(group(&rig)).expect("group").members().count();
+        assert_eq!(members, 1, "{heard}: with what it had it is gone");
+    }
+}
+
+#[test]
+fn what_was_in_delivery_to_a_session_ends_with_it_and_what_was_not_goes_to_others() {
+    let mut rig = Rig::memory();
+    let (a, client) = stored_worker(&mut rig, "a", 2);
+    let (b, _) = stored_worker(&mut rig, "b", 5);
+    a.join(&mut rig);
+    send(&mut rig, "1");
+    send(&mut rig, "2");
+    b.join(&mut rig);
+    // The connection ended before it knew of its group: it has not said that it is gone.
+    let window = vec![in_delivery(&rig, 1)];
+    let close = Close { window, ..client.close_with(CloseCause::Normal) };
+    let close = Close { expiry_secs: Some(0), ..close };
+    let effects = rig.run(vec![Command::Close(Box::new(close))]);
+    let kept = effects.iter().find_map(|effect| match effect {
+        Effect::SessionEnded { kept, .. } => Some(kept.clone()),
+        _ => None,
+    });
+    let kept = kept.expect("ends");
+    assert_eq!(kept, [(group(&rig), 1)]);
+    assert_eq!(b.offers(&a.ended(&mut rig, &kept)), one(2, "2"));
+    b.done(&mut rig, 2);
+    assert_eq!(waiting(&rig), 0);
+}
+
+#[test]
+fn a_group_of_which_all_have_left_ends_with_what_they_have() {
+    let mut rig = Rig::memory();
+    let (a, client) = stored_worker(&mut rig, "a", 1);
+    a.join(&mut rig);
+    send(&mut rig, "1");
+    send(&mut rig, "2");
+    unsubscribe(&mut rig, &client);
+    assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
+    cut_in_delivery(&mut rig, &a, &client, 1);
+    assert_eq!(brief(&send(&mut rig, "3")), [""; 0]);
+    assert_eq!(waiting(&rig), 2, "3 is nobody's");
+    rig.restart_in_place(0);
+    assert_eq!(brief(&rig.pass(0)), [""; 0]);
+    assert_eq!(brief(&a.done(&mut rig, 1)), ["group t ended"]);
+    rig.restart_in_place(0);
+    assert_eq!(rig.restored.groups.len(), 0);
+    assert_eq!(rig.view.queued.messages, 0);
 }
 
 #[test]
