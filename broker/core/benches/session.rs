@@ -92,7 +92,7 @@ fn incoming(criterion: &mut Criterion) {
     group.bench_function("qos2_handshakes", |bencher| {
         bencher.iter(|| {
             for id in &ids {
-                assert!(incoming.begin_qos2(*id).is_some());
+                assert!(incoming.begin_qos2(*id, false).is_some());
             }
             for id in &ids {
                 incoming.answer_qos2(*id, false);

@@ -450,6 +450,14 @@ impl Worker {
             self.im_fulfil(location, owed.answer, *im);
             return;
         }
+        if code == ReasonCode::ServerUnavailable && owed.answer.is_to_publish() {
+            // The store takes nothing at the moment (ruling 12).
+            if self.may_be_submitted(location, &owed.answer) {
+                self.end_session(location, Cause::Fault(code));
+                return;
+            }
+            code = ReasonCode::QuotaExceeded;
+        }
         if code == ReasonCode::RetainNotSupported {
             code = self.not_retained(location, &owed.answer);
             owed.reason = Some("delivered and not retained: as many are retained as may be");
@@ -469,6 +477,18 @@ impl Worker {
             self.end_session(location, Cause::Fault(ReasonCode::ServerUnavailable));
         }
         repeats
+    }
+
+    /// Whether shards may have a stored publisher's QoS 2 message from an earlier connection, and
+    /// cannot be asked: without PUBREC the client sends it again, with one that refuses it would
+    /// use the identifier for another.
+    pub(super) fn may_be_submitted(&mut self, location: Location, answer: &Answer) -> bool {
+        let session = self.connection(location).and_then(Connection::session);
+        let session = session.filter(|session| session.route.session().is_some());
+        session.is_some_and(|session| match answer {
+            Answer::PubRec(id) => session.incoming.may_be_submitted(*id),
+            _ => false,
+        })
     }
 
     /// What the publisher of a message that was delivered and not retained hears (ruling 13). In

@@ -77,7 +77,7 @@ impl Worker {
         if let Some(connection) = self.connection(location) {
             check_publish(&connection.limits, publish, topic)?;
         }
-        let Some(answer) = self.begin(location, publish)? else { return Ok(()) };
+        let Some((answer, again)) = self.begin(location, publish)? else { return Ok(()) };
         if hoopoe_im::is_reserved(topic) {
             return self.im_publish(location, topic, publish, answer);
         }
@@ -85,7 +85,8 @@ impl Worker {
             self.site_publish(location, topic, publish, answer);
             return Ok(());
         }
-        if let Some(refusal) = self.may_publish(location, topic) {
+        // What a shard has is no longer to be refused.
+        if let Some(refusal) = self.may_publish(location, topic).filter(|_| !again) {
             self.refuse_publish(location, answer, refusal);
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Worker {
             retain: publish.retain,
             expires_at_ms: expiry.map(|secs| now_ms + u64::from(secs) * 1000),
         };
-        self.submit(location, parts, answer);
+        self.submit(location, parts, answer, again);
         Ok(())
     }
 
@@ -135,12 +136,13 @@ impl Worker {
         })
     }
 
-    /// Starts the exchange; `None` when a repeated QoS 2 PUBLISH needs no submit.
+    /// Starts the exchange; gives the answer and whether a shard has the publication already, which
+    /// passed then what a connection judges. `None` when a repeated QoS 2 PUBLISH needs no submit.
     fn begin(
         &mut self,
         location: Location,
         publish: &Publish<'_>,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<(Answer, bool)>, Fault> {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return Ok(None);
         };
@@ -148,16 +150,17 @@ impl Worker {
             reason: ReasonCode::ReceiveMaximumExceeded,
             what: "PUBLISH: more unfinished than Receive Maximum [MQTT-3.3.4-7]",
         };
-        let Some(id) = publish.id else { return Ok(Some(Answer::Nothing)) };
+        let Some(id) = publish.id else { return Ok(Some((Answer::Nothing, false))) };
         if publish.qos == QoS::AtLeastOnce {
             return if session.incoming.begin_qos1() {
-                Ok(Some(Answer::PubAck(id)))
+                Ok(Some((Answer::PubAck(id), false)))
             } else {
                 Err(too_many)
             };
         }
-        match session.incoming.begin_qos2(id).ok_or(too_many)? {
-            Received::New => Ok(Some(Answer::PubRec(id))),
+        match session.incoming.begin_qos2(id, publish.dup).ok_or(too_many)? {
+            Received::New => Ok(Some((Answer::PubRec(id), false))),
+            Received::Again => Ok(Some((Answer::PubRec(id), true))),
             Received::Pending => Ok(None),
             Received::Known => {
                 self.owe(location, 0, 0, Answer::PubRec(id));
@@ -221,7 +224,13 @@ impl Worker {
         }
     }
 
-    fn submit(&mut self, location: Location, parts: PublicationParts<'_>, answer: Answer) {
+    fn submit(
+        &mut self,
+        location: Location,
+        parts: PublicationParts<'_>,
+        answer: Answer,
+        again: bool,
+    ) {
         let topic_hash = hash(parts.topic);
         if parts.retain {
             self.env.retained.published(topic_hash);
@@ -251,7 +260,7 @@ impl Worker {
             self.owe(location, 0, 0, answer);
             return;
         }
-        if self.queue_is_full(&plan, parts.qos) {
+        if !again && self.queue_is_full(&plan, parts.qos) {
             self.counters.refused_publications.add(1);
             let reason = Some("a receiver's queue is full");
             let owed = Owed { reason, ..Owed::from(answer) };

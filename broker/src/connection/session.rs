@@ -137,6 +137,13 @@ pub enum Answer {
     UnsubAck(PacketId, SmallVec<[ReasonCode; 8]>, Vec<Arc<str>>),
 }
 
+impl Answer {
+    /// Whether it answers a PUBLISH.
+    pub fn is_to_publish(&self) -> bool {
+        matches!(self, Answer::Nothing | Answer::PubAck(_) | Answer::PubRec(_))
+    }
+}
+
 /// An answer, and the publication that goes to connected receivers when its turn comes.
 #[derive(Debug)]
 pub struct Owed {

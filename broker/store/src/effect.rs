@@ -24,7 +24,8 @@ pub enum Effect {
     Committed {
         /// Who waits.
         reply: ReplyTo,
-        /// Success or why not.
+        /// Success or why not: `ServerUnavailable` when the shard cannot write, `UnspecifiedError`
+        /// when what was asked for may have happened or not.
         code: ReasonCode,
         /// For a publication that changed retained state: the position of that change, with which
         /// a retained scan is compared (ruling 8). 0 otherwise.

@@ -222,7 +222,7 @@ fn failed(fault: WriteError, effects: Vec<Effect>) -> CommitError {
             }
             Effect::Committed { reply, .. } if !refused => error.lost.push(reply),
             Effect::Committed { reply, code, .. } => {
-                let code = if code.is_error() { code } else { ReasonCode::QuotaExceeded };
+                let code = if code.is_error() { code } else { ReasonCode::ServerUnavailable };
                 error.effects.push(Effect::Committed { reply, code, position: 0 });
             }
             _ => {}

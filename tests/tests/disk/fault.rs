@@ -47,6 +47,9 @@ struct Bystanders {
     /// A stored session that takes one message at a time.
     reader: RawClient,
     reading: String,
+    /// A stored publisher, which repeats a message of QoS 2.
+    repeater: RawClient,
+    repeating: Connect,
 }
 
 impl Bystanders {
@@ -63,7 +66,9 @@ impl Bystanders {
         for number in 0..WAITING {
             talker.publish(Publish::new(&reading, [number]).qos(1));
         }
-        Bystanders { talker, listener, topic, reader, reading }
+        let repeating = Connect::persistent(Version::V5, &unique_id("repeater"));
+        let repeater = broker.connect(&repeating);
+        Bystanders { talker, listener, topic, reader, reading, repeater, repeating }
     }
 
     /// QoS 0 and what is stored flow while nothing can be written.
@@ -81,14 +86,39 @@ impl Bystanders {
         self.listener.unsubscribe(&[topic]);
     }
 
+    /// What is new is refused. What is repeated is not, since it may be stored from its first time:
+    /// the client would use its identifier for another, which would be taken for the repetition.
+    fn are_refused(&mut self) {
+        let fresh = Publish::new(&self.topic, "fresh").qos(2).id(3);
+        self.repeater.send_publish(fresh);
+        let refused = self.repeater.expect_ack(packet_type::PUBREC, 3).code;
+        assert_eq!(refused, code::QUOTA_EXCEEDED);
+        self.repeater.send_publish(self.repetition());
+        match self.repeater.receive() {
+            Received::Packet(Packet::Disconnect(disconnect)) => {
+                assert_eq!(disconnect.code, code::IMPLEMENTATION_SPECIFIC);
+            }
+            other => panic!("{other:?} for a repetition"),
+        }
+        assert_eq!(self.repeater.receive(), Received::Closed);
+    }
+
+    fn repetition(&self) -> Publish {
+        Publish::new(&self.topic, "repeated").qos(2).id(4).dup()
+    }
+
     /// Their connections have outlived the fault.
-    fn are_still_there(&mut self) {
+    fn are_still_there(&mut self, broker: &Broker) {
         for number in WAITING / 2..WAITING {
             self.reader.expect_message(&self.reading, [number]);
         }
         self.talker.publish(Publish::new(&self.topic, "again").qos(1));
         self.listener.expect_message(&self.topic, "again");
         self.reader.ping();
+        self.repeater = broker.connect(&self.repeating);
+        self.repeater.send_publish(self.repetition());
+        assert_eq!(self.repeater.expect_ack(packet_type::PUBREC, 4).code, 0);
+        self.listener.expect_message(&self.topic, "repeated");
     }
 }
 
@@ -157,6 +187,7 @@ fn goes_through(mut broker: Broker, trouble: &Trouble<'_>) {
     publish_until_refused(&broker, &mut stored);
     acknowledging_has_stopped(&broker, &stored, &mut bystanders.talker, trouble.words);
     bystanders.go_on(&stored);
+    bystanders.are_refused();
     let cure = match trouble.cure {
         Cure::Running(cure) => cure,
         Cure::Stopped(cure) => {
@@ -168,7 +199,7 @@ fn goes_through(mut broker: Broker, trouble: &Trouble<'_>) {
     };
     cure(&broker);
     eventually("the store is written again", || metrics::get(broker.http(), "/ready").0 == 200);
-    bystanders.are_still_there();
+    bystanders.are_still_there(&broker);
     let mut publisher = broker.v5();
     stored.publish(&mut publisher, "afterwards");
     // What the process says it has is what a restart finds.

@@ -66,8 +66,9 @@ impl<W> Answers<W> {
     }
 
     /// One commit for `token` is done. The first refusal is the one that counts, but for
-    /// `RetainNotSupported`: whoever refuses only to retain refuses less. False when nothing is owed
-    /// under that token.
+    /// `RetainNotSupported`, as whoever refuses only to retain refuses less. `ServerUnavailable`,
+    /// from who cannot write and does not know what it has, counts before others, and before that
+    /// `UnspecifiedError`, of which nobody knows. False when nothing is owed under that token.
     pub fn settle(&mut self, token: u64, code: ReasonCode) -> bool {
         let Some(owed) = token
             .checked_sub(self.first)
@@ -79,8 +80,13 @@ impl<W> Answers<W> {
         };
         owed.commits -= 1;
         owed.accepted |= !code.is_error() || code == ReasonCode::RetainNotSupported;
-        if code.is_error() && (!owed.code.is_error() || owed.code == ReasonCode::RetainNotSupported)
-        {
+        let outranks = match owed.code {
+            ReasonCode::RetainNotSupported => true,
+            ReasonCode::UnspecifiedError => false,
+            _ if code == ReasonCode::UnspecifiedError => true,
+            before => !before.is_error() || code == ReasonCode::ServerUnavailable,
+        };
+        if code.is_error() && outranks {
             owed.code = code;
         }
         true
@@ -129,13 +135,37 @@ mod tests {
         assert!(answers.settle(first, ReasonCode::QuotaExceeded));
         assert!(answers.pop_ready().is_none(), "one of two commits is not enough");
         assert!(answers.holds_topic(11));
-        assert!(answers.settle(first, ReasonCode::UnspecifiedError));
+        assert!(answers.settle(first, ReasonCode::NotAuthorized));
         assert_eq!(answers.pop_ready(), Some(("first", ReasonCode::QuotaExceeded)));
         assert_eq!(answers.pop_ready(), Some(("second", ReasonCode::Success)));
         assert_eq!(answers.pop_ready(), Some(("third", ReasonCode::Success)));
         assert!(answers.is_empty());
         assert!(!answers.settle(third, ReasonCode::Success), "a settled token is void");
         assert!(!answers.settle(99, ReasonCode::Success));
+    }
+
+    #[test]
+    fn what_leaves_more_open_counts_before_other_refusals() {
+        use ReasonCode::{
+            NotAuthorized, QuotaExceeded, RetainNotSupported, ServerUnavailable, Success,
+            UnspecifiedError,
+        };
+        for (codes, counts) in [
+            ([Success, QuotaExceeded], QuotaExceeded),
+            ([NotAuthorized, QuotaExceeded], NotAuthorized),
+            ([RetainNotSupported, QuotaExceeded], QuotaExceeded),
+            ([QuotaExceeded, RetainNotSupported], QuotaExceeded),
+            ([QuotaExceeded, ServerUnavailable], ServerUnavailable),
+            ([ServerUnavailable, UnspecifiedError], UnspecifiedError),
+            ([UnspecifiedError, ServerUnavailable], UnspecifiedError),
+        ] {
+            let mut answers = Answers::default();
+            let token = answers.owe(2, 0, ());
+            for code in codes {
+                assert!(answers.settle(token, code));
+            }
+            assert_eq!(answers.pop_ready(), Some(((), counts)), "{codes:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use smallvec::SmallVec;
 pub enum Received {
     /// New: submit it, answer PUBREC when that is done.
     New,
+    /// Submitted by an earlier connection, and some shards may not have it: submit it again.
+    Again,
     /// Repeated while its first submit is under way: that one's PUBREC answers both.
     Pending,
     /// Repeated after PUBREC: answer PUBREC again, submit nothing ([MQTT-4.3.3-10]).
@@ -35,6 +37,8 @@ struct Exchange {
     state: State,
     /// Begun over this connection: it counts against the maximum.
     counts: bool,
+    /// An earlier connection may have submitted it.
+    again: bool,
 }
 
 /// Unfinished publications of the client.
@@ -57,7 +61,7 @@ impl Incoming {
     pub fn restore(&mut self, ids: &[u16], answered: &[u16]) {
         self.exchanges.extend(ids.iter().map(|&id| {
             let state = if answered.contains(&id) { State::Answered } else { State::Unsure };
-            Exchange { id, state, counts: false }
+            Exchange { id, state, counts: false, again: true }
         }));
     }
 
@@ -88,23 +92,30 @@ impl Incoming {
         self.unanswered_qos1 = self.unanswered_qos1.saturating_sub(1);
     }
 
-    /// A QoS 2 PUBLISH; `None` when that is one more than the maximum.
-    pub fn begin_qos2(&mut self, id: PacketId) -> Option<Received> {
+    /// A QoS 2 PUBLISH, with DUP if `dup`; `None` when that is one more than the maximum.
+    pub fn begin_qos2(&mut self, id: PacketId, dup: bool) -> Option<Received> {
         if let Some(exchange) = self.exchanges.iter_mut().find(|e| e.id == id.get()) {
             return Some(match exchange.state {
                 State::Submitted => Received::Pending,
                 State::Answered => Received::Known,
                 State::Unsure => {
                     exchange.state = State::Submitted;
-                    Received::New
+                    Received::Again
                 }
             });
         }
         if self.unfinished() >= usize::from(self.maximum) {
             return None;
         }
-        self.exchanges.push(Exchange { id: id.get(), state: State::Submitted, counts: true });
+        let state = State::Submitted;
+        self.exchanges.push(Exchange { id: id.get(), state, counts: true, again: dup });
         Some(Received::New)
+    }
+
+    /// True when shards may have it from an earlier connection. Who cannot ask them must not refuse
+    /// it: they would take what comes next under its identifier for a repetition.
+    pub fn may_be_submitted(&self, id: PacketId) -> bool {
+        self.exchanges.iter().any(|e| e.id == id.get() && e.again)
     }
 
     /// Its PUBREC leaves; a refusal ends the exchange.
@@ -138,25 +149,39 @@ mod tests {
     #[test]
     fn a_qos_2_publication_is_new_once_per_life_of_its_identifier() {
         let mut incoming = Incoming::new(10);
-        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::New));
-        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::Pending));
+        assert_eq!(incoming.begin_qos2(id(1), false), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(1), false), Some(Received::Pending));
         incoming.answer_qos2(id(1), false);
-        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::Known));
+        assert_eq!(incoming.begin_qos2(id(1), false), Some(Received::Known));
         assert!(incoming.knows(id(1)));
         incoming.end_qos2(id(1));
-        assert_eq!(incoming.begin_qos2(id(1)), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(1), false), Some(Received::New));
         incoming.answer_qos2(id(1), true);
         assert!(!incoming.knows(id(1)), "a refused publication frees its identifier");
+    }
+
+    #[test]
+    fn what_comes_with_dup_may_have_been_submitted_over_another_connection() {
+        let mut incoming = Incoming::new(10);
+        assert_eq!(incoming.begin_qos2(id(1), false), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(1), true), Some(Received::Pending));
+        assert!(!incoming.may_be_submitted(id(1)), "it was begun here");
+        assert_eq!(incoming.begin_qos2(id(2), true), Some(Received::New));
+        assert!(incoming.may_be_submitted(id(2)));
+        incoming.restore(&[3], &[]);
+        assert!(incoming.may_be_submitted(id(3)));
+        incoming.end_qos2(id(3));
+        assert!(!incoming.may_be_submitted(id(3)));
     }
 
     #[test]
     fn one_above_the_receive_maximum_is_too_many() {
         let mut incoming = Incoming::new(2);
         assert!(incoming.begin_qos1());
-        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(5), false), Some(Received::New));
         assert!(!incoming.begin_qos1());
-        assert_eq!(incoming.begin_qos2(id(6)), None);
-        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::Pending), "no new one");
+        assert_eq!(incoming.begin_qos2(id(6), false), None);
+        assert_eq!(incoming.begin_qos2(id(5), false), Some(Received::Pending), "no new one");
         incoming.end_qos1();
         assert!(incoming.begin_qos1());
     }
@@ -166,12 +191,12 @@ mod tests {
         let mut incoming = Incoming::new(10);
         incoming.restore(&[3, 4], &[3]);
         assert!(incoming.knows(id(3)) && incoming.knows(id(4)));
-        assert_eq!(incoming.begin_qos2(id(3)), Some(Received::Known));
-        assert_eq!(incoming.begin_qos2(id(4)), Some(Received::New), "submitted again");
-        assert_eq!(incoming.begin_qos2(id(4)), Some(Received::Pending));
+        assert_eq!(incoming.begin_qos2(id(3), false), Some(Received::Known));
+        assert_eq!(incoming.begin_qos2(id(4), false), Some(Received::Again));
+        assert_eq!(incoming.begin_qos2(id(4), false), Some(Received::Pending));
         incoming.answer_qos2(id(4), false);
         assert_eq!(incoming.answered().collect::<Vec<_>>(), [3, 4]);
-        assert_eq!(incoming.begin_qos2(id(5)), Some(Received::New));
+        assert_eq!(incoming.begin_qos2(id(5), false), Some(Received::New));
         assert_eq!(incoming.unfinished(), 1, "a new connection, a new quota");
     }
 }

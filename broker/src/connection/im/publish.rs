@@ -22,6 +22,7 @@ use hoopoe_store::command::ReplyTo;
 
 use super::told_by_notice;
 use crate::connection::Connection;
+use crate::connection::closing::Cause;
 use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
@@ -196,7 +197,7 @@ impl Worker {
             }
         };
         if !self.env.im.may_send(self.now_ms, &user) {
-            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+            return self.im_too_fast(location, answer, cid.as_deref());
         }
         let owed = ImOwed { conv: Some(conv.clone()), cid: cid.clone(), result: None };
         let slot = conv.slot();
@@ -231,7 +232,7 @@ impl Worker {
         let Incoming { publish, properties, answer, user, device, marker, .. } = incoming;
         let cid: Option<Arc<str>> = properties.cid.map(Arc::from);
         if !self.env.im.may_send(self.now_ms, &user) {
-            return self.im_refuse(location, answer, cid.as_deref(), too_fast());
+            return self.im_too_fast(location, answer, cid.as_deref());
         }
         let owed = ImOwed { conv: Some(conv.clone()), cid: cid.clone(), result: None };
         let slot = conv.slot();
@@ -353,6 +354,20 @@ impl Worker {
         }
     }
 
+    /// The user sends more than it may.
+    fn im_too_fast(
+        &mut self,
+        location: Location,
+        answer: Answer,
+        cid: Option<&str>,
+    ) -> Result<(), Fault> {
+        if self.may_be_submitted(location, &answer) {
+            self.end_session(location, Cause::Fault(ReasonCode::MessageRateTooHigh));
+            return Ok(());
+        }
+        self.im_refuse(location, answer, cid, too_fast())
+    }
+
     /// Refuses a publication without asking anybody.
     pub(super) fn im_refuse(
         &mut self,
@@ -406,11 +421,11 @@ impl Worker {
             Some(Outcome::Refused(refusal)) => Some(refusal.clone()),
             _ => None,
         };
-        if version == Version::V311 && refusal.as_ref().is_some_and(|r| r.word == Word::Unavailable)
-        {
+        let unavailable = refusal.as_ref().is_some_and(|r| r.word == Word::Unavailable);
+        if unavailable && (version == Version::V311 || self.may_be_submitted(location, &answer)) {
             // Not to be taken for refused for ever: the client sends it again (ruling 12).
             let reason = ReasonCode::ServerUnavailable;
-            self.end_session(location, crate::connection::closing::Cause::Fault(reason));
+            self.end_session(location, Cause::Fault(reason));
             return;
         }
         let mut block = PropertyBlock::default();

@@ -506,7 +506,7 @@ impl ShardView {
             Command::Evict { .. } | Command::ExpireRetained { .. } => None,
         };
         if let Some(reply) = reply {
-            batch.committed(reply, ReasonCode::QuotaExceeded);
+            batch.committed(reply, ReasonCode::ServerUnavailable);
         }
     }
 

@@ -20,7 +20,7 @@ fn a_failed_batch_tells_nothing_and_leaves_nothing_in_memory() {
         let unknown = matches!(error.fault, WriteError::Unknown(_));
         assert_eq!(unknown, kind != FaultKind::Refused);
         match unknown {
-            false => assert_eq!(brief(&error.effects), ["committed 97", "refused 88"]),
+            false => assert_eq!(brief(&error.effects), ["committed 88", "refused 88"]),
             true => assert_eq!(brief(&error.effects), ["refused 88"]),
         }
         assert_eq!(error.lost.len(), usize::from(unknown));
@@ -80,7 +80,7 @@ fn a_full_disk_refuses_and_serves_again_when_there_is_room() {
     for _ in 0..3 {
         rig.pass(1_000);
         let effects = rig.publish(&[alice.id()], "no");
-        assert_eq!(brief(&effects), ["committed 97"]);
+        assert_eq!(brief(&effects), ["committed 88"]);
     }
     // Her connection ends meanwhile, and someone waits for it.
     let effects = rig.close(&alice, CloseCause::Normal);
