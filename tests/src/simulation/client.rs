@@ -127,6 +127,11 @@ impl Client {
         connect.encode()
     }
 
+    /// It has asked for a session of its own and was not answered.
+    pub fn starts_anew(&self) -> bool {
+        self.asked_clean && self.phase == Phase::Greeting
+    }
+
     /// The connection is of no use any more.
     pub fn lost(&mut self) {
         if self.phase == Phase::In && !self.is_stored() {

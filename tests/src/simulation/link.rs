@@ -116,6 +116,14 @@ impl Link {
         }
     }
 
+    /// What the broker has not begun to read never arrives.
+    pub fn withdraw(&mut self) {
+        let mut wire = lock(&self.wire);
+        if wire.read == 0 {
+            wire.arrived.clear();
+        }
+    }
+
     /// The client closes in order: everything it sent arrives, then the end.
     pub fn close(&mut self) {
         let rest = self.sent.len();

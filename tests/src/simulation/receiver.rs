@@ -74,6 +74,8 @@ pub struct Receiver {
     unheard: Vec<Attempt>,
     /// Everything received, in whichever life.
     ever: HashSet<Message>,
+    /// Attempts received with QoS 2 by a session that is stored.
+    exactly: HashSet<Attempt>,
     /// Sessions with subscriptions that have ended.
     pub lives: u64,
     /// Messages received again.
@@ -101,6 +103,7 @@ impl Receiver {
             shared,
             unheard: Vec::new(),
             ever: HashSet::new(),
+            exactly: HashSet::new(),
             lives: 0,
             repeats: 0,
             deliveries: 0,
@@ -141,6 +144,11 @@ impl Receiver {
     /// Whether the message was received at all.
     pub fn had(&self, message: Message) -> bool {
         self.ever.contains(&message)
+    }
+
+    /// Whether a stored session has received an attempt with QoS 2.
+    pub fn had_exactly(&self, attempt: Attempt) -> bool {
+        self.exactly.contains(&attempt)
     }
 
     /// Whether a message had to come: subscribed to for certain from before its first attempt.
@@ -220,6 +228,9 @@ impl Receiver {
             return Ok(answer);
         }
         self.life.got.insert(attempt.message);
+        if packet.qos == 2 && place.stored {
+            self.exactly.insert(attempt);
+        }
         self.ever.insert(attempt.message);
         let connection = place.connection;
         let seen = Seen { connection, id: packet.id, answered: None, heard_ms: None };

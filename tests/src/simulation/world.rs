@@ -413,6 +413,13 @@ impl World {
             if qos2 && members().any(|client| client.receiver.lives > 0) {
                 continue;
             }
+            for number in 0..self.ledger.publication(message).attempts.len() {
+                let attempt = super::ledger::Attempt { message, number };
+                let had = |client: &&Client| client.receiver.had_exactly(attempt);
+                if members().filter(had).count() > 1 {
+                    return Err(format!("several members of a group have got {attempt:?}"));
+                }
+            }
             if members().any(owed) && !members().any(|client| client.receiver.had(message)) {
                 missing.push(format!("no member of a group has got {message:?}"));
             }
@@ -439,6 +446,11 @@ impl World {
         if let Some(number) = self.clients[client].link {
             self.tell(|| format!("[{number}] breaks, noticed: {noticed}"));
             self.lines[number].link.cut(noticed);
+            if self.clients[client].starts_anew() {
+                // Read after a later CONNECT it would end the session of that, and who gave up the
+                // connection could not know.
+                self.lines[number].link.withdraw();
+            }
             self.clients[client].lost();
         }
     }
