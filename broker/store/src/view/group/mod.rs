@@ -123,6 +123,10 @@ impl ShardView {
         }
         self.queued.messages += group.load.messages;
         self.queued.bytes += group.load.bytes;
+        if group.head > 0 {
+            // Numbers that were finished in memory.
+            self.groups.touch(id);
+        }
     }
 
     /// A member ends its subscription, or its session has `ended`.

@@ -234,6 +234,20 @@ over_both! {
         assert_eq!(back.offers(&back.join(rig)), [(1, "1".into()), (2, "2".into())]);
     }
 
+    fn numbers_finished_in_memory_are_not_used_again(rig) {
+        let a = worker(rig, 1, 1);
+        a.join(rig);
+        send(rig, "1");
+        a.done(rig, 1);
+        let (b, _) = stored_worker(rig, "b", 1);
+        b.join(rig);
+        rig.restart_in_place(0);
+        rig.pass(0);
+        send(rig, "2");
+        let b = Worker { member: Member { location: rig.place(), ..b.member } };
+        assert_eq!(b.offers(&b.join(rig)), one(2, "2"));
+    }
+
     fn a_group_ends_with_its_last_member(rig) {
         let (a, b) = (worker(rig, 1, 5), worker(rig, 2, 5));
         a.join(rig);
