@@ -74,6 +74,8 @@ fn what_few_seeds_have_shown_does_not_come_back() {
         (362_241, "a read that came upon no entry passed the one before it, which was on its way"),
         (361_009, "what was in delivery to a member of a group that unsubscribed was nobody's"),
         (529_421, "the number of a group in memory was used again after a crash"),
+        (709_546, "and so were its entries' numbers when it became a stored one"),
+        (38_061, "the identifier of a dropped message was used again while the client held it"),
         (803, "a repetition was refused that was stored, and the next of its identifier was lost"),
     ] {
         assert_eq!(run(seed, None).err(), None, "{what}");

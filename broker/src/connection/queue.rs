@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hoopoe_codec::{Packet, PacketId, QoS, ReasonCode};
 use hoopoe_core::{Location, Publication, SessionId};
 use hoopoe_store::Command;
-use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo, Source};
+use hoopoe_store::command::{ExchangeChange, InFlight, Phase as Exchange, ReplyTo};
 use hoopoe_store::effect::{LiveReceiver, QueueEntry};
 use smallvec::smallvec;
 
@@ -343,24 +343,34 @@ impl Worker {
         self.settled(location);
     }
 
-    /// Entries of the restored window that the store no longer has (dropped from a full queue):
-    /// their exchanges are over.
+    /// Entries of the restored window that the store no longer has (dropped from a full queue).
     fn forget_lost(&mut self, location: Location) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
         };
         let Some(stored) = &mut session.stored else { return };
-        let mut ended = Vec::new();
         for (_, id) in std::mem::take(&mut stored.resend) {
-            match session.window.acknowledge(id) {
-                Ok(_) => {}
-                Err(_) => ended.extend(session.window.refuse(id).map(|origin| (id, origin))),
-            }
-        }
-        for (id, origin) in ended {
-            self.exchange_ended(location, id, origin);
+            self.forget(location, id);
         }
         self.free_places(location);
+    }
+
+    /// A message of the restored window that the store no longer has. The client may have it, and
+    /// keeps the identifier of one with QoS 2 until PUBREL ([MQTT-4.3.3-10]).
+    fn forget(&mut self, location: Location, id: PacketId) {
+        let Some(session) = self.connection(location).and_then(Connection::session) else {
+            return;
+        };
+        match session.window.receive(id) {
+            Ok((origin, first)) => {
+                if let Some(source) = origin.source().filter(|_| first) {
+                    self.write_release(location, id, source);
+                }
+            }
+            Err(_) => {
+                let _ = session.window.acknowledge(id);
+            }
+        }
     }
 
     /// An entry of a shared group.
@@ -398,7 +408,7 @@ impl Worker {
         self.send_waiting(location);
     }
 
-    /// A restored message of a shared group is no longer in the store: its exchange is over.
+    /// A restored message of a shared group is no longer in the store.
     fn entry_gone(&mut self, location: Location, group: SessionId, seq: u64) {
         let Some(session) = self.connection(location).and_then(Connection::session) else {
             return;
@@ -407,14 +417,7 @@ impl Worker {
         let Some(id) = session.window.iter().find(|m| m.source == origin).map(|m| m.id) else {
             return;
         };
-        match session.window.receive(id) {
-            // The client may have it, and then keeps the identifier until PUBREL ([MQTT-4.3.3-10]).
-            Ok((_, true)) => self.write_release(location, id, Source::Group(group, seq)),
-            Ok((_, false)) => {}
-            Err(_) => {
-                let _ = session.window.acknowledge(id);
-            }
-        }
+        self.forget(location, id);
         self.settled(location);
     }
 
