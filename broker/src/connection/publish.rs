@@ -85,9 +85,12 @@ impl Worker {
             self.site_publish(location, topic, publish, answer);
             return Ok(());
         }
-        // What a shard has is no longer to be refused.
-        if let Some(refusal) = self.may_publish(location, topic).filter(|_| !again) {
-            self.refuse_publish(location, answer, refusal);
+        if let Some(refusal) = self.may_publish(location, topic) {
+            match again {
+                // It was allowed then, and is stored as far as it came.
+                true => _ = self.owe(location, 0, 0, answer),
+                false => self.refuse_publish(location, answer, refusal),
+            }
             return Ok(());
         }
         let session = self.connection(location).and_then(Connection::session);
@@ -136,8 +139,8 @@ impl Worker {
         })
     }
 
-    /// Starts the exchange; gives the answer and whether a shard has the publication already, which
-    /// passed then what a connection judges. `None` when a repeated QoS 2 PUBLISH needs no submit.
+    /// Starts the exchange; gives the answer and whether a shard has the publication already, so that
+    /// it must not be refused here: the client would use its identifier for another. `None` when a repeated QoS 2 PUBLISH needs no submit.
     fn begin(
         &mut self,
         location: Location,

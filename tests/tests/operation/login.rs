@@ -132,6 +132,30 @@ fn rules_decide_over_publish_and_subscribe() {
     assert_eq!(alice.try_publish(Publish::new("elsewhere", "x").qos(1)), code::NOT_AUTHORIZED);
 }
 
+/// What a shard has of an identifier is not refused, and nothing is published for it: neither what
+/// rules forbid by now, nor what comes under the identifier of something that they allowed.
+#[test]
+fn a_repetition_gives_no_right_and_ends_with_its_exchange() {
+    let mut broker = guarded();
+    let connect = login(Connect::persistent(Version::V5, &unique_id("rule")), "bob");
+    let mut bob = broker.connect(&connect);
+    bob.send_publish(Publish::new("inbox/bob/x", "allowed").qos(2).id(5));
+    bob.expect_ack(packet_type::PUBREC, 5);
+    broker.kill_and_restart();
+    let mut alice = broker.connect(&login(Connect::v5(&unique_id("rule")), "alice"));
+    let mut watcher = broker.connect(&login(Connect::v5(&unique_id("rule")), "bob"));
+    watcher.subscribe("news/#", 1);
+    watcher.subscribe("inbox/bob/#", 1);
+    let mut bob = broker.connect(&connect);
+    bob.send_publish(Publish::new("news/forged", "y").qos(2).id(5).dup());
+    assert_eq!(bob.expect_ack(packet_type::PUBREC, 5).code, code::SUCCESS);
+    watcher.expect_nothing_from_marked(&mut alice, "news/marker", 1);
+    bob.send_ack(packet_type::PUBREL, 5);
+    bob.expect_ack(packet_type::PUBCOMP, 5);
+    bob.publish(Publish::new("inbox/bob/x", "next").qos(2).id(5));
+    watcher.expect_message("inbox/bob/x", "next");
+}
+
 #[test]
 fn v311_client_without_the_right_is_acknowledged_or_closed_and_delivers_nothing() {
     let broker = guarded();
