@@ -32,7 +32,7 @@ impl ShardView {
             let Some(mut group) = self.groups.remove(id) else { continue };
             group.durable = true;
             match before {
-                Some(before) => self.settle_known(id, &mut group, before, entries, head, weight),
+                Some(before) => self.settle_known(id, &mut group, before, entries, head, weight)?,
                 None => {
                     self.hand_back(id, &mut group, &entries)?;
                     group.set_queue(&entries, head, weight);
@@ -70,13 +70,15 @@ impl ShardView {
         entries: Entries,
         head: u64,
         weight: u64,
-    ) {
+    ) -> Result<(), StoreError> {
         group.route = before.route.clone();
         let stored = |seq: &u64| entries.binary_search_by_key(seq, |(seq, _)| *seq).is_ok();
-        // Whose row has come back had left.
-        let left = group.members().map(|member| member.member.subscriber);
-        let left = left.filter(|subscriber| before.member(*subscriber).is_none());
-        self.orphans.extend(left.map(|subscriber| (id, subscriber)));
+        // Whose row has come back had left, unless its UNSUBSCRIBE failed as well.
+        for (subscriber, session) in group.stored_members() {
+            if before.member(subscriber).is_none() && !self.is_subscribed(session, group)? {
+                self.orphans.push((id, subscriber));
+            }
+        }
         for member in before.members() {
             let mut member: MemberState = member.clone();
             member.held.retain(|seq, _| stored(seq));
@@ -87,6 +89,13 @@ impl ShardView {
             entries.iter().partition(|(seq, _)| before.is_open(*seq) || *seq > before.head);
         self.finished.extend(finished.into_iter().map(|(seq, _)| (id, seq)));
         group.set_queue(&open, head.max(before.floor()), weight);
+        Ok(())
+    }
+
+    /// Whether a session is subscribed to what the group is for.
+    fn is_subscribed(&self, session: SessionId, group: &Group) -> Result<bool, StoreError> {
+        let filter = format!("$share/{}/{}", group.share, group.filter);
+        Ok(self.kv.get(Family::Session, &keys::subscription(session, &filter))?.is_some())
     }
 
     /// After a start: members have what their sessions' exchanges name; members whose
@@ -100,14 +109,8 @@ impl ShardView {
         group: &mut Group,
         entries: &Entries,
     ) -> Result<(), StoreError> {
-        let share = format!("$share/{}/{}", group.share, group.filter);
-        let members: Vec<(u64, SessionId)> = group
-            .members()
-            .filter_map(|member| Some((member.member.subscriber, member.member.session?)))
-            .collect();
-        for (subscriber, session) in members {
-            let key = keys::subscription(session, &share);
-            if self.kv.get(Family::Session, &key)?.is_none() {
+        for (subscriber, session) in group.stored_members() {
+            if !self.is_subscribed(session, group)? {
                 self.orphans.push((id, subscriber));
             }
             for seq in self.exchanges_with(session, id)? {

@@ -187,6 +187,12 @@ impl Group {
         self.members.values()
     }
 
+    /// Subscriber numbers and sessions of the members that have a stored one.
+    pub(super) fn stored_members(&self) -> Vec<(u64, SessionId)> {
+        let stored = self.members.values().map(|member| &member.member);
+        stored.filter_map(|member| Some((member.subscriber, member.session?))).collect()
+    }
+
     pub(in crate::view) fn member(&self, subscriber: u64) -> Option<&MemberState> {
         self.members.get(&subscriber)
     }

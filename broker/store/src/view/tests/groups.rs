@@ -12,16 +12,16 @@ use crate::effect::Effect;
 use crate::memory::FaultKind;
 use crate::settings::ShardSettings;
 
-const SHARE: &str = "g";
-const FILTER: &str = "t";
+pub(super) const SHARE: &str = "g";
+pub(super) const FILTER: &str = "t";
 
 /// A member that is connected.
 #[derive(Clone)]
-struct Worker {
-    member: Member,
+pub(super) struct Worker {
+    pub(super) member: Member,
 }
 
-fn worker(rig: &mut Rig, number: u64, window: u16) -> Worker {
+pub(super) fn worker(rig: &mut Rig, number: u64, window: u16) -> Worker {
     let options = SubscribeOptions::from_byte(2).expect("options");
     let location = rig.place();
     let session = None;
@@ -30,7 +30,7 @@ fn worker(rig: &mut Rig, number: u64, window: u16) -> Worker {
 }
 
 /// A member with a stored session, which is subscribed as far as its own shard knows.
-fn stored_worker(rig: &mut Rig, name: &str, window: u16) -> (Worker, Client) {
+pub(super) fn stored_worker(rig: &mut Rig, name: &str, window: u16) -> (Worker, Client) {
     let client = rig.connect_as(name);
     let (session, epoch) = (client.id(), client.epoch);
     let filters = vec![subscription(&format!("$share/{SHARE}/{FILTER}"))];
@@ -43,43 +43,31 @@ fn stored_worker(rig: &mut Rig, name: &str, window: u16) -> (Worker, Client) {
 }
 
 impl Worker {
-    fn join(&self, rig: &mut Rig) -> Vec<Effect> {
+    pub(super) fn join(&self, rig: &mut Rig) -> Vec<Effect> {
         let (member, reply) = (self.member.clone(), Some(rig.reply()));
         let join = GroupCommand::Join { share: SHARE.into(), filter: FILTER.into(), member, reply };
         rig.run(vec![tell(join)])
     }
 
-    fn leave(&self, rig: &mut Rig) -> Vec<Effect> {
+    pub(super) fn leave(&self, rig: &mut Rig) -> Vec<Effect> {
         let (subscriber, ended, reply) = (self.member.subscriber, false, None);
         let (share, filter) = (SHARE.into(), FILTER.into());
         rig.run(vec![tell(GroupCommand::Leave { share, filter, subscriber, ended, reply })])
     }
 
-    /// What a shard sends to groups when a session ends.
-    fn ended(&self, rig: &mut Rig, kept: &[(SessionId, u64)]) -> Vec<Effect> {
-        let (subscriber, ended, reply) = (self.member.subscriber, true, None);
-        let (share, filter) = (SHARE.into(), FILTER.into());
-        let done = |(group, seq): &(SessionId, u64)| {
-            tell(GroupCommand::Done { group: *group, subscriber, seq: *seq, reply: None })
-        };
-        let mut commands: Vec<Command> = kept.iter().map(done).collect();
-        commands.push(tell(GroupCommand::Leave { share, filter, subscriber, ended, reply }));
-        rig.run(commands)
-    }
-
-    fn offline(&self, rig: &mut Rig, keeps: &[u64]) -> Vec<Effect> {
+    pub(super) fn offline(&self, rig: &mut Rig, keeps: &[u64]) -> Vec<Effect> {
         let (subscriber, location) = (self.member.subscriber, self.member.location);
         let (group, keeps) = (group(rig), keeps.to_vec());
         rig.run(vec![tell(GroupCommand::Offline { group, subscriber, location, keeps })])
     }
 
-    fn done(&self, rig: &mut Rig, seq: u64) -> Vec<Effect> {
+    pub(super) fn done(&self, rig: &mut Rig, seq: u64) -> Vec<Effect> {
         let (group, subscriber) = (group(rig), self.member.subscriber);
         rig.run(vec![tell(GroupCommand::Done { group, subscriber, seq, reply: None })])
     }
 
     /// What is offered to this member among effects.
-    fn offers(&self, effects: &[Effect]) -> Vec<(u64, String)> {
+    pub(super) fn offers(&self, effects: &[Effect]) -> Vec<(u64, String)> {
         let offer = |effect: &Effect| match effect {
             Effect::Offer { location, entry, .. } if *location == self.member.location => {
                 let payload = String::from_utf8_lossy(entry.publication.payload()).into_owned();
@@ -91,19 +79,24 @@ impl Worker {
     }
 }
 
-fn tell(command: GroupCommand) -> Command {
+pub(super) fn tell(command: GroupCommand) -> Command {
     Command::Group(Box::new(command))
 }
 
-fn group(rig: &Rig) -> SessionId {
+pub(super) fn group(rig: &Rig) -> SessionId {
     rig.view.groups.named(&SHARE.into(), &FILTER.into()).unwrap_or(SessionId(0))
 }
 
-fn send(rig: &mut Rig, payload: &str) -> Vec<Effect> {
+pub(super) fn send(rig: &mut Rig, payload: &str) -> Vec<Effect> {
     send_at(rig, payload, QoS::ExactlyOnce, None)
 }
 
-fn send_at(rig: &mut Rig, payload: &str, qos: QoS, expires_at_ms: Option<u64>) -> Vec<Effect> {
+pub(super) fn send_at(
+    rig: &mut Rig,
+    payload: &str,
+    qos: QoS,
+    expires_at_ms: Option<u64>,
+) -> Vec<Effect> {
     let parts = message(FILTER, payload);
     let parts = PublicationParts { qos, expires_at_ms, ..parts.parts() };
     let groups = vec![group(rig)];
@@ -115,7 +108,7 @@ fn send_at(rig: &mut Rig, payload: &str, qos: QoS, expires_at_ms: Option<u64>) -
     rig.run(vec![Command::Publish(Box::new(publish))])
 }
 
-fn one(seq: u64, payload: &str) -> Vec<(u64, String)> {
+pub(super) fn one(seq: u64, payload: &str) -> Vec<(u64, String)> {
     vec![(seq, payload.to_owned())]
 }
 
@@ -467,23 +460,6 @@ fn the_number_of_an_entry_that_was_removed_after_a_fault_is_not_used_again() {
 }
 
 #[test]
-fn a_member_that_has_left_and_gone_gives_back_what_it_had() {
-    let mut rig = Rig::memory();
-    let (a, _) = stored_worker(&mut rig, "a", 5);
-    let (b, _) = stored_worker(&mut rig, "b", 5);
-    a.join(&mut rig);
-    send(&mut rig, "1");
-    b.join(&mut rig);
-    assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
-    assert_eq!(b.offers(&a.offline(&mut rig, &[])), one(1, "1"));
-}
-
-fn in_delivery(rig: &Rig, seq: u64) -> InFlight {
-    let source = Source::Group(group(rig), seq);
-    InFlight { id: 1, source, phase: Phase::Published, qos: QoS::ExactlyOnce }
-}
-
-#[test]
 fn the_number_of_a_group_in_memory_is_not_used_again_after_a_crash() {
     let mut rig = Rig::memory();
     rig.memory.as_ref().expect("memory").simulate_crashes();
@@ -492,149 +468,6 @@ fn the_number_of_a_group_in_memory_is_not_used_again_after_a_crash() {
     rig.restart_in_place(0);
     worker(&mut rig, 1, 1).join(&mut rig);
     assert_ne!(group(&rig), before);
-}
-
-/// The connection of a member ends while `seq` is in delivery to its session.
-fn cut_in_delivery(rig: &mut Rig, worker: &Worker, client: &Client, seq: u64) -> Vec<Effect> {
-    let window = vec![in_delivery(rig, seq)];
-    let effects = worker.offline(rig, &[seq]);
-    let close = Close { window, ..client.close_with(CloseCause::Abnormal) };
-    rig.run(vec![Command::Close(Box::new(close))]);
-    effects
-}
-
-fn unsubscribe(rig: &mut Rig, client: &Client) {
-    let (session, epoch, reply) = (client.id(), client.epoch, rig.reply());
-    let filters = vec![format!("$share/{SHARE}/{FILTER}").into()];
-    rig.run(vec![Command::Unsubscribe { session, epoch, filters, reply }]);
-}
-
-fn waiting(rig: &Rig) -> u64 {
-    rig.view.groups.get(group(rig)).map_or(0, |group| group.load.messages)
-}
-
-#[test]
-fn what_is_in_delivery_to_who_has_left_stays_with_its_session() {
-    // The group hears of it in order; only after a crash; or never.
-    for heard in ["before", "after", "never"] {
-        let mut rig = Rig::memory();
-        let (a, client) = stored_worker(&mut rig, "a", 1);
-        let (b, _) = stored_worker(&mut rig, "b", 5);
-        a.join(&mut rig);
-        send(&mut rig, "1");
-        b.join(&mut rig);
-        unsubscribe(&mut rig, &client);
-        if heard == "before" {
-            a.leave(&mut rig);
-        }
-        assert_eq!(b.offers(&cut_in_delivery(&mut rig, &a, &client, 1)), [], "{heard}");
-        if heard == "after" {
-            assert_eq!(b.offers(&a.leave(&mut rig)), [], "{heard}");
-        }
-        for _ in 0..2 {
-            rig.restart_in_place(0);
-            rig.pass(0);
-            let location = rig.place();
-            let b = Worker { member: Member { location, ..b.member.clone() } };
-            assert_eq!(b.offers(&b.join(&mut rig)), [], "{heard}");
-            send(&mut rig, "2");
-            let read = rig.store.reader().read_entry(group(&rig), 1).expect("reads");
-            assert_eq!(read.expect("is there").publication.payload(), b"1", "{heard}");
-            b.done(&mut rig, 2);
-            b.done(&mut rig, 3);
-            assert_eq!(waiting(&rig), 1, "{heard}");
-        }
-        a.done(&mut rig, 1);
-        assert_eq!(waiting(&rig), 0, "{heard}");
-        let members = rig.view.groups.get(group(&rig)).expect("group").members().count();
-        assert_eq!(members, 1, "{heard}: with what it had it is gone");
-    }
-}
-
-#[test]
-fn what_was_in_delivery_to_a_session_ends_with_it_and_what_was_not_goes_to_others() {
-    let mut rig = Rig::memory();
-    let (a, client) = stored_worker(&mut rig, "a", 2);
-    let (b, _) = stored_worker(&mut rig, "b", 5);
-    a.join(&mut rig);
-    send(&mut rig, "1");
-    send(&mut rig, "2");
-    b.join(&mut rig);
-    // The connection ended before it knew of its group: it has not said that it is gone.
-    let window = vec![in_delivery(&rig, 1)];
-    let close = Close { window, ..client.close_with(CloseCause::Normal) };
-    let close = Close { expiry_secs: Some(0), ..close };
-    let effects = rig.run(vec![Command::Close(Box::new(close))]);
-    let kept = effects.iter().find_map(|effect| match effect {
-        Effect::SessionEnded { kept, .. } => Some(kept.clone()),
-        _ => None,
-    });
-    let kept = kept.expect("ends");
-    assert_eq!(kept, [(group(&rig), 1)]);
-    assert_eq!(b.offers(&a.ended(&mut rig, &kept)), one(2, "2"));
-    b.done(&mut rig, 2);
-    assert_eq!(waiting(&rig), 0);
-}
-
-#[test]
-fn a_group_of_which_all_have_left_ends_with_what_they_have() {
-    let mut rig = Rig::memory();
-    let (a, client) = stored_worker(&mut rig, "a", 1);
-    a.join(&mut rig);
-    send(&mut rig, "1");
-    send(&mut rig, "2");
-    unsubscribe(&mut rig, &client);
-    assert_eq!(brief(&a.leave(&mut rig)), [""; 0], "it still has 1 [MQTT-3.10.4-3]");
-    cut_in_delivery(&mut rig, &a, &client, 1);
-    assert_eq!(brief(&send(&mut rig, "3")), [""; 0]);
-    assert_eq!(waiting(&rig), 2, "3 is nobody's");
-    rig.restart_in_place(0);
-    assert_eq!(brief(&rig.pass(0)), [""; 0]);
-    assert_eq!(brief(&a.done(&mut rig, 1)), ["group t ended"]);
-    rig.restart_in_place(0);
-    assert_eq!(rig.restored.groups.len(), 0);
-    assert_eq!(rig.view.queued.messages, 0);
-}
-
-#[test]
-fn a_member_that_left_and_came_back_with_something_in_hand_is_one_after_a_crash() {
-    let mut rig = Rig::memory();
-    let (a, _) = stored_worker(&mut rig, "a", 5);
-    let (b, _) = stored_worker(&mut rig, "b", 5);
-    a.join(&mut rig);
-    send(&mut rig, "1");
-    b.join(&mut rig);
-    a.leave(&mut rig);
-    a.join(&mut rig);
-    rig.restart_in_place(0);
-    let id = group(&rig);
-    let members = rig.view.groups.get(id).expect("it is stored").members();
-    let members: Vec<u64> = members.map(|member| member.member.subscriber).collect();
-    assert!(members.contains(&a.member.subscriber) && members.len() == 2, "{members:?}");
-}
-
-#[test]
-fn a_connection_that_ended_before_it_knew_of_its_group_keeps_nothing() {
-    let mut rig = Rig::memory();
-    let (a, _) = stored_worker(&mut rig, "a", 5);
-    a.join(&mut rig);
-    let effects = send_at(&mut rig, "1", QoS::ExactlyOnce, None);
-    assert_eq!(a.offers(&effects), one(1, "1"), "which nobody reads there");
-    // It was gone before its SUBACK. The session is there again, and has nothing in delivery.
-    let location = rig.place();
-    let again = Worker { member: Member { location, ..a.member.clone() } };
-    let (group, member, keeps) = (group(&rig), again.member.clone(), Vec::new());
-    let online = GroupCommand::Online { group, member, keeps };
-    assert_eq!(again.offers(&rig.run(vec![tell(online)])), one(1, "1"));
-    // Or it subscribes again.
-    let location = rig.place();
-    let again = Worker { member: Member { location, ..a.member.clone() } };
-    assert_eq!(again.offers(&again.join(&mut rig)), one(1, "1"));
-    // What is in delivery stays.
-    let location = rig.place();
-    let again = Worker { member: Member { location, ..a.member } };
-    let online = GroupCommand::Online { group, member: again.member.clone(), keeps: vec![1] };
-    assert_eq!(again.offers(&rig.run(vec![tell(online)])), []);
 }
 
 #[test]
