@@ -287,6 +287,8 @@ impl World {
 
     fn worker_steps(&mut self, worker: usize) -> Result<(), String> {
         let (mut ready, now_ms) = (Vec::new(), self.stage.now_ms);
+        // Time passes while the broker stops, without a step of its own.
+        self.judge.now_ms = now_ms - START_MS;
         for line in self.lines.iter_mut().filter(|line| line.worker == worker) {
             line.blocked = line.link.is_blocked();
             ready.extend(line.link.take_ready());
