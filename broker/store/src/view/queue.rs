@@ -258,6 +258,8 @@ impl ShardView {
             sent: session.progress.sent,
         };
         self.progress(self.now_ms, progress);
+        // Not lazily: after a crash what was dropped would come behind what has been sent since.
+        self.flush_session(id, batch);
         batch.effect(Effect::Overflowed { session: id, messages });
     }
 
