@@ -76,6 +76,8 @@ fn what_few_seeds_have_shown_does_not_come_back() {
         (529_421, "the number of a group in memory was used again after a crash"),
         (709_546, "and so were its entries' numbers when it became a stored one"),
         (38_061, "the identifier of a dropped message was used again while the client held it"),
+        (846_309, "what a full queue had dropped came back after a crash, behind later messages"),
+        (823_337, "a member of a group whose row was not written was none after a crash"),
         (803, "a repetition was refused that was stored, and the next of its identifier was lost"),
     ] {
         assert_eq!(run(seed, None).err(), None, "{what}");

@@ -91,7 +91,8 @@ impl ShardView {
         if let Some(session) = member.session {
             let row = MemberRow { session, options: member.options, identifier: member.identifier };
             // Of who is leaving the row goes with the last it has.
-            let known = group.member(member.subscriber).filter(|known| !known.leaving);
+            let known = group.member(member.subscriber);
+            let known = known.filter(|known| known.written && !known.leaving);
             let known = known.map(|known| known.row());
             if known != Some(Some(row)) {
                 let key = keys::member(id, member.subscriber);
@@ -99,8 +100,9 @@ impl ShardView {
                 batch.durable = true;
             }
         }
-        let stored = member.session.is_some();
+        let (subscriber, stored) = (member.subscriber, member.session.is_some());
         group.seat(member, keeps);
+        group.with_member(subscriber, |member| member.written = stored);
         if stored && !group.durable {
             self.make_durable(id, batch);
         }

@@ -73,14 +73,22 @@ impl ShardView {
     ) -> Result<(), StoreError> {
         group.route = before.route.clone();
         let stored = |seq: &u64| entries.binary_search_by_key(seq, |(seq, _)| *seq).is_ok();
-        // Whose row has come back had left, unless its UNSUBSCRIBE failed as well.
+        // Whose row has come back had left, who has none had joined, unless the session's part of it
+        // failed as well.
         for (subscriber, session) in group.stored_members() {
             if before.member(subscriber).is_none() && !self.is_subscribed(session, group)? {
                 self.orphans.push((id, subscriber));
             }
         }
+        for (subscriber, session) in before.stored_members() {
+            if group.member(subscriber).is_none() && !self.is_subscribed(session, group)? {
+                self.orphans.push((id, subscriber));
+            }
+        }
         for member in before.members() {
             let mut member: MemberState = member.clone();
+            let row = group.member(member.member.subscriber).map(MemberState::row);
+            member.written = row == Some(member.row());
             member.held.retain(|seq, _| stored(seq));
             group.put_member(member);
         }

@@ -134,6 +134,8 @@ pub(in crate::view) struct MemberState {
     pub(in crate::view) held: BTreeMap<u64, Held>,
     /// Gets nothing more.
     pub(in crate::view) leaving: bool,
+    /// Its row says what it is.
+    pub(in crate::view) written: bool,
 }
 
 /// An entry that a member has.
@@ -144,6 +146,10 @@ pub(in crate::view) struct Held {
 }
 
 impl MemberState {
+    fn new(member: Member) -> MemberState {
+        MemberState { member, held: BTreeMap::new(), leaving: false, written: false }
+    }
+
     pub(in crate::view) fn is_online(&self) -> bool {
         self.member.location != Location::NOWHERE
     }
@@ -226,7 +232,7 @@ impl Group {
                 unheard = known.is_online();
                 MemberState { member, ..known }
             }
-            None => MemberState { member, held: BTreeMap::new(), leaving: false },
+            None => MemberState::new(member),
         };
         state.leaving = false;
         self.put_member(state);
@@ -247,7 +253,7 @@ impl Group {
             identifier: row.identifier,
             window: 0,
         };
-        self.put_member(MemberState { member, held: BTreeMap::new(), leaving: false });
+        self.put_member(MemberState { written: true, ..MemberState::new(member) });
     }
 
     /// A member is what it is said to be, whatever it was before.

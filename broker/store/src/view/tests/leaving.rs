@@ -1,4 +1,4 @@
-//! Who leaves a shared group, and what becomes of what it has.
+//! Who joins and leaves a shared group while writes fail, and what becomes of what a member has.
 
 use hoopoe_codec::QoS;
 use hoopoe_core::SessionId;
@@ -207,4 +207,24 @@ fn a_connection_that_ended_before_it_knew_of_its_group_keeps_nothing() {
     let again = Worker { member: Member { location, ..a.member } };
     let online = GroupCommand::Online { group, member: again.member.clone(), keeps: vec![1] };
     assert_eq!(again.offers(&rig.run(vec![tell(online)])), []);
+}
+
+#[test]
+fn a_member_whose_join_was_not_written_is_written_when_it_comes_again() {
+    for kind in [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten] {
+        let mut rig = Rig::memory();
+        let (a, _) = stored_worker(&mut rig, "a", 0);
+        let (b, _) = stored_worker(&mut rig, "b", 5);
+        a.join(&mut rig);
+        rig.memory.as_ref().expect("memory").fail_write(1, kind);
+        let (member, reply) = (b.member.clone(), Some(rig.reply()));
+        let join = GroupCommand::Join { share: SHARE.into(), filter: FILTER.into(), member, reply };
+        rig.try_run(vec![tell(join)]).expect_err("fails");
+        rig.view.recover(rig.now).expect("recovers");
+        rig.pass(0);
+        b.join(&mut rig);
+        rig.restart_in_place(0);
+        let members = rig.view.groups.get(group(&rig)).expect("group").members().count();
+        assert_eq!(members, 2, "{kind:?}");
+    }
 }
