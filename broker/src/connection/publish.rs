@@ -140,7 +140,8 @@ impl Worker {
     }
 
     /// Starts the exchange; gives the answer and whether a shard has the publication already, so that
-    /// it must not be refused here: the client would use its identifier for another. `None` when a repeated QoS 2 PUBLISH needs no submit.
+    /// it must not be refused here: the client would use its identifier for another. `None` when a
+    /// repeated QoS 2 PUBLISH needs no submit.
     fn begin(
         &mut self,
         location: Location,
