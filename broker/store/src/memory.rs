@@ -1,12 +1,13 @@
 //! The twin of RocksDB in memory: for `durability = "memory"` and for tests.
 //!
 //! It keeps every promise of [`Kv`] and can be told to break them: a write refused, a write whose
-//! outcome is unknown, a full disk, a crash that loses what was not synced.
+//! outcome is unknown, a full disk, a read that fails, a crash that loses what was not synced.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -52,6 +53,8 @@ pub struct MemoryKv {
     /// What a crash leaves, when crashes are simulated.
     synced: Mutex<Rows>,
     faults: Mutex<Faults>,
+    /// Reads until one fails, 0 when none will.
+    unread: AtomicU64,
     judge: Option<Arc<dyn RowJudge>>,
 }
 
@@ -68,6 +71,7 @@ impl MemoryKv {
             rows: RwLock::default(),
             synced: Mutex::default(),
             faults: Mutex::default(),
+            unread: AtomicU64::new(0),
             judge,
         }
     }
@@ -108,6 +112,22 @@ impl MemoryKv {
         let mut faults = self.faults.lock();
         let at = faults.writes + nth;
         faults.at.push((at, kind));
+    }
+
+    /// The `nth` read from now on (1 is the next) fails; 0: none does.
+    pub fn fail_read(&self, nth: u64) {
+        self.unread.store(nth, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Result<(), StoreError> {
+        if self.unread.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let relaxed = Ordering::Relaxed;
+        match self.unread.fetch_update(relaxed, relaxed, |left| left.checked_sub(1)) {
+            Ok(1) => Err(StoreError::Read("injected".into())),
+            _ => Ok(()),
+        }
     }
 
     /// The disk is full, or no longer.
@@ -178,6 +198,7 @@ fn change(rows: &mut Rows, batch: &Batch) {
 
 impl Kv for MemoryKv {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read()?;
         Ok(self.rows.read()[family as usize].get(key).map(|value| value.to_vec()))
     }
 
@@ -187,6 +208,7 @@ impl Kv for MemoryKv {
         keys: &[&[u8]],
         found: &mut Found<'_>,
     ) -> Result<(), StoreError> {
+        self.read()?;
         let rows = self.rows.read();
         for (at, key) in keys.iter().enumerate() {
             found(at, rows[family as usize].get(*key).map(AsRef::as_ref));
@@ -200,6 +222,7 @@ impl Kv for MemoryKv {
         span: Span<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
+        self.read()?;
         let rows = self.rows.read();
         if is_void(span) {
             return Ok(());

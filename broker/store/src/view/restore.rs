@@ -1,14 +1,16 @@
 //! Reading a shard back: at the start, and after a commit that failed.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 #[cfg(feature = "planted")]
 use hoopoe_core::planted;
 use hoopoe_core::{Route, SLOTS, SessionId, SessionKey};
 
 use super::asleep::Asleep;
-use super::group::Group;
+use super::group::{Group, Groups};
 use super::session::Session;
 use super::{Load, ShardView};
 use crate::command::{InFlight, StoredSubscription};
@@ -87,34 +89,81 @@ impl Reading {
     }
 }
 
+/// What a shard knew before it reads its rows again: of it is taken what no row says.
+struct Known {
+    floors: HashMap<SessionId, u64>,
+    sessions: HashMap<SessionId, Box<Session>>,
+    asleep: Asleep,
+    groups: Groups,
+    outbox: BTreeSet<u64>,
+    queued: Load,
+    /// How many were left to be done.
+    orphans: usize,
+    finished: usize,
+}
+
 impl ShardView {
     /// Reads everything that decides. Connections that were there before stay where they are,
-    /// routes stay the same ones.
+    /// routes stay the same ones. When a row cannot be read, all is as before.
     pub(super) fn load(&mut self) -> Result<Restored, StoreError> {
-        let floors = self.floors.unload(self.shard);
-        let known = std::mem::take(&mut self.sessions);
-        let asleep = std::mem::take(&mut self.asleep);
-        let known_groups = std::mem::take(&mut self.groups);
         let never_opened = std::mem::take(&mut self.never_opened);
         self.directory.forget(&never_opened);
+        let mut known = Known {
+            floors: self.floors.unload(self.shard),
+            sessions: std::mem::take(&mut self.sessions),
+            asleep: std::mem::take(&mut self.asleep),
+            groups: std::mem::take(&mut self.groups),
+            outbox: std::mem::take(&mut self.outbox),
+            queued: std::mem::take(&mut self.queued),
+            orphans: self.orphans.len(),
+            finished: self.finished.len(),
+        };
+        let restored = self.load_anew(&mut known);
+        match &restored {
+            Ok(_) => {
+                self.floors.loaded(self.shard);
+                self.publish_totals();
+            }
+            Err(_) => self.put_back(known),
+        }
+        restored
+    }
+
+    fn put_back(&mut self, known: Known) {
+        self.floors.unload(self.shard);
+        for (id, floor) in known.floors {
+            self.floors.insert(id, floor);
+        }
+        for (id, session) in &known.sessions {
+            self.directory.bind(&session.key, Some(*id));
+        }
+        self.sessions = known.sessions;
+        self.asleep = known.asleep;
+        self.groups = known.groups;
+        self.outbox = known.outbox;
+        self.queued = known.queued;
+        self.orphans.truncate(known.orphans);
+        self.finished.truncate(known.finished);
+    }
+
+    fn load_anew(&mut self, known: &mut Known) -> Result<Restored, StoreError> {
         self.retained.forget();
         self.timers.clear();
         self.lazy.clear();
         self.lazy_since_ms = None;
         self.unsynced.clear();
-        self.queued = Load::default();
         self.load_row()?;
-        let outbox = self.load_shard_rows()?;
+        let outbox = self.load_shard_rows(&known.outbox)?;
         let mut restored = Restored { outbox, ..Restored::default() };
         let mut before = None;
         let (shard, shards) = (self.shard, self.shards);
         for slot in (0..SLOTS).filter(|slot| slot % shards == shard) {
             let (from, to) = keys::slot(slot);
             for id in self.load_rows(&from, &to, &mut before, Keep::Nothing)? {
-                let known = known.get(&id).map(|known| &**known);
-                let session = self.settle(id, known, &asleep)?;
-                self.keep_floor(id, floors.get(&id).copied());
-                if !floors.contains_key(&id) {
+                let before = known.sessions.get(&id).map(|session| &**session);
+                let session = self.settle(id, before, &known.asleep)?;
+                self.keep_floor(id, known.floors.get(&id).copied());
+                if !known.floors.contains_key(&id) {
                     self.put_to_sleep(std::iter::once(id));
                 }
                 if self.sessions.contains_key(&id) {
@@ -122,9 +171,7 @@ impl ShardView {
                 }
             }
         }
-        restored.groups = self.settle_groups(known_groups)?;
-        self.floors.loaded(self.shard);
-        self.publish_totals();
+        restored.groups = self.settle_groups(&mut known.groups)?;
         Ok(restored)
     }
 
@@ -141,12 +188,11 @@ impl ShardView {
         Ok(())
     }
 
-    /// Markers, marks of applied outbox entries, and the outbox.
-    fn load_shard_rows(&mut self) -> Result<Vec<Effect>, StoreError> {
+    /// Markers, marks of applied outbox entries, and the outbox. `before`: the outbox as it was.
+    fn load_shard_rows(&mut self, before: &BTreeSet<u64>) -> Result<Vec<Effect>, StoreError> {
         self.markers.clear();
         self.applied.clear();
         let mut waiting = Vec::new();
-        let before = std::mem::take(&mut self.outbox);
         let from = keys::shard_kind(self.shard, shard_kind::OUTBOX);
         let to = keys::shard_kind(self.shard, shard_kind::MARKER + 1);
         let mut reading = Reading::of(Family::Shard);

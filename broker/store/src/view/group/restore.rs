@@ -24,14 +24,13 @@ impl ShardView {
     /// memory only live on.
     pub(in crate::view) fn settle_groups(
         &mut self,
-        mut known: Groups,
+        known: &mut Groups,
     ) -> Result<Vec<RestoredGroup>, StoreError> {
         for id in self.groups.ids() {
             let (entries, head, weight) = self.read_entries(id)?;
-            let before = known.remove(id);
             let Some(mut group) = self.groups.remove(id) else { continue };
             group.durable = true;
-            match before {
+            match known.get(id) {
                 Some(before) => self.settle_known(id, &mut group, before, entries, head, weight)?,
                 None => {
                     self.hand_back(id, &mut group, &entries)?;
@@ -43,7 +42,11 @@ impl ShardView {
             self.floors.insert(id, group.floor());
             self.groups.insert(id, group);
         }
+        // From here on nothing fails.
         for id in known.ids() {
+            if self.groups.get(id).is_some() {
+                continue;
+            }
             let Some(mut group) = known.remove(id) else { continue };
             if !group.durable || group.stays_in_memory() {
                 self.floors.insert(id, 0);
@@ -66,7 +69,7 @@ impl ShardView {
         &mut self,
         id: SessionId,
         group: &mut Group,
-        before: Group,
+        before: &Group,
         entries: Entries,
         head: u64,
         weight: u64,

@@ -1,11 +1,15 @@
 //! A disk that fails: nothing is told that did not happen, nothing told is lost (ruling 12).
 
+use std::sync::Arc;
+
+use super::groups;
 use super::rig::*;
 use crate::command::*;
 use crate::effect::Effect;
 use crate::error::WriteError;
 use crate::log::PendingBatch;
 use crate::memory::FaultKind;
+use crate::view::Restored;
 
 #[test]
 fn a_failed_batch_tells_nothing_and_leaves_nothing_in_memory() {
@@ -65,6 +69,57 @@ fn a_session_given_back_in_a_failed_batch_is_given_back_again() {
         assert_eq!(brief(&effects), ["publish will"], "{kind:?}");
         let stored = rig.connect_as("alice").session.expect("stored");
         assert_eq!((stored.acknowledged, stored.head), (1, 1));
+    }
+}
+
+/// Recovers, after an attempt that fails at its `nth` read. False when there is no such read.
+fn recover_twice(rig: &mut Rig, nth: u64) -> (Restored, bool) {
+    let memory = rig.memory.clone().expect("memory");
+    memory.fail_read(nth);
+    let first = rig.view.recover(rig.now);
+    memory.fail_read(0);
+    match first {
+        Ok(restored) => (restored, false),
+        Err(_) => {
+            assert!(rig.view.is_stale());
+            (rig.view.recover(rig.now).expect("recovers"), true)
+        }
+    }
+}
+
+#[test]
+fn what_no_row_says_outlives_a_recovery_that_fails_halfway() {
+    for kind in [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten] {
+        for nth in 1.. {
+            // A session that is connected, a group in memory, and a will that is on its way.
+            let mut rig = Rig::memory();
+            let alice = rig.connect_as("alice");
+            let member = groups::worker(&mut rig, 1, 1);
+            member.join(&mut rig);
+            groups::send(&mut rig, "1");
+            groups::send(&mut rig, "2");
+            let publication = message("w", "will");
+            let will = Some(StoredWill { publication, expiry_secs: None, delay_secs: 0 });
+            let carol = rig.connect_with("carol", |open| Open { will, ..open });
+            assert_eq!(brief(&rig.close(&carol, CloseCause::Abnormal)), ["publish will"]);
+            let route = rig.view.sessions[&alice.id()].route.clone();
+
+            rig.memory.as_ref().expect("memory").fail_write(1, kind);
+            let command = rig.publication(&[alice.id()], "lost");
+            rig.try_run(vec![command]).expect_err("fails");
+            let (restored, again) = recover_twice(&mut rig, nth);
+            assert_eq!(brief(&restored.outbox), [""; 0], "told already: {kind:?} {nth}");
+            rig.pass(0);
+            assert!(Arc::ptr_eq(&route, &rig.view.sessions[&alice.id()].route), "{kind:?} {nth}");
+            let live = if kind == FaultKind::UnknownWritten { "live [2]" } else { "live [1]" };
+            assert_eq!(brief(&rig.publish(&[alice.id()], "x")), ["committed 00", live]);
+            let next = member.offers(&member.done(&mut rig, 1));
+            assert_eq!(next, [(2, "2".to_owned())], "{kind:?} {nth}");
+            if !again {
+                assert!(nth > 5, "only {nth} reads");
+                break;
+            }
+        }
     }
 }
 
