@@ -275,6 +275,7 @@ impl ShardView {
             (!self.unsynced.is_empty()).then_some(self.unsynced_since_ms + UNSYNCED_MS),
             marks.then_some(self.sweep_at_ms),
             self.has_leftovers().then_some(self.now_ms),
+            self.groups.retry_at(),
         ]
         .into_iter()
         .flatten()
@@ -302,6 +303,9 @@ impl ShardView {
             return;
         }
         self.work_off(now_ms, batch);
+        for id in self.groups.take_stalled(now_ms) {
+            self.dispatch(id, batch);
+        }
         if recovered {
             // What a failed batch would have offered, or what it has written after all.
             self.groups.ids().into_iter().for_each(|id| self.dispatch(id, batch));

@@ -47,7 +47,7 @@ impl ShardView {
         if !known {
             let retains;
             (code, retains) = self.judge(publish, weight);
-            if code != ReasonCode::QuotaExceeded {
+            if !matches!(code, ReasonCode::QuotaExceeded | ReasonCode::ServerUnavailable) {
                 let rows = batch.rows.len();
                 position = self.store_publication(publish, retains, weight, &mut live, batch);
                 batch.durable |= batch.rows.len() > rows;
@@ -80,7 +80,7 @@ impl ShardView {
             Ok(false) => (ReasonCode::RetainNotSupported, false),
             Err(error) => {
                 tracing::error!(shard = self.shard, %error, "publication refused");
-                (ReasonCode::QuotaExceeded, false)
+                (ReasonCode::ServerUnavailable, false)
             }
         }
     }

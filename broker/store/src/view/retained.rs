@@ -57,10 +57,8 @@ impl ShardView {
 
     /// Whether one more retained message is allowed: a new topic needs room, a known one does not.
     pub(super) fn may_retain(&mut self, publication: &Publication) -> Result<bool, StoreError> {
-        if publication.payload().is_empty() {
-            return Ok(true);
-        }
-        if self.retained_position(publication.topic())?.is_some() {
+        let is_known = self.retained_position(publication.topic())?.is_some();
+        if is_known || publication.payload().is_empty() {
             return Ok(true);
         }
         let elsewhere = self.floors.retained_elsewhere(self.shard);

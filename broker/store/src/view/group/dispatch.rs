@@ -15,6 +15,7 @@ use crate::keys;
 use crate::kv::Family;
 use crate::log::PendingBatch;
 use crate::rows::{self, EntryContent};
+use crate::view::PROBE_MS;
 
 impl ShardView {
     /// Gives waiting entries to members with room, oldest first, in turn.
@@ -22,14 +23,24 @@ impl ShardView {
         while let Some(group) = self.groups.get_mut(id) {
             let Some(seq) = group.first_waiting() else { break };
             let Some(taker) = group.next_taker() else { break };
-            let content = self.content(id, seq, batch);
+            let content = match self.content(id, seq, batch) {
+                Ok(content) => content,
+                Err(StoreError::Damaged(damage)) => {
+                    tracing::error!(shard = self.shard, %damage, "a group's entry is lost");
+                    if let Some(group) = self.groups.get_mut(id) {
+                        group.take(seq);
+                    }
+                    self.finish_entry(id, seq, 0, batch);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(shard = self.shard, %error, "a group's entry has to wait");
+                    self.groups.stall(id, self.now_ms + PROBE_MS);
+                    break;
+                }
+            };
             let Some(group) = self.groups.get_mut(id) else { break };
             group.take(seq);
-            let Some(content) = content else {
-                // Named in the log by `content`; the queue goes on without it.
-                self.finish_entry(id, seq, 0, batch);
-                continue;
-            };
             let expires = content.publication.expires_at_ms;
             if expires.is_some_and(|at| at <= self.now_ms) {
                 self.finish_entry(id, seq, content.bytes(), batch);
@@ -64,26 +75,15 @@ impl ShardView {
     }
 
     /// The message of an entry: at hand, about to be written, or stored.
-    pub(super) fn content(&self, id: SessionId, seq: u64, batch: &PendingBatch) -> Option<Content> {
-        let group = self.groups.get(id)?;
-        if let Some(content) = group.content(seq) {
-            return Some(content.clone());
-        }
-        match self.stored_content(id, seq, batch) {
-            Ok(content) => Some(content),
-            Err(error) => {
-                tracing::error!(shard = self.shard, %error, "a group's entry is lost");
-                None
-            }
-        }
-    }
-
-    fn stored_content(
+    pub(super) fn content(
         &self,
         id: SessionId,
         seq: u64,
         batch: &PendingBatch,
     ) -> Result<Content, StoreError> {
+        if let Some(content) = self.groups.get(id).and_then(|group| group.content(seq)) {
+            return Ok(content.clone());
+        }
         let key = keys::queue(id, seq);
         let row = self.row_of(Family::Queue, &key, batch)?;
         let entry = rows::read_entry(&row).map_err(rows::at(Family::Queue, &key))?;

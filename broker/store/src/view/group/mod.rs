@@ -20,6 +20,7 @@ pub(super) use self::state::{Content, Group, Groups};
 use super::{ShardView, queue};
 use crate::command::{GroupCommand, Member, ReplyTo, group_slot};
 use crate::effect::Effect;
+use crate::error::StoreError;
 use crate::keys::{self, session_kind};
 use crate::kv::Family;
 use crate::log::{After, PendingBatch};
@@ -255,7 +256,14 @@ impl ShardView {
                 || group.load.bytes > self.settings.queue_max_bytes;
             let oldest = group.first_waiting().filter(|seq| *seq < group.head);
             let Some(seq) = oldest.filter(|_| full) else { break };
-            let bytes = self.content(id, seq, batch).map_or(0, |content| content.bytes());
+            let bytes = match self.content(id, seq, batch) {
+                Ok(content) => content.bytes(),
+                Err(StoreError::Damaged(_)) => 0,
+                Err(error) => {
+                    tracing::error!(shard = self.shard, %error, "full queue not shortened");
+                    break;
+                }
+            };
             if let Some(group) = self.groups.get_mut(id) {
                 group.take(seq);
             }

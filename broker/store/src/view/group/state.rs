@@ -25,6 +25,9 @@ pub(in crate::view) struct Groups {
     crowded: Vec<SessionId>,
     /// Stored groups of which entries were finished since the last commit.
     touched: BTreeSet<SessionId>,
+    /// Groups whose next entry could not be read, and when that is tried again.
+    stalled: Vec<SessionId>,
+    retry_at_ms: u64,
 }
 
 impl Groups {
@@ -68,6 +71,24 @@ impl Groups {
 
     pub(super) fn take_touched(&mut self) -> BTreeSet<SessionId> {
         std::mem::take(&mut self.touched)
+    }
+
+    pub(super) fn stall(&mut self, id: SessionId, retry_at_ms: u64) {
+        if !self.stalled.contains(&id) {
+            self.stalled.push(id);
+        }
+        self.retry_at_ms = retry_at_ms;
+    }
+
+    /// When stalled groups are to go on.
+    pub(in crate::view) fn retry_at(&self) -> Option<u64> {
+        (!self.stalled.is_empty()).then_some(self.retry_at_ms)
+    }
+
+    /// Groups that are to go on now.
+    pub(in crate::view) fn take_stalled(&mut self, now_ms: u64) -> Vec<SessionId> {
+        let due = self.retry_at().is_some_and(|at| at <= now_ms);
+        if due { std::mem::take(&mut self.stalled) } else { Vec::new() }
     }
 
     pub(super) fn crowd(&mut self, id: SessionId) {

@@ -490,3 +490,24 @@ fn a_group_outlives_a_stored_member_that_could_not_be_written() {
         assert_eq!(offered, one(2, "2"), "{kind:?}");
     }
 }
+
+#[test]
+fn an_entry_that_cannot_be_read_waits_and_is_not_lost() {
+    for nth in 1..4 {
+        let mut rig = Rig::memory();
+        let (a, _) = stored_worker(&mut rig, "a", 0);
+        a.join(&mut rig);
+        send(&mut rig, "1");
+        send(&mut rig, "2");
+        rig.restart_in_place(0);
+        rig.pass(0);
+        let location = rig.place();
+        let a = Worker { member: Member { location, window: 5, ..a.member } };
+        rig.memory.as_ref().expect("memory").fail_read(nth);
+        let mut offered = a.offers(&a.join(&mut rig));
+        rig.memory.as_ref().expect("memory").fail_read(0);
+        offered.extend(a.offers(&rig.pass(1_000)));
+        let payloads: Vec<&str> = offered.iter().map(|(_, payload)| payload.as_str()).collect();
+        assert_eq!(payloads, ["1", "2"], "{nth}");
+    }
+}

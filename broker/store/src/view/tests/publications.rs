@@ -263,3 +263,15 @@ fn the_number_of_retained_messages_is_limited() {
     assert_eq!(brief(&effects), ["committed 9a", "live [1]"]);
     assert_eq!(topics(&rig, &["#"]), ["a", "c"]);
 }
+
+#[test]
+fn a_retained_message_that_cannot_be_read_is_not_said_to_be_removed() {
+    let mut rig = Rig::memory();
+    rig.run(vec![retained("a", "kept", None)]);
+    rig.restart_in_place(0);
+    let memory = rig.memory.clone().expect("memory");
+    memory.fail_read(1);
+    assert_eq!(brief(&rig.run(vec![retained("a", "", None)])), ["committed 88"]);
+    assert_eq!(brief(&rig.run(vec![retained("a", "", None)])), ["committed 00"]);
+    assert_eq!(rig.store.reader().counts().retained, 0);
+}
