@@ -240,6 +240,11 @@ impl Rig {
         self.memory.fail_write(1, kind);
     }
 
+    /// The `nth` read from now on fails.
+    pub(crate) fn fail_read(&mut self, nth: u64) {
+        self.memory.fail_read(nth);
+    }
+
     /// Rows are read again after a write that failed.
     pub(crate) fn recover(&mut self) {
         for shard in 0..self.places.len() {

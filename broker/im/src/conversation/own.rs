@@ -58,8 +58,17 @@ impl Work<'_> {
         let mut owed: Vec<_> = std::mem::take(&mut self.memory.own.last).into_iter().collect();
         // Same inputs, same order of effects.
         owed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for ((conv, user), Last { seq, count }) in owed {
-            if self.cursor_copy(&conv, &user)?.read < seq {
+        for at in 0..owed.len() {
+            let ((conv, user), Last { seq, count }) = owed[at].clone();
+            let told = match self.cursor_copy(&conv, &user) {
+                Ok(copy) => copy.read,
+                Err(error) => {
+                    self.memory.own.since_ms = Some(self.now_ms);
+                    self.memory.own.last.extend(owed);
+                    return Err(error.into());
+                }
+            };
+            if told < seq {
                 // The message was lost with its batch.
                 continue;
             }

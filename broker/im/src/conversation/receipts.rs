@@ -90,6 +90,15 @@ impl Receipts {
         taken
     }
 
+    /// Senders were not told: they are after the interval.
+    fn take_back(&mut self, taken: Vec<(Place, CursorCopy, CursorCopy)>) {
+        for (place, told, _) in taken {
+            if let Some(reader) = self.readers.get_mut(&place) {
+                reader.told = told;
+            }
+        }
+    }
+
     fn next_due(&mut self, now_ms: u64) -> Option<Place> {
         // Later than the interval: the clock was set back.
         let is_due = |at: u64| at <= now_ms || at > now_ms + INTERVAL_MS;
@@ -177,12 +186,21 @@ impl Work<'_> {
 
     /// Tells senders what is due.
     pub(crate) fn send_receipts(&mut self) -> Result<(), Fault> {
-        for ((conv, reader), told, now) in self.memory.receipts.take_due(self.now_ms) {
+        let due = self.memory.receipts.take_due(self.now_ms);
+        let told = self.tell_due(&due);
+        if told.is_err() {
+            self.memory.receipts.take_back(due);
+        }
+        told
+    }
+
+    fn tell_due(&mut self, due: &[(Place, CursorCopy, CursorCopy)]) -> Result<(), Fault> {
+        for ((conv, reader), told, now) in due {
             if now.recv > told.recv {
-                self.tell_senders(&conv, &reader, "recv", told.recv, now.recv)?;
+                self.tell_senders(conv, reader, "recv", told.recv, now.recv)?;
             }
             if now.read > told.read {
-                self.tell_senders(&conv, &reader, "read", told.read, now.read)?;
+                self.tell_senders(conv, reader, "read", told.read, now.read)?;
             }
         }
         Ok(())

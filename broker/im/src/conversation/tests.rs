@@ -181,6 +181,29 @@ fn what_was_read_burns_also_when_the_news_of_it_was_lost_with_the_process() {
 }
 
 #[test]
+fn what_is_due_while_a_row_cannot_be_read_is_done_later() {
+    for nth in 1..4 {
+        let mut rig = Rig::new(ImSettings::default());
+        rig.post(|asker| {
+            let send = message(asker, "alice", "u/bob", "for your eyes");
+            Command::Send(Box::new(Send { burn_secs: 10, ..send }))
+        });
+        rig.settle();
+        rig.read("bob", "u/alice", 1);
+        rig.pass(5_000);
+        // No rows are in memory.
+        rig.crash();
+        rig.fail_read(nth);
+        rig.pass(5_001);
+        rig.fail_read(0);
+        rig.pass(2_000);
+        let kinds: Vec<_> =
+            rig.pull("bob", "u/alice").unwrap().iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [EntryKind::Void, EntryKind::Burn], "{nth}");
+    }
+}
+
+#[test]
 fn reactions_of_many_are_one_event_per_message_and_interval() {
     let mut rig = Rig::new(ImSettings { small_group_members: 3, ..ImSettings::default() });
     let team = json!({ "group": "team", "name": "x", "members": ["bob", "carol"] });

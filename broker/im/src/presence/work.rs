@@ -28,6 +28,9 @@ use crate::settings::{ContactPolicy, ImSettings};
 use crate::shard::Work;
 use crate::txn::{Txn, json_row, read_json};
 
+/// How long watchers wait when rows cannot be read.
+const UNREAD_MS: u64 = 1_000;
+
 /// Both sides of presence in one shard.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -328,6 +331,8 @@ impl Work<'_> {
             }
         });
         if let Some(error) = fault {
+            self.memory.desk.people.lost();
+            self.memory.desk.people.defer(self.now_ms + UNREAD_MS);
             return Err(error.into());
         }
         for (user, row) in tick.rows {

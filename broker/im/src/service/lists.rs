@@ -127,7 +127,11 @@ impl Query {
             let conv = ConvKey::group(&user.tenant, id);
             // The group knows best: the list may still have to hear of a removal.
             let Some(member) = self.member(&conv, &user.id)? else { continue };
-            let Ok(group) = self.group(&conv) else { continue };
+            let group = match self.group(&conv) {
+                Ok(group) => group,
+                Err(Fault::Refused(_)) => continue,
+                Err(fault) => return Err(fault),
+            };
             groups.push(json!({
                 "group": id,
                 "name": group.name,

@@ -3,14 +3,17 @@
 //! What is owed stands in the outbox until the other shard has applied it; what is told may be lost
 //! in a crash. Deliberately not here: the rules behind it, and carrying letters between shards.
 
+use std::sync::Arc;
+
 use hoopoe_store::kv::Family;
 
 use super::{MOST_WAITING, Work};
 use crate::command::{Forward, User};
 use crate::effect::Effect;
+use crate::id::ConvKey;
 use crate::keys;
 use crate::refusal::{Fault, Refusal, Word};
-use crate::rows;
+use crate::rows::{self, CursorCopy};
 
 impl Work<'_> {
     /// Does what another shard has told or owes.
@@ -29,7 +32,7 @@ impl Work<'_> {
                 Ok(())
             }
             Forward::Cursors { conv, user, recv, read } => {
-                self.cursors_moved(&conv, &user, recv, read).map(|_| ())
+                self.cursors_told(&conv, &user, CursorCopy { recv, read })
             }
             Forward::Pair { conv, user, blocks, friends } => {
                 self.pair_changed(&conv, &user, blocks, friends)
@@ -38,6 +41,21 @@ impl Work<'_> {
             Forward::Roster(step) => self.roster_step(&step),
             Forward::Watch(step) => self.watch_step(&step),
         }
+    }
+
+    /// A user's shard says it once, and may never say it again.
+    pub(super) fn cursors_told(
+        &mut self,
+        conv: &ConvKey,
+        user: &Arc<str>,
+        at: CursorCopy,
+    ) -> Result<(), Fault> {
+        let moved = self.cursors_moved(conv, user, at.recv, at.read);
+        if let Err(Fault::Store(_)) = &moved {
+            self.memory.postponed.keep_cursors(conv.clone(), user.clone(), at);
+            self.memory.postponed.defer(self.now_ms);
+        }
+        moved.map(drop)
     }
 
     /// Owes another shard something, until that shard has applied it.

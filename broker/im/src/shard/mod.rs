@@ -45,10 +45,12 @@ use crate::user::lazy::Lazy;
 use crate::user::seats::Seats;
 
 pub use self::due::Due;
-use self::postponed::Postponed;
+use self::postponed::{Postponed, is_news};
 
 /// How long presence and receipts wait under load before they are asked again.
 const SHED_MS: u64 = 1_000;
+/// How long what needs a row waits that could not be read.
+const AGAIN_MS: u64 = 1_000;
 
 /// The IM step of one shard.
 #[derive(Debug)]
@@ -178,6 +180,11 @@ impl ImShard {
         batch: &mut PendingBatch,
         pending: &mut Pending,
     ) -> bool {
+        if is_news(&command) && self.memory.postponed.has_news() {
+            self.refuse(now_ms, command, pending);
+            return true;
+        }
+        let news = is_news(&command).then(|| command.clone());
         let flushed = self.memory.lazy.mark();
         let (asker, mut work) = (asker_of(&command), self.work(now_ms, batch));
         let forwarded = match &command {
@@ -222,6 +229,10 @@ impl ImShard {
                 work.memory.unlit.doubt();
                 if let Some((shard, outbox)) = forwarded {
                     pending.push_anyway(Effect::ForwardRefused { shard, outbox });
+                }
+                if let Some(news) = news {
+                    self.memory.postponed.defer(now_ms);
+                    self.refuse(now_ms, news, pending);
                 }
                 Some(Answer::Refused(Refusal::not_writable()))
             }
@@ -324,7 +335,9 @@ impl ImShard {
                 break;
             }
             self.memory.due.pop_first();
-            self.step(now_ms, batch, pending, |work| work.fall_due(due));
+            if !self.step(now_ms, batch, pending, |work| work.fall_due(due.clone())) {
+                self.memory.due.insert((now_ms + AGAIN_MS, due));
+            }
         }
     }
 
@@ -336,59 +349,38 @@ impl ImShard {
         });
     }
 
-    /// Does what could not be done while nothing could be written.
-    fn catch_up(&mut self, now_ms: u64, batch: &mut PendingBatch, pending: &mut Pending) {
-        for news in self.memory.postponed.take_news() {
-            self.step(now_ms, batch, pending, |work| match news {
-                // What the device starts with it was told when it came.
-                Command::Connected(device) => work.connected(&device),
-                news => work.command(news, true).map(drop),
-            });
-        }
-        for ((conv, user), at) in self.memory.postponed.take_cursors() {
-            self.step(now_ms, batch, pending, |work| {
-                work.cursors_moved(&conv, &user, at.recv, at.read).map(drop)
-            });
-        }
-        self.step(now_ms, batch, pending, |work| {
-            for outbox in work.memory.postponed.take_applied() {
-                work.txn.delete(Family::Im, &keys::outbox(work.shard, outbox));
-            }
-            for outbox in work.memory.postponed.take_refused(now_ms) {
-                let key = keys::outbox(work.shard, outbox);
-                if let Some(forward) = work.txn.json(&key)? {
-                    let (outbox, forward) = (Some(outbox), Box::new(forward));
-                    work.txn.effect(Effect::Forward { outbox, forward });
-                }
-            }
-            Ok(())
-        });
-    }
-
     pub(crate) fn memory(&mut self) -> &mut Memory {
         &mut self.memory
     }
 
+    /// False when rows could not be read: nothing of it has happened.
     fn step(
         &mut self,
         now_ms: u64,
         batch: &mut PendingBatch,
         pending: &mut Pending,
         run: impl FnOnce(&mut Work<'_>) -> Result<(), Fault>,
-    ) {
+    ) -> bool {
         let flushed = self.memory.lazy.mark();
         let mut work = self.work(now_ms, batch);
         let result = run(&mut work);
         let fault = match work.late_fault.take().map_or(result, Err) {
-            Ok(()) => return work.txn.finish(pending),
+            Ok(()) => {
+                work.txn.finish(pending);
+                return true;
+            }
             Err(fault) => fault,
         };
         work.memory.lazy.take_back(now_ms, flushed);
         match fault {
-            Fault::Refused(refusal) => tracing::debug!(?refusal, "not carried out"),
+            Fault::Refused(refusal) => {
+                tracing::debug!(?refusal, "not carried out");
+                true
+            }
             Fault::Store(error) => {
                 tracing::error!(%error, "rows cannot be read");
                 self.memory.unlit.doubt();
+                false
             }
         }
     }
@@ -443,7 +435,8 @@ impl ImShard {
     }
 }
 
-/// Who waits for the answer that applying a command gives; calls that read are answered later.
+/// Who waits for the answer that applying a command gives. Calls that read are answered later, if
+/// they are not refused.
 fn asker_of(command: &Command) -> Option<Asker> {
     match command {
         Command::Send(send) => Some(send.asker),
@@ -452,7 +445,7 @@ fn asker_of(command: &Command) -> Option<Asker> {
         Command::MoveCursor(cursor) => Some(cursor.asker),
         Command::SetShow(set) => Some(set.asker),
         Command::Pushed(pushed) => Some(pushed.asker),
-        Command::Call(call) => Some(call.asker),
+        Command::Call(call) | Command::Read(call) => Some(call.asker),
         Command::KeepRoom(keep) => Some(keep.asker),
         Command::Account(account) => Some(account.asker),
         Command::Audit { asker, .. } => Some(*asker),

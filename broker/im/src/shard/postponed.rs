@@ -1,5 +1,6 @@
-//! What a shard could not do while nothing could be written (ruling 12), and does once it can:
-//! news of devices that came and went, and outbox entries whose receiver was in the same trouble.
+//! What a shard could not do while nothing could be written (ruling 12) or a row not be read, and
+//! does once it can: news of devices that came and went, and outbox entries whose receiver was in
+//! the same trouble.
 //!
 //! Owns positions and news only. What is owed to other shards is in the outbox, on disk; here is
 //! which of it has to be told again.
@@ -7,10 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use hoopoe_store::PendingBatch;
+use hoopoe_store::kv::Family;
+
 use super::{ImShard, Memory, asker_of};
 use crate::command::{Command, Forward, User};
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::ConvKey;
+use crate::keys;
 use crate::refusal::{Refusal, Word};
 use crate::rows::CursorCopy;
 
@@ -18,6 +23,8 @@ use crate::rows::CursorCopy;
 const MOST_NEWS: usize = 1 << 18;
 /// How long an outbox entry that was refused waits until it is told again.
 const AGAIN_MS: u64 = 1_000;
+/// How often news of a device is tried whose rows cannot be read.
+const MOST_TRIES: u32 = 10;
 
 /// What waits for better times.
 #[derive(Debug, Default)]
@@ -31,15 +38,30 @@ pub(crate) struct Postponed {
     /// Outbox entries that have been refused, and when they are told again.
     refused: BTreeSet<u64>,
     again_at_ms: u64,
+    /// Rows could not be read: nothing is tried before.
+    not_before_ms: u64,
+    /// How often the oldest news was tried.
+    tries: u32,
 }
 
 impl Postponed {
     /// When there is something to do, in ms since the epoch.
     pub(crate) fn next_timeout(&self) -> Option<u64> {
         if self.news.is_empty() && self.applied.is_empty() && self.cursors.is_empty() {
-            return (!self.refused.is_empty()).then_some(self.again_at_ms);
+            let refused = (!self.refused.is_empty()).then_some(self.again_at_ms);
+            return refused.map(|at| at.max(self.not_before_ms));
         }
-        Some(0)
+        Some(self.not_before_ms)
+    }
+
+    /// Rows cannot be read at the moment.
+    pub(crate) fn defer(&mut self, now_ms: u64) {
+        self.not_before_ms = now_ms + AGAIN_MS;
+    }
+
+    /// Whether news waits, so that what is newer has to wait as well.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// Keeps what devices have done.
@@ -69,18 +91,39 @@ impl Postponed {
         std::mem::take(&mut self.cursors)
     }
 
-    pub(crate) fn take_news(&mut self) -> VecDeque<Command> {
-        std::mem::take(&mut self.news)
+    /// The oldest news, which stays until it is [`heard`](Self::heard).
+    fn first_news(&self) -> Option<Command> {
+        self.news.front().cloned()
     }
 
-    pub(crate) fn take_applied(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.applied)
+    fn heard(&mut self) {
+        self.news.pop_front();
+        self.tries = 0;
     }
 
-    /// Outbox entries that are to be told again now.
-    pub(crate) fn take_refused(&mut self, now_ms: u64) -> BTreeSet<u64> {
-        if now_ms < self.again_at_ms { BTreeSet::new() } else { std::mem::take(&mut self.refused) }
+    /// The rows of one device are not to keep all others waiting.
+    fn unheard(&mut self, now_ms: u64) {
+        self.tries += 1;
+        if self.tries < MOST_TRIES {
+            return self.defer(now_ms);
+        }
+        tracing::error!("a device came or went, and its rows cannot be read");
+        self.heard();
     }
+
+    /// Outbox entries that have been applied, and those that are to be told again now.
+    fn take_entries(&mut self, now_ms: u64) -> (Vec<u64>, BTreeSet<u64>) {
+        let refused = match now_ms < self.again_at_ms {
+            true => BTreeSet::new(),
+            false => std::mem::take(&mut self.refused),
+        };
+        (std::mem::take(&mut self.applied), refused)
+    }
+}
+
+/// News of devices, of which the order counts: they come and go in memory.
+pub(super) fn is_news(command: &Command) -> bool {
+    matches!(command, Command::Connected(_) | Command::Disconnected(_) | Command::Attention { .. })
 }
 
 impl Memory {
@@ -97,6 +140,48 @@ impl Memory {
 }
 
 impl ImShard {
+    /// Does what could not be done before, as far as it can be done now.
+    pub(super) fn catch_up(
+        &mut self,
+        now_ms: u64,
+        batch: &mut PendingBatch,
+        pending: &mut Pending,
+    ) {
+        while let Some(news) = self.memory.postponed.first_news() {
+            let heard = self.step(now_ms, batch, pending, |work| match news {
+                // What the device starts with it was told when it came.
+                Command::Connected(device) => work.connected(&device),
+                news => work.command(news, true).map(drop),
+            });
+            if !heard {
+                return self.memory.postponed.unheard(now_ms);
+            }
+            self.memory.postponed.heard();
+        }
+        for ((conv, user), at) in self.memory.postponed.take_cursors() {
+            self.step(now_ms, batch, pending, |work| work.cursors_told(&conv, &user, at));
+        }
+        let (applied, refused) = self.memory.postponed.take_entries(now_ms);
+        let told = self.step(now_ms, batch, pending, |work| {
+            for outbox in &applied {
+                work.txn.delete(Family::Im, &keys::outbox(work.shard, *outbox));
+            }
+            for outbox in &refused {
+                let key = keys::outbox(work.shard, *outbox);
+                if let Some(forward) = work.txn.json(&key)? {
+                    let (outbox, forward) = (Some(*outbox), Box::new(forward));
+                    work.txn.effect(Effect::Forward { outbox, forward });
+                }
+            }
+            Ok(())
+        });
+        if !told {
+            self.memory.postponed.applied.extend(applied);
+            self.memory.postponed.refused.extend(refused);
+            self.memory.postponed.defer(now_ms);
+        }
+    }
+
     /// Answers a command while nothing can be written (ruling 12). Calls that only read are
     /// carried out, news of devices are kept. None of it rests on the batch of the turn, which may
     /// be the first that is tried again, and fail.
@@ -108,9 +193,7 @@ impl ImShard {
                 pending.push_anyway(Effect::Login(device.clone()));
                 memory.postponed.keep(Command::Connected(device));
             }
-            news @ (Command::Disconnected(_) | Command::Attention { .. }) => {
-                memory.postponed.keep(news);
-            }
+            news if is_news(&news) => memory.postponed.keep(news),
             Command::Progress(progress) => memory.lazy.progress(now_ms, &progress),
             Command::Forward { outbox: Some((shard, outbox)), .. } => {
                 pending.push_anyway(Effect::ForwardRefused { shard, outbox });
@@ -174,6 +257,13 @@ mod tests {
             kept: true,
             heads_only: false,
         })
+    }
+
+    fn progress(who: &str, with: &str, cursor: u64) -> Command {
+        let conv: ConvKey = conv_of(who, with);
+        let moves = vec![DeviceMove { conv, cursor, recv: cursor }];
+        let (user, client) = (user(who), "ios-1".into());
+        Command::Progress(Box::new(Progress { user, client, stored: true, moves, at_once: false }))
     }
 
     #[test]
@@ -248,21 +338,55 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_come_and_go_while_a_row_cannot_be_read_are_seen_afterwards() {
+        for nth in 1..5 {
+            let mut rig = Rig::new(ImSettings { presence_grace_secs: 0, ..ImSettings::default() });
+            let show = |rig: &mut Rig| {
+                let body = json!({ "users": ["alice"] });
+                let found = rig.call("bob", "presence/get", body).unwrap();
+                found["users"][0]["show"].as_str().unwrap_or_default().to_owned()
+            };
+            let come_and_go = [
+                (Command::Connected(device("alice", "ios-1")), "online"),
+                (Command::Disconnected(device("alice", "ios-1")), "offline"),
+            ];
+            for (news, afterwards) in come_and_go {
+                rig.fail_read(nth);
+                rig.post(|_| news);
+                rig.settle();
+                rig.fail_read(0);
+                rig.pass(60_000);
+                assert_eq!(show(&mut rig), afterwards, "{nth}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_is_answered_whichever_row_cannot_be_read() {
+        let body = json!({ "conv": "u/bob", "from": 1, "limit": 10 });
+        for nth in 1..20 {
+            let mut rig = Rig::new(ImSettings::default());
+            rig.send("bob", "u/alice", "one").unwrap();
+            // No rows are in memory.
+            rig.crash();
+            rig.post(|_| progress("alice", "u/bob", 1));
+            rig.settle();
+            rig.fail_read(nth);
+            let asked = rig.post_call(caller("alice", false), "sync/pull", &body);
+            rig.settle();
+            rig.fail_read(0);
+            assert!(rig.outcome(asked).is_some(), "{nth}");
+            rig.pass(3_000);
+            let cursors = rig.query().cursors(&user("alice"), "ios-1").unwrap();
+            assert_eq!({ cursors }.of(&conv_of("alice", "u/bob"), "alice"), Some(1), "{nth}");
+        }
+    }
+
+    #[test]
     fn cursors_are_not_lost_with_a_call_that_is_refused() {
         let mut rig = Rig::new(ImSettings::default());
         rig.send("bob", "u/alice", "one").unwrap();
-        let conv: ConvKey = conv_of("alice", "u/bob");
-        let moves = vec![DeviceMove { conv, cursor: 1, recv: 1 }];
-        rig.post(|_| {
-            let (user, client) = (user("alice"), "ios-1".into());
-            Command::Progress(Box::new(Progress {
-                user,
-                client,
-                stored: true,
-                moves,
-                at_once: false,
-            }))
-        });
+        rig.post(|_| progress("alice", "u/bob", 1));
         // A cursor beyond the head flushes what came before it, and is refused.
         let asked = rig.read("alice", "u/bob", 99);
         assert!(matches!(asked, Some(Outcome::Answer(Answer::Refused(_)))), "{asked:?}");

@@ -144,6 +144,7 @@ impl Work<'_> {
         let attended = self.memory.seats.is_attended(user);
         self.memory.seats.leave(device);
         self.tell_attended(user, attended);
+        self.presence_gone(device);
         if !self.memory.seats.has(user, &device.client) {
             let key = keys::user_name(&user.tenant, &user.id, user_kind::DEVICE, &device.client);
             if let Some(row) = self.txn.json::<DeviceRow>(&key)? {
@@ -151,7 +152,6 @@ impl Work<'_> {
                 self.txn.put_lazily(Family::Im, &key, crate::txn::json_row(&row));
             }
         }
-        self.presence_gone(device);
         self.flush_cursors(Some(user))
     }
 }

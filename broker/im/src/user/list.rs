@@ -146,7 +146,11 @@ impl Work<'_> {
             let key = keys::cursor(&user.tenant, &user.id, &client, &wire);
             self.txn.put(Family::Im, &key, number_row(cursor));
         }
-        let Ok(mut row) = self.user_conv_or_new(user, conv) else { return Ok(()) };
+        let mut row = match self.user_conv_or_new(user, conv) {
+            Ok(row) => row,
+            Err(Fault::Refused(_)) => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
         let before = (row.recv, row.read);
         let (own, count) = moves.own.unwrap_or_default();
         row.recv = row.recv.max(moves.recv).max(own);
