@@ -92,15 +92,23 @@ fn listed(
     if workers.is_empty() {
         return;
     }
-    let unread = |error: &StoreError| {
-        tracing::error!(%error, "what a user's devices are to hear could not be read");
+    let found = query.head(conv).and_then(|head| Ok((head, query.membership(conv, &user.id)?)));
+    let (head, member) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::error!(%error, "a conversation could not be read for who has just got it");
+            // They come again, and find it in their list.
+            let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+            for location in workers.iter().flat_map(|(_, receivers)| receivers.iter()) {
+                let (worker, location) = (location.worker(), *location);
+                env.fabric.workers[worker].put(Mail::TakenOver { location, reason });
+            }
+            return;
+        }
     };
-    // Without it they learn of the head by the next entry.
-    let head = query.head(conv).inspect_err(unread).unwrap_or_default();
     let mut start = Start::of_listed(conv, row, head.last);
     // Another reader may be about to tell what has become of the membership since.
-    let member = query.membership(conv, &user.id).inspect_err(unread);
-    if let Ok(Some(member)) = member {
+    if let Some(member) = member {
         (start.intervals, start.version) = (member.intervals, member.version);
     }
     for (worker, receivers) in workers {

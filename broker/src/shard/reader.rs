@@ -137,21 +137,23 @@ pub fn carry_out(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) {
         }
         ReadJob::Retained { location, filter, after, limit, max_bytes } => {
             let after = after.as_deref();
-            let page = match reader.read_retained(now_ms, &[&filter], after, limit, max_bytes) {
+            match reader.read_retained(now_ms, &[&filter], after, limit, max_bytes) {
                 Ok(page) => {
                     forget_expired(env, page.expired);
                     let messages = page.messages.into_iter();
-                    RetainedPage {
+                    let page = RetainedPage {
                         messages: messages.map(|(at, found)| (at, Arc::new(found))).collect(),
                         next: page.next.map(Arc::from),
-                    }
+                    };
+                    (location, Mail::Retained { location, page })
                 }
                 Err(error) => {
                     tracing::error!(%error, "retained messages could not be read");
-                    RetainedPage::default()
+                    // It subscribes again, and gets them then.
+                    let reason = hoopoe_codec::ReasonCode::ServerUnavailable;
+                    (location, Mail::TakenOver { location, reason })
                 }
-            };
-            (location, Mail::Retained { location, page })
+            }
         }
     };
     env.fabric.workers[location.worker()].put(letter);

@@ -150,7 +150,12 @@ impl Shard {
                 ShardMail::Enter { open, token_since_ms } => {
                     let key = &open.key;
                     let user = User { tenant: key.tenant.clone(), id: key.user.clone() };
-                    match self.im.admit(now, &user, &key.client, token_since_ms) {
+                    // Who is refused because nothing can be written has not tried, for the policy.
+                    let judged = match self.view.is_writing() {
+                        true => self.im.admit(now, &user, &key.client, token_since_ms),
+                        false => Ok(()),
+                    };
+                    match judged {
                         Ok(()) => self.view.apply(now, Command::Open(open), &mut batch),
                         Err(code) => self.view.turn_away(&open, code, &mut batch),
                     }
