@@ -61,6 +61,7 @@ fn nothing_that_must_hold_is_broken() {
         all.mishaps.crashes,
         all.mishaps.restarts,
         all.mishaps.disk_faults,
+        all.mishaps.read_faults,
         all.entries,
     ];
     assert!(seen.iter().all(|count| *count > 0), "{all:?}");
@@ -87,8 +88,10 @@ fn what_few_seeds_have_shown_does_not_come_back() {
 #[test]
 fn nothing_that_chat_users_are_promised_is_broken() {
     let Some(all) = all::<chat::Tally>("chat", chat::run) else { return };
-    let Mishaps { crashes, restarts, disk_faults } = all.mishaps;
-    let seen = [all.refused, all.delivered, all.take_overs, crashes, restarts, disk_faults];
+    let Mishaps { crashes, restarts, disk_faults, read_faults } = all.mishaps;
+    let faults = [crashes, restarts, disk_faults, read_faults];
+    assert!(faults.iter().all(|count| *count > 0), "{all:?}");
+    let seen = [all.refused, all.delivered, all.take_overs];
     assert!(seen.iter().all(|count| *count > 0), "{all:?}");
     assert!(all.answered > 2 * all.refused && all.delivered > all.answered, "{all:?}");
 }

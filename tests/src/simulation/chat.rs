@@ -70,7 +70,7 @@ pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let mut random = Random::of_part(seed, 79);
     let keep_entries = if random.chance(30) { random.between(4, 20) as u64 } else { 0 };
     let shape = Shape { im: true, keep_entries, ..script::shape(&mut random) };
-    let temper = script::temper(&mut random);
+    let temper = script::temper(seed, &mut random);
     let users = random.between(3, 4);
     let cast = Arc::new(Cast::of_seed(seed, users));
     let mut world = World::new(Stage::new(random, shape, temper, listener), cast);
@@ -457,7 +457,7 @@ impl World {
 
     fn mischief(&mut self) -> Result<(), String> {
         let blow = self.stage.strike()?;
-        self.judge.disk_failed |= self.stage.mishaps.disk_faults > 0;
+        self.judge.disk_failed |= self.stage.mishaps.disk_failed();
         match blow {
             Some(Blow::Crash) => {
                 self.judge.note(Event::Killed);
@@ -473,6 +473,7 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.settling = true;
         self.stage.disk.kv.set_full(false);
+        self.stage.disk.kv.fail_read(0);
         let mut still = 0;
         for _ in 0..MOST_SETTLING_STEPS {
             if self.turns().is_empty() {

@@ -31,7 +31,7 @@ const STEPS: usize = 600;
 
 /// A run that showed something that must not be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("seed {seed}, step {step}{}: {what}", if *disk_failed { ", after a failed write" } else { "" })]
+#[error("seed {seed}, step {step}{}: {what}", if *disk_failed { ", after a fault of the disk" } else { "" })]
 pub struct Failure {
     /// `make sim SEED=…` shows it again.
     pub seed: u64,
@@ -50,7 +50,7 @@ pub struct Failure {
 pub fn run(seed: u64, listener: Option<Listener>) -> Result<Tally, Failure> {
     let mut random = Random::new(seed);
     let shape = script::shape(&mut random);
-    let temper = script::temper(&mut random);
+    let temper = script::temper(seed, &mut random);
     let roles = script::roles(&mut random, &shape);
     let mut world = World::new(Stage::new(random, shape, temper, listener), roles);
     let result = guarded(|| play(&mut world));

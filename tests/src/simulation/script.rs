@@ -29,8 +29,8 @@ pub fn shape(random: &mut Random) -> Shape {
     }
 }
 
-/// What goes wrong in the run of a seed.
-pub fn temper(random: &mut Random) -> Temper {
+/// What goes wrong in the run of a seed. In every fourth some reads fail.
+pub fn temper(seed: u64, random: &mut Random) -> Temper {
     let mut rate = |percent: usize, of: &[usize]| {
         if random.chance(percent) { *random.pick(of) } else { 0 }
     };
@@ -42,6 +42,7 @@ pub fn temper(random: &mut Random) -> Temper {
         crash,
         restart,
         disk,
+        read: if seed.is_multiple_of(4) { 300 } else { 0 },
         reclaim,
         shard_weight: *random.pick(&[1, 4, 12]),
         worker_weight: *random.pick(&[2, 6, 12]),

@@ -21,6 +21,8 @@ pub struct Temper {
     pub restart: usize,
     /// A write that fails.
     pub disk: usize,
+    /// A read that fails.
+    pub read: usize,
     /// Give back the space of dead rows.
     pub reclaim: usize,
     /// Weights of shards, workers and links among all that can go on.
@@ -40,6 +42,15 @@ pub struct Mishaps {
     pub restarts: u64,
     /// Writes that failed.
     pub disk_faults: u64,
+    /// Reads that failed, unless the broker ended before.
+    pub read_faults: u64,
+}
+
+impl Mishaps {
+    /// Whether the disk has failed in one way or the other.
+    pub fn disk_failed(&self) -> bool {
+        self.disk_faults + self.read_faults > 0
+    }
 }
 
 impl std::ops::AddAssign for Mishaps {
@@ -47,6 +58,7 @@ impl std::ops::AddAssign for Mishaps {
         self.crashes += other.crashes;
         self.restarts += other.restarts;
         self.disk_faults += other.disk_faults;
+        self.read_faults += other.read_faults;
     }
 }
 
@@ -131,19 +143,23 @@ impl Stage {
         self.broker().step_reader(now_ms);
     }
 
-    /// What the seed has for this step: a write that will fail, space given back, a blow.
+    /// What the seed has for this step: a write or a read that will fail, space given back, a blow.
     ///
     /// # Errors
     /// When space cannot be given back.
     pub fn strike(&mut self) -> Result<Option<Blow>, String> {
-        let Temper { crash, restart, disk, reclaim, .. } = self.temper;
+        let Temper { crash, restart, disk, read, reclaim, .. } = self.temper;
         let mut strikes = |once_in: usize| once_in > 0 && self.random.below(once_in) == 0;
         let (crash, restart) = (strikes(crash), strikes(restart));
-        let (disk, reclaim) = (strikes(disk), strikes(reclaim));
+        let (disk, reclaim, read) = (strikes(disk), strikes(reclaim), strikes(read));
         if disk {
             self.fail_a_write();
         }
+        if read {
+            self.fail_a_read();
+        }
         if reclaim {
+            self.disk.kv.fail_read(0);
             self.broker().node.store.reclaim().map_err(|error| error.to_string())?;
         }
         let blow = if crash { Some(Blow::Crash) } else { restart.then_some(Blow::Stop) };
@@ -158,6 +174,13 @@ impl Stage {
         self.disk.kv.fail_write(nth, kind);
         self.tell(|| format!("write {nth} will fail: {kind:?}"));
         self.mishaps.disk_faults += 1;
+    }
+
+    fn fail_a_read(&mut self) {
+        let nth = self.random.between(1, 30) as u64;
+        self.disk.kv.fail_read(nth);
+        self.tell(|| format!("read {nth} will fail"));
+        self.mishaps.read_faults += 1;
     }
 
     /// The process is gone, and with it what was not synced; another one starts.
@@ -177,6 +200,7 @@ impl Stage {
 
     /// The workers have ended: the shards do, and another process starts.
     fn replace_broker(&mut self) {
+        self.disk.kv.fail_read(0);
         let now_ms = self.now_ms;
         if let Some(broker) = self.broker.take() {
             broker.finish(now_ms);

@@ -325,7 +325,7 @@ impl World {
 
     fn mischief(&mut self) -> Result<(), String> {
         let blow = self.stage.strike()?;
-        self.ledger.disk_failed |= self.stage.mishaps.disk_faults > 0;
+        self.ledger.disk_failed |= self.stage.mishaps.disk_failed();
         match blow {
             Some(Blow::Crash) => {
                 self.ledger.crashes.push(self.stage.now_ms);
@@ -352,6 +352,7 @@ impl World {
     pub fn settle(&mut self) -> Result<(), String> {
         self.settling = true;
         self.stage.disk.kv.set_full(false);
+        self.stage.disk.kv.fail_read(0);
         let mut still = 0;
         for _ in 0..MOST_SETTLING_STEPS {
             let mut turns = std::mem::take(&mut self.turns);
