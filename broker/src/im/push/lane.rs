@@ -47,6 +47,10 @@ pub(super) struct Lane {
     batch_max: usize,
     /// Users still to be looked through.
     recover: Vec<User>,
+    /// Notes of which rows could not be read.
+    unread: Vec<Note>,
+    /// Nothing is read for `recover` and `unread` before.
+    again_at_ms: u64,
     /// Members of small groups; `None`: the group is big.
     groups: HashMap<ConvKey, Option<Arc<[Arc<str>]>>>,
     is_down: bool,
@@ -87,6 +91,8 @@ impl Lane {
             max_age_ms: settings.max_age_secs * 1000,
             batch_max: settings.batch_max as usize,
             recover: Vec::new(),
+            unread: Vec::new(),
+            again_at_ms: 0,
             groups: HashMap::new(),
             is_down: false,
         })
@@ -102,7 +108,7 @@ impl Lane {
                 self.recover = hook.users_of(self.number);
                 self.groups.clear();
             }
-            for note in notes {
+            for note in self.take_unread().into_iter().chain(notes) {
                 self.note(hook, note);
             }
             self.recover_some();
@@ -111,11 +117,26 @@ impl Lane {
     }
 
     fn nap(&self) -> Duration {
-        if !self.recover.is_empty() {
-            return Duration::ZERO;
-        }
-        let due = self.pusher.next_timeout().map(|at| at.saturating_sub(now_ms()));
+        let owes = !self.recover.is_empty() || !self.unread.is_empty();
+        let again = owes.then_some(self.again_at_ms);
+        let due = again.into_iter().chain(self.pusher.next_timeout()).min();
+        let due = due.map(|at| at.saturating_sub(now_ms()));
         due.map_or(NAP, |ms| NAP.min(Duration::from_millis(ms)))
+    }
+
+    fn take_unread(&mut self) -> Vec<Note> {
+        let is_due = self.again_at_ms <= now_ms();
+        if is_due { std::mem::take(&mut self.unread) } else { Vec::new() }
+    }
+
+    /// It is tried again after a pause; beyond the bound, whom it was for is told by the next
+    /// message.
+    fn put_off(&mut self, error: &StoreError, note: Option<Note>) {
+        tracing::error!(%error, "what is to be pushed could not be read");
+        self.again_at_ms = now_ms() + NAP.as_millis() as u64;
+        if self.unread.len() < MOST_GROUPS {
+            self.unread.extend(note);
+        }
     }
 
     fn query(&self) -> Query {
@@ -131,12 +152,12 @@ impl Lane {
             }
             Note::Group(conv, ts_ms) => match self.members(&conv) {
                 Ok(members) => owe_members(hook, &conv, ts_ms, &members.unwrap_or_default()),
-                Err(error) => tracing::error!(%error, "a group's members could not be read"),
+                Err(error) => self.put_off(&error, Some(Note::Group(conv, ts_ms))),
             },
             Note::All(conv, ts_ms) => match self.query().everybody_to_push(&conv) {
                 Ok(Some(members)) => owe_members(hook, &conv, ts_ms, &members),
                 Ok(None) => hook.owed_to_all(&conv, ts_ms),
-                Err(error) => tracing::error!(%error, "who is mentioned could not be read"),
+                Err(error) => self.put_off(&error, Some(Note::All(conv, ts_ms))),
             },
         }
     }
@@ -166,6 +187,9 @@ impl Lane {
     /// Looks through the store for what is owed. After a start devices have their time to return.
     fn recover_some(&mut self) {
         let at = now_ms() + self.after_ms;
+        if now_ms() < self.again_at_ms {
+            return;
+        }
         for _ in 0..RECOVER_STEP {
             let Some(user) = self.recover.pop() else { return };
             match self.query().push_owed(&user) {
@@ -175,7 +199,9 @@ impl Lane {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "what is to be pushed to a user could not be read");
+                    // Behind all others.
+                    self.recover.insert(0, user);
+                    return self.put_off(&error, None);
                 }
             }
         }
