@@ -37,6 +37,9 @@ type Verdict<T = ()> = Result<T, String>;
 /// The CONNACK of 3.1.1 for a protocol version that is not spoken: to clients of any version.
 const UNSUPPORTED_VERSION: [u8; 4] = [0x20, 2, 0, 1];
 
+/// A queue of so many messages is never full within a run.
+const DROPPING_BELOW: u32 = 10_000;
+
 /// How the user property begins that messages of a bridge of 3.1.1 get.
 const VIA: &[u8] = b"\x26\0\x0Ahoopoe-via";
 
@@ -318,7 +321,12 @@ impl Conversation {
     /// for this connection ([MQTT-3.1.2-25]), or dropped from a full queue.
     fn keeps_all(&self) -> bool {
         let maximum = self.hello.as_ref().map_or(0, |hello| hello.maximum_packet);
-        maximum >= self.limits.max_packet_bytes && self.limits.queue_messages > 10_000
+        maximum >= self.limits.max_packet_bytes && !self.may_drop()
+    }
+
+    /// Whether a run fills a session's queue: what is in flight may be dropped from it as well.
+    fn may_drop(&self) -> bool {
+        self.limits.queue_messages < DROPPING_BELOW
     }
 
     /// Whether the message is this publication, with nothing changed that may not change.
@@ -461,11 +469,13 @@ impl Conversation {
     }
 
     /// Whether PUBREL may come over a resumed connection that saw no PUBREC: an earlier one sent it,
-    /// or the message was of a shared group that has it no more (its last member left). Then the
-    /// exchange is ended so, as the client may hold the message, and may have never read it.
+    /// or the message is not to be delivered any more: it was of a shared group that has it no more
+    /// (its last member left), or was dropped from a full queue. Then the exchange is ended so, as
+    /// the client may hold the message, and may have never read it.
     fn may_be_released(&self, id: u16) -> bool {
         let session = self.session.borrow();
         session.receipts.contains(&id)
+            || self.may_drop()
             || match session.in_flight.get(&id) {
                 Some(flight) => flight.shared,
                 None => session.subscriptions.iter().any(Subscribed::is_shared),
