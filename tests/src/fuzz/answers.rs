@@ -164,7 +164,10 @@ impl Conversation {
         {
             let mut session = session.borrow_mut();
             session.take_up(early, self.expected.pubcomps.iter().map(|(id, _)| *id));
-            let certain = session.in_flight.iter().filter(|(_, f)| !f.shared && !f.doubtful);
+            // An answer that was not asked for may have been taken for that of a later message.
+            let certain = session.in_flight.iter().filter(|(id, flight)| {
+                !flight.shared && !flight.doubtful && !session.strays.contains(id)
+            });
             self.inherited = certain.map(|(id, flight)| (*id, flight.message)).collect();
             if !self.keeps_all() {
                 session.in_flight.values_mut().for_each(|flight| flight.doubtful = true);
