@@ -29,6 +29,8 @@ const NAP: Duration = Duration::from_secs(1);
 const RECOVER_STEP: usize = 64;
 /// Groups whose members are kept; when there are more, all are forgotten.
 const MOST_GROUPS: usize = 4_096;
+/// Notes that wait because rows could not be read.
+const MOST_UNREAD: usize = 4_096;
 /// Entries that were looked at without a push, after which that is recorded.
 const LOOKED_MANY: u64 = 64;
 
@@ -129,13 +131,15 @@ impl Lane {
         if is_due { std::mem::take(&mut self.unread) } else { Vec::new() }
     }
 
-    /// It is tried again after a pause; beyond the bound, whom it was for is told by the next
-    /// message.
+    /// It is tried again after a pause; when too much waits for that, everything is looked through.
     fn put_off(&mut self, error: &StoreError, note: Option<Note>) {
         tracing::error!(%error, "what is to be pushed could not be read");
         self.again_at_ms = now_ms() + NAP.as_millis() as u64;
-        if self.unread.len() < MOST_GROUPS {
+        if self.unread.len() < MOST_UNREAD {
             self.unread.extend(note);
+        } else {
+            self.unread.clear();
+            self.inbox.lose();
         }
     }
 
@@ -351,5 +355,56 @@ fn owe_members(hook: &PushHook, conv: &ConvKey, ts_ms: u64, members: &[Arc<str>]
     for id in members {
         let user = User { tenant: tenant.clone(), id: id.clone() };
         hook.owed(user, conv, ts_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hoopoe_store::MemoryKv;
+
+    #[test]
+    fn what_cannot_be_read_is_read_again_after_a_pause() {
+        let memory = Arc::new(MemoryKv::new(None));
+        let kv: SharedKv = memory.clone();
+        let url = Some("http://127.0.0.1:1/push".to_owned());
+        let settings = PushSettings { url, ..PushSettings::default() };
+        let hook = PushHook::open(&settings, &kv).expect("an empty store").expect("a hook");
+        let (inbox, counts) = (hook.lanes[0].clone(), hook.counts.clone());
+        let lane = Lane::new(0, Weak::new(), kv, inbox, &settings, counts);
+        let mut lane = lane.expect("a lane");
+
+        let group = ConvKey::group("t", "g1");
+        let alice = User { tenant: "t".into(), id: "alice".into() };
+        memory.fail_read(1);
+        lane.note(&hook, Note::Group(group.clone(), 7));
+        memory.fail_read(1);
+        lane.note(&hook, Note::All(group.clone(), 8));
+        lane.recover = vec![alice];
+        lane.recover_some();
+        assert_eq!(lane.recover.len(), 1, "a user is looked through although nothing can be read");
+        assert!(lane.take_unread().is_empty() && !lane.nap().is_zero(), "there is no pause");
+
+        lane.again_at_ms = 0;
+        assert!(lane.nap().is_zero());
+        let notes = lane.take_unread();
+        assert!(matches!(notes[..], [Note::Group(_, 7), Note::All(_, 8)]), "{notes:?}");
+        memory.fail_read(1);
+        lane.recover_some();
+        assert_eq!(lane.recover.len(), 1, "a user whose rows could not be read is forgotten");
+
+        lane.again_at_ms = 0;
+        lane.recover_some();
+        for note in notes {
+            lane.note(&hook, note);
+        }
+        assert!(lane.recover.is_empty() && lane.unread.is_empty());
+        lane.inbox.take(Duration::ZERO);
+
+        for ts_ms in 0..=MOST_UNREAD as u64 {
+            memory.fail_read(1);
+            lane.note(&hook, Note::All(group.clone(), ts_ms));
+        }
+        assert!(lane.unread.is_empty() && lane.inbox.take(Duration::ZERO).1, "notes are lost");
     }
 }

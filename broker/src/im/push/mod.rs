@@ -73,6 +73,11 @@ impl Inbox {
         self.rings.notify_one();
     }
 
+    /// What was told is not known any more.
+    fn lose(&self) {
+        self.notes.lock().lost = true;
+    }
+
     /// Waits at most so long for a note; gives what there is, and whether some were lost.
     fn take(&self, most: Duration) -> (Vec<Note>, bool) {
         let mut notes = self.notes.lock();
