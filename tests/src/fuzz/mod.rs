@@ -31,10 +31,11 @@ use limits::Limits;
 use random::Random;
 use swarm::Swarm;
 
+/// The first seed of every change, and how many follow each other, each with a broker of its own.
+const DEFAULT_SEED: u64 = 1;
+const DEFAULT_RUNS: u64 = 4;
 /// Packets of one run, unless the environment says otherwise.
-const DEFAULT_PACKETS: u64 = 25_000;
-/// Packets after which a long run goes on with the next seed and a new broker.
-const PACKETS_PER_RUN: u64 = 150_000;
+const DEFAULT_PACKETS: u64 = 15_000;
 /// Turns between two looks at the clock and the healthy pairs.
 const TURNS_BETWEEN_LOOKS: usize = 64;
 
@@ -46,28 +47,34 @@ const LOG_LINES: usize = 20;
 pub struct Plan {
     /// The first seed; further runs count up from it.
     pub seed: u64,
-    /// Packets to make up.
+    /// Runs, each with another seed and broker.
+    pub runs: u64,
+    /// Packets to make up in a run.
     pub packets: u64,
-    /// In place of a number of packets: for how long.
+    /// In place of a number of runs: for how long.
     pub time: Option<Duration>,
 }
 
 impl Plan {
-    /// `HOOPOE_FUZZ_SEED`, `HOOPOE_FUZZ_COUNT` (packets) and `HOOPOE_FUZZ_SECS`.
+    /// `HOOPOE_FUZZ_SEED` (one run), `HOOPOE_FUZZ_COUNT` (packets of a run) and `HOOPOE_FUZZ_SECS`,
+    /// which begins with any seed when none is given.
     pub fn from_environment() -> Plan {
         let number = |name: &str| {
             let text = std::env::var(name).ok()?;
             Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
         };
+        let seed = number("HOOPOE_FUZZ_SEED");
+        let time = number("HOOPOE_FUZZ_SECS").map(Duration::from_secs);
         Plan {
-            seed: number("HOOPOE_FUZZ_SEED").unwrap_or_else(any_seed),
+            seed: seed.unwrap_or_else(|| if time.is_some() { any_seed() } else { DEFAULT_SEED }),
+            runs: if seed.is_some() { 1 } else { DEFAULT_RUNS },
             packets: number("HOOPOE_FUZZ_COUNT").unwrap_or(DEFAULT_PACKETS),
-            time: number("HOOPOE_FUZZ_SECS").map(Duration::from_secs),
+            time,
         }
     }
 }
 
-/// Another seed each time: a run in CI that finds something names it.
+/// Another seed each time: a failure names it.
 fn any_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) % 1_000_000_000
 }
@@ -111,17 +118,17 @@ impl fmt::Display for Tally {
 /// Runs the plan; panics with the seed when something is wrong.
 pub fn run(plan: Plan) -> Tally {
     let started = Instant::now();
+    let until = plan.time.map(|time| started + time);
     let mut total = Tally::default();
-    let mut seed = plan.seed;
-    loop {
-        let left = match plan.time {
-            Some(time) if started.elapsed() >= time => break,
-            Some(_) => PACKETS_PER_RUN,
-            None if total.sent >= plan.packets => break,
-            None => (plan.packets - total.sent).min(PACKETS_PER_RUN),
+    for seed in plan.seed.. {
+        let over = match until {
+            Some(until) => Instant::now() >= until,
+            None => seed - plan.seed == plan.runs,
         };
-        let until = plan.time.map(|time| started + time);
-        let tally = run_seed(seed, left, until);
+        if over {
+            break;
+        }
+        let tally = run_seed(seed, plan.packets, until);
         total.sent += tally.sent;
         total.received += tally.received;
         total.deliveries += tally.deliveries;
@@ -129,7 +136,6 @@ pub fn run(plan: Plan) -> Tally {
         total.resumed += tally.resumed;
         total.healthy += tally.healthy;
         total.longest_wait = total.longest_wait.max(tally.longest_wait);
-        seed += 1;
     }
     total
 }
