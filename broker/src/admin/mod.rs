@@ -11,6 +11,7 @@ pub mod control;
 mod phase;
 mod routes;
 mod server;
+mod unread;
 mod v1;
 
 pub use crate::telemetry::Gauges;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
+use super::unread::read_rest;
 use super::{AdminState, Api, NodePhase};
 use crate::telemetry::metrics;
 
@@ -26,7 +28,9 @@ pub(super) fn routes(state: Arc<AdminState>, api: Option<&Arc<Api>>) -> Router {
         Some(api) => pages.merge(api.routes()),
         None => pages,
     };
-    all.fallback(not_found).method_not_allowed_fallback(method_not_allowed)
+    all.fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(read_rest))
 }
 
 /// Whether the broker serves clients, and if not, why.

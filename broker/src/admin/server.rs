@@ -1,7 +1,7 @@
 //! The HTTP connections: accepted one by one, each with bounds on time and size.
 //!
 //! axum's own server has no such bounds, hence the short loop here. The pages read no request body;
-//! what `/v1` reads is bounded there.
+//! what `/v1` reads is bounded there, and what nobody reads in `unread`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

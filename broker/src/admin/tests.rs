@@ -150,6 +150,35 @@ fn what_is_too_large_is_refused_and_disturbs_nobody() {
 }
 
 #[test]
+fn what_a_refusal_leaves_of_a_request_does_not_cost_the_connection() {
+    let server = Server::start();
+    let mut kept = TcpStream::connect(server.address).unwrap();
+    kept.set_nodelay(true).unwrap();
+    let mut answered = |path: &str| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n");
+        kept.write_all(head.as_bytes()).unwrap();
+        kept.write_all(b"{\"a\":1}").unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"}") {
+            let mut byte = [0];
+            kept.read_exact(&mut byte).expect("the connection stays");
+            text.push(byte[0]);
+        }
+        String::from_utf8(text).unwrap()
+    };
+    for _ in 0..10 {
+        assert!(answered("/ready").starts_with("HTTP/1.1 405"));
+        assert!(answered("/nowhere").starts_with("HTTP/1.1 404"));
+    }
+    let head = "POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    let most = "x".repeat(super::unread::MOST_BYTES + 1);
+    let answer = server.ask(&format!("{head}{most}"));
+    assert_eq!(answer.status, 404);
+    assert!(answer.head.contains("connection: close"), "{}", answer.head);
+    server.stop();
+}
+
+#[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let server = Server::start();
     let mut idle = TcpStream::connect(server.address).unwrap();
