@@ -95,6 +95,37 @@ pub struct RosterRow {
     pub heard: u64,
 }
 
+/// Requests of a user that wait: a row of its own, as a roster can be of any length.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Waiting {
+    /// For the user's answer.
+    asked: usize,
+    /// For others'.
+    asking: usize,
+}
+
+impl Waiting {
+    fn of(&mut self, relation: Relation) -> Option<&mut usize> {
+        match relation {
+            Relation::Asked => Some(&mut self.asked),
+            Relation::Asking => Some(&mut self.asking),
+            Relation::None | Relation::Friend => None,
+        }
+    }
+
+    fn raise(&mut self, relation: Relation) {
+        if let Some(count) = self.of(relation) {
+            *count += 1;
+        }
+    }
+
+    fn lower(&mut self, relation: Relation) {
+        if let Some(count) = self.of(relation) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
 impl RosterRow {
     /// The word for it in answers; `none` is not listed.
     pub fn state(&self) -> &'static str {
@@ -119,29 +150,36 @@ impl Work<'_> {
         Ok(self.txn.json(&key)?.unwrap_or_default())
     }
 
-    fn put_roster(&mut self, user: &User, other: &str, row: &RosterRow) {
+    fn put_roster(&mut self, user: &User, other: &str, row: &RosterRow) -> Result<(), Fault> {
+        let before = self.roster_row(user, other)?.relation;
+        if before != row.relation {
+            let mut waiting = self.waiting(user)?;
+            waiting.lower(before);
+            waiting.raise(row.relation);
+            self.txn.put_json(&keys::user(&user.tenant, &user.id, user_kind::ROSTER), &waiting);
+        }
         let key = keys::user_name(&user.tenant, &user.id, user_kind::ROSTER, other);
         self.txn.put_json(&key, row);
+        Ok(())
     }
 
-    /// Rows of a user's roster in some relation, counted up to a limit.
-    fn count_roster(
-        &mut self,
-        user: &User,
-        relation: Relation,
-        most: usize,
-    ) -> Result<usize, Fault> {
+    /// How many requests wait; a roster that has no such row yet is counted.
+    fn waiting(&mut self, user: &User) -> Result<Waiting, Fault> {
+        if let Some(waiting) =
+            self.txn.json(&keys::user(&user.tenant, &user.id, user_kind::ROSTER))?
+        {
+            return Ok(waiting);
+        }
         let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::ROSTER);
-        let (mut count, mut fault) = (0, None);
+        let (mut waiting, mut fault) = (Waiting::default(), None);
         self.txn.scan(Family::Im, &prefix, b"", |key, row| {
             match crate::txn::read_json::<RosterRow>(key, row) {
-                Ok(row) => count += usize::from(row.relation == relation),
+                Ok(row) => waiting.raise(row.relation),
                 Err(error) => fault = Some(error),
             }
-            let done = fault.is_some() || count >= most;
-            if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if fault.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        fault.map_or(Ok(count), |error| Err(error.into()))
+        fault.map_or(Ok(waiting), |error| Err(error.into()))
     }
 
     /// Owes the other's side a step.
@@ -211,7 +249,7 @@ impl Work<'_> {
         if row.relation != before.0 {
             row.since_ms = self.now_ms;
         }
-        self.put_roster(&user, other, &row);
+        self.put_roster(&user, other, &row)?;
         if row.agrees() != before.1 {
             let mirror = self.mirror(&user, other, &row);
             self.forward(mirror);
@@ -236,8 +274,7 @@ impl Work<'_> {
             Relation::Asked => {}
             Relation::None => {
                 let most = self.settings.requests_max;
-                let waiting = self.count_roster(user, Relation::Asked, most)?;
-                if row.blocked || waiting >= most {
+                if row.blocked || self.waiting(user)?.asked >= most {
                     self.step(user, other, row, RosterStepKind::Reject);
                 } else {
                     row.relation = Relation::Asked;
@@ -298,7 +335,7 @@ impl Work<'_> {
         }
         if row != before {
             row.since_ms = self.now_ms;
-            self.put_roster(me, other, &row);
+            self.put_roster(me, other, &row)?;
         }
         // Also when nothing changes: the answer stands behind what may be under way to the mirror.
         let mirror = self.mirror(me, other, &row);
@@ -324,7 +361,7 @@ impl Work<'_> {
         let pair = ConvKey::pair(&me.tenant, &me.id, other);
         self.check_not_blocked(&pair, &me.id, other)?;
         let most = self.settings.requests_max;
-        if self.count_roster(me, Relation::Asking, most)? >= most {
+        if self.waiting(me)?.asking >= most {
             return Err(Refusal::limit(format!("{most} requests wait already")).into());
         }
         row.relation = Relation::Asking;
@@ -367,7 +404,7 @@ impl Work<'_> {
             row.blocked = false;
             row.tags.clear();
             row.note.clear();
-            self.put_roster(user, &other, &row);
+            self.put_roster(user, &other, &row)?;
             let mirror = self.mirror(user, &other, &row);
             self.forward(mirror);
         }
@@ -392,7 +429,7 @@ impl Work<'_> {
         }
         let mut row = self.known(caller, &of.user)?;
         row.tags.clone_from(&of.tags);
-        self.put_roster(&caller.user, &of.user, &row);
+        self.put_roster(&caller.user, &of.user, &row)?;
         Ok(json!({}))
     }
 
@@ -400,7 +437,7 @@ impl Work<'_> {
         check_text("note", &of.note)?;
         let mut row = self.known(caller, &of.user)?;
         row.note.clone_from(&of.note);
-        self.put_roster(&caller.user, &of.user, &row);
+        self.put_roster(&caller.user, &of.user, &row)?;
         Ok(json!({}))
     }
 }

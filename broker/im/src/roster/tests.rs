@@ -1,8 +1,11 @@
 //! Rosters of users in several shards.
 
+use hoopoe_store::kv::{Batch, Family};
 use serde_json::{Value, json};
 
+use super::Waiting;
 use crate::command::Command;
+use crate::keys::{self, user_kind};
 use crate::refusal::Word;
 use crate::rig::{Outcome, Rig, caller};
 use crate::settings::{ContactPolicy, ImSettings};
@@ -145,6 +148,64 @@ fn requests_that_wait_are_limited() {
     assert_eq!(act(&mut rig, "frank", "request", "carol"), "asking");
     assert!(list(&mut rig, "frank").is_empty(), "carol has enough: it comes back");
     assert_eq!(list(&mut rig, "carol"), ["alice asked", "eve asked"]);
+}
+
+/// Requests that wait for a user and for others, as the user's row and as the roster has them.
+fn waiting(rig: &mut Rig, who: &str) -> (Option<Waiting>, Waiting) {
+    let user = crate::rig::user(who);
+    let key = keys::user(&user.tenant, &user.id, user_kind::ROSTER);
+    let row = rig.kv().get(Family::Im, &key).unwrap();
+    let listed = list(rig, who);
+    let count = |state: &str| listed.iter().filter(|line| line.ends_with(state)).count();
+    let found = Waiting { asked: count(" asked"), asking: count(" asking") };
+    (row.map(|row| crate::txn::read_json(&key, &row).unwrap()), found)
+}
+
+#[test]
+fn requests_that_wait_are_known_without_a_look_at_the_roster() {
+    let mut rig = Rig::new(ImSettings { requests_max: 2, ..ImSettings::default() });
+    let users = ["alice", "bob", "carol"];
+    let ops = ["request", "request", "unblock", "accept", "reject", "remove", "block", "unblock"];
+    let mut random = 1_u64;
+    let mut seen = Vec::new();
+    for step in 0..1_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let choice = (random >> 33) as usize;
+        let (who, other) = (users[choice % 3], users[(choice / 3) % 3]);
+        act(&mut rig, who, ops[(choice / 9) % ops.len()], other);
+        if step % 50 == 0 {
+            rig.crash();
+            rig.settle();
+        }
+        for who in users {
+            let (row, found) = waiting(&mut rig, who);
+            assert_eq!(row.unwrap_or_default(), found, "{who}");
+            seen.push(found);
+        }
+    }
+    for most in [Waiting { asked: 2, asking: 0 }, Waiting { asked: 0, asking: 2 }] {
+        assert!(seen.contains(&most), "{most:?} was never there");
+    }
+}
+
+#[test]
+fn a_roster_that_was_never_counted_is() {
+    let mut rig = Rig::new(ImSettings { requests_max: 2, ..ImSettings::default() });
+    for other in ["bob", "carol"] {
+        assert_eq!(act(&mut rig, "alice", "request", other), "asking");
+    }
+    let alice = crate::rig::user("alice");
+    let mut batch = Batch::default();
+    batch.delete(Family::Im, &keys::user(&alice.tenant, &alice.id, user_kind::ROSTER));
+    rig.kv().write(&batch, true).unwrap();
+    rig.crash();
+    assert_eq!(act(&mut rig, "alice", "request", "dave"), "limit");
+    assert_eq!(act(&mut rig, "bob", "accept", "alice"), "friend");
+    assert_eq!(
+        waiting(&mut rig, "alice"),
+        (Some(Waiting { asked: 0, asking: 1 }), Waiting { asked: 0, asking: 1 })
+    );
+    assert_eq!(act(&mut rig, "alice", "request", "dave"), "asking");
 }
 
 #[test]
