@@ -1,5 +1,6 @@
 //! Operations on stored messages: recall, edit, reactions, burning (ruling 32).
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -210,14 +211,23 @@ impl Work<'_> {
             return Ok(());
         }
         let prefix = keys::conv_prefix(conv, conv_kind::BURN);
-        let mut unlit = 0;
-        for key in self.txn.keys(Family::Im, &prefix, usize::MAX)? {
+        let (mut passed, mut unlit) = (Vec::new(), 0);
+        // However many wait behind the cursor: one of them says that some do.
+        self.txn.scan(Family::Im, &prefix, b"", |key, _| {
+            if keys::seq_of(key) > read {
+                unlit += 1;
+                return ControlFlow::Break(());
+            }
+            passed.push(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for key in passed {
             let seq = keys::seq_of(&key);
             let Some(mut burn) = self.txn.json::<Burn>(&key)? else { continue };
             if burn.due_ms.is_some() {
                 continue;
             }
-            if seq > read || *burn.from == *reader {
+            if *burn.from == *reader {
                 unlit += 1;
             } else {
                 let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
