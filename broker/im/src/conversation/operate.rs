@@ -17,6 +17,8 @@ use crate::refusal::{Fault, Refusal};
 use crate::rows::{Row, Sent, UserConv};
 use crate::shard::{Due, Work};
 
+/// Messages that burn of one conversation that are looked at for one that was not read.
+const MOST_LOOKED_AT: usize = 32;
 /// Bytes of one reaction.
 const REACTION_MAX_BYTES: usize = 64;
 
@@ -205,17 +207,26 @@ impl Work<'_> {
         Ok(text.to_owned())
     }
 
-    /// The reader's cursor has passed messages that burn: their time runs from now on.
-    pub(crate) fn light(&mut self, conv: &ConvKey, reader: &str, read: u64) -> Result<(), Fault> {
+    /// The reader's cursor has passed messages that burn, those behind `after`: their time runs from
+    /// now on. However many others there are, none of them is looked at.
+    pub(crate) fn light(
+        &mut self,
+        conv: &ConvKey,
+        reader: &str,
+        after: u64,
+        read: u64,
+    ) -> Result<(), Fault> {
         if !self.memory.unlit.may_have(conv) {
             return Ok(());
         }
+        // What a lost batch has lit is not lit any more.
+        let after = if self.memory.unlit.is_whole() { after } else { 0 };
         let prefix = keys::conv_prefix(conv, conv_kind::BURN);
-        let (mut passed, mut unlit) = (Vec::new(), 0);
-        // However many wait behind the cursor: one of them says that some do.
-        self.txn.scan(Family::Im, &prefix, b"", |key, _| {
-            if keys::seq_of(key) > read {
-                unlit += 1;
+        let from = keys::conv_seq(conv, conv_kind::BURN, after + 1);
+        let (mut passed, mut waits) = (Vec::new(), false);
+        self.txn.scan(Family::Im, &prefix, &from, |key, _| {
+            waits = keys::seq_of(key) > read;
+            if waits {
                 return ControlFlow::Break(());
             }
             passed.push(key.to_vec());
@@ -228,7 +239,7 @@ impl Work<'_> {
                 continue;
             }
             if *burn.from == *reader {
-                unlit += 1;
+                waits = true;
             } else {
                 let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
                 burn.due_ms = Some(due_ms);
@@ -236,10 +247,24 @@ impl Work<'_> {
                 self.schedule(due_ms, Due::Burn(conv.clone(), seq));
             }
         }
-        if unlit == 0 {
+        if !waits && !self.may_be_unlit(&prefix)? {
             self.memory.unlit.remove(conv);
         }
         Ok(())
+    }
+
+    /// Whether a conversation has a message that burns and was not read, or has many that burn.
+    fn may_be_unlit(&mut self, prefix: &[u8]) -> Result<bool, Fault> {
+        let keys = self.txn.keys(Family::Im, prefix, MOST_LOOKED_AT)?;
+        if keys.len() >= MOST_LOOKED_AT {
+            return Ok(true);
+        }
+        for key in keys {
+            if self.txn.json::<Burn>(&key)?.is_some_and(|burn| burn.due_ms.is_none()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What readers' lists say reaches the conversation by a word that can be lost: after a start
@@ -250,7 +275,7 @@ impl Work<'_> {
             let wire = conv.wire(reader);
             let key = keys::user_name(conv.tenant(), reader, user_kind::CONV, &wire);
             if let Some(row) = self.txn.peek_row::<UserConv>(&key)? {
-                self.light(conv, reader, row.read)?;
+                self.light(conv, reader, 0, row.read)?;
             }
         }
         Ok(())

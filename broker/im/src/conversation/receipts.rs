@@ -170,7 +170,7 @@ impl Work<'_> {
         now: CursorCopy,
     ) -> Result<(), Fault> {
         if now.read > before.read {
-            self.light(conv, user, now.read)?;
+            self.light(conv, user, before.read, now.read)?;
         }
         self.memory.receipts.moved(conv, user, before, now);
         Ok(())

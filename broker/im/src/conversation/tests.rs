@@ -181,6 +181,56 @@ fn what_was_read_burns_also_when_the_news_of_it_was_lost_with_the_process() {
 }
 
 #[test]
+fn what_one_has_read_burns_and_nothing_else_however_much_waits() {
+    let users = ["alice", "bob"];
+    let other = |who: usize| format!("u/{}", users[1 - who]);
+    let mut random = 7_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % below
+    };
+    for round in 0..20 {
+        let mut rig = Rig::new(ImSettings::default());
+        // Who sent it, and whether it burns; and how far both have read.
+        let (mut sent, mut reads): (Vec<(usize, bool)>, _) = (Vec::new(), [0; 2]);
+        for _ in 0..120 {
+            let who = next(2) as usize;
+            match next(10) {
+                0 => {
+                    rig.crash();
+                    rig.settle();
+                }
+                1..=4 => {
+                    let seq = reads[who] + next(1 + sent.len() as u64 - reads[who]);
+                    rig.read(users[who], &other(who), seq);
+                    reads[who] = seq;
+                }
+                _ => {
+                    let burns = next(4) > 0;
+                    rig.post(|asker| {
+                        let send = message(asker, users[who], &other(who), "x");
+                        let burn_secs = if burns { 600 } else { 0 };
+                        Command::Send(Box::new(Send { burn_secs, ..send }))
+                    });
+                    rig.settle();
+                    sent.push((who, burns));
+                    // Who answers has read.
+                    reads[who] = sent.len() as u64;
+                }
+            }
+        }
+        rig.pass(601_000);
+        let entries = rig.pull("alice", "u/bob").unwrap();
+        for (entry, (from, burns)) in entries.iter().zip(&sent) {
+            let (seq, kind) = (entry.seq, entry.kind);
+            let is_gone = *burns && reads[1 - from] >= seq;
+            let expected = if is_gone { EntryKind::Void } else { EntryKind::Message };
+            assert_eq!(kind, expected, "{seq} of round {round}");
+        }
+    }
+}
+
+#[test]
 fn what_is_due_while_a_row_cannot_be_read_is_done_later() {
     for nth in 1..4 {
         let mut rig = Rig::new(ImSettings::default());

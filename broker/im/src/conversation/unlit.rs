@@ -35,6 +35,11 @@ impl Unlit {
         self.unsure || self.convs.contains(conv)
     }
 
+    /// Whether what was lit is: no batch was lost.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.unsure
+    }
+
     /// There is none any more, by what is committed or about to be.
     pub(crate) fn remove(&mut self, conv: &ConvKey) {
         self.convs.remove(conv);
