@@ -150,7 +150,8 @@ impl Worker {
         if id.is_some() || outgoing.qos == QoS::AtMostOnce {
             self.send_outgoing(location, &outgoing, id);
         } else {
-            // Bounded: scans and groups give no more than a page or a window at a time.
+            // Bounded: scans and groups give no more than a page or a window at a time, and whoever
+            // does not take pages that were pulled is refused more.
             session.backlog_bytes += outgoing.publication.payload().len();
             session.backlog.push_back(outgoing);
         }

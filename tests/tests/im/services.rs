@@ -1,5 +1,7 @@
 //! Services that no other story calls, and what their answers are made of, in both versions.
 
+use hoopoe_tests::wire::packet_type;
+use hoopoe_tests::wire::properties::Property;
 use hoopoe_tests::{Broker, Connect, Publish, RawClient, Version, eventually, unique_id};
 use serde_json::{Value, json};
 
@@ -117,6 +119,41 @@ fn a_log_is_pulled_page_by_page_up_and_down() {
             assert_eq!((status.as_str(), &answer["code"]), ("bad_request", &json!(153)), "{body}");
         }
     }
+}
+
+#[test]
+fn who_does_not_take_pages_is_refused_more() {
+    const PULLS: usize = 20;
+    let broker = Broker::start();
+    let mut alice = device(&broker, Version::V5, "alice");
+    (0..20).for_each(|_| send(&mut alice, "im/u/alice/msg", &"x".repeat(60_000)));
+    // What it does not acknowledge stays with the broker, however much its socket takes.
+    let connect = Connect::new(Version::V5, "ios-1").with(Property::ReceiveMaximum(1));
+    let mut slow = device_with(&broker, &connect, "alice");
+    let body = json!({ "conv": "u/alice" });
+    let asked: Vec<u16> = (0..PULLS)
+        .map(|n| {
+            let topic = format!("im/svc/sync/pull/p{n}");
+            slow.send_publish(Publish::new(&topic, body.to_string()).qos(1))
+        })
+        .collect();
+    for id in asked {
+        slow.expect_ack(packet_type::PUBACK, id);
+    }
+    let (mut pages, mut refused) = (0, 0);
+    while pages + refused < PULLS {
+        let answer = slow.take_publish();
+        match answer.topic.rsplit('/').next() {
+            Some("m") => {}
+            Some("end") => pages += 1,
+            Some("limit") => refused += 1,
+            _ => panic!("{}", answer.topic),
+        }
+    }
+    // Eight megabytes, and what the page that reaches them has.
+    assert!((8..=10).contains(&pages), "{pages}");
+    let (pulled, _) = pull(&mut slow, &json!({ "conv": "u/alice", "limit": 3 }));
+    assert_eq!(pulled.len(), 3);
 }
 
 #[test]

@@ -149,11 +149,24 @@ impl Worker {
             self.im_answered(reply, Outcome::Value(found.value));
             return;
         }
+        if self.im_is_behind(location) {
+            let text = "earlier answers wait for this device: take them before asking for more";
+            self.im_answered(reply, Outcome::Refused(Refusal::limit(text)));
+            return;
+        }
         if let Some(waiting) = self.im_take_call(reply) {
             self.im_pulled(location, &waiting, &found);
             self.im_respond(location, &waiting, "end", &found.value);
         }
         self.im_answered(reply, Outcome::Done);
+    }
+
+    /// Whether as much waits for the device as may wait for a session that is not stored. A hundred
+    /// pages of a megabyte each could.
+    fn im_is_behind(&mut self, location: Location) -> bool {
+        let Some(connection) = self.connection(location) else { return false };
+        let most = connection.limits.backlog_bytes;
+        connection.session().is_some_and(|session| session.backlog_bytes >= most)
     }
 
     /// Pulled entries, one publication each.
