@@ -151,7 +151,7 @@ impl Worker {
             self.send_outgoing(location, &outgoing, id);
         } else {
             // Bounded: scans and groups give no more than a page or a window at a time, and whoever
-            // does not take pages that were pulled is refused more.
+            // does not take answers may not ask for more.
             session.backlog_bytes += outgoing.publication.payload().len();
             session.backlog.push_back(outgoing);
         }

@@ -157,6 +157,33 @@ fn who_does_not_take_pages_is_refused_more() {
 }
 
 #[test]
+fn who_does_not_take_answers_may_not_ask_for_more() {
+    const CALLS: usize = 10_200;
+    let broker = Broker::start();
+    let connect = Connect::new(Version::V5, "ios-1").with(Property::ReceiveMaximum(1));
+    let mut slow = device_with(&broker, &connect, "alice");
+    let mut refused = 0;
+    for round in 0..CALLS / 50 {
+        let asked: Vec<u16> = (0..50)
+            .map(|n| {
+                let topic = format!("im/svc/time/now/{round}-{n}");
+                slow.send_publish(Publish::new(&topic, "{}").qos(1))
+            })
+            .collect();
+        for id in asked {
+            refused += usize::from(slow.expect_ack(packet_type::PUBACK, id).code == 0x97);
+        }
+    }
+    // One is on its way and 10,000 wait; those asked by then are answered.
+    let answered = CALLS - refused;
+    assert!((10_001..10_001 + 50).contains(&answered), "{answered}");
+    for _ in 0..answered {
+        assert!(slow.take_publish().topic.ends_with("/ok"));
+    }
+    call_ok(&mut slow, "time/now", &json!({}));
+}
+
+#[test]
 fn users_say_who_they_are_and_brokers_what_time_it_is() {
     for version in Version::BOTH {
         let broker = Broker::start();

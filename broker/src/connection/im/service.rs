@@ -21,6 +21,8 @@ use crate::im::{complete, overloaded};
 
 /// Calls of one connection that may wait for their answer.
 const MOST_CALLS: usize = 100;
+/// What a device hears that does not take its answers.
+const BEHIND: &str = "earlier answers wait for this device: take them before asking for more";
 /// Where answers may go.
 const ANSWERS: &str = "im/me/res/";
 
@@ -65,6 +67,9 @@ impl Worker {
         if im.calls.as_ref().is_some_and(|calls| calls.len() >= MOST_CALLS) {
             let refusal = Refusal::limit(format!("more than {MOST_CALLS} calls wait for answers"));
             return self.im_refuse(location, answer, None, refusal);
+        }
+        if self.im_is_behind(location) {
+            return self.im_refuse(location, answer, None, Refusal::limit(BEHIND));
         }
         let parsed = parse(service, op, publish.payload);
         let asker = self.im_owe(location, answer, ImOwed::default(), publish.payload.len());
@@ -150,8 +155,7 @@ impl Worker {
             return;
         }
         if self.im_is_behind(location) {
-            let text = "earlier answers wait for this device: take them before asking for more";
-            self.im_answered(reply, Outcome::Refused(Refusal::limit(text)));
+            self.im_answered(reply, Outcome::Refused(Refusal::limit(BEHIND)));
             return;
         }
         if let Some(waiting) = self.im_take_call(reply) {
@@ -161,12 +165,16 @@ impl Worker {
         self.im_answered(reply, Outcome::Done);
     }
 
-    /// Whether as much waits for the device as may wait for a session that is not stored. A hundred
-    /// pages of a megabyte each could.
+    /// Whether as much waits for the device as may wait for a session that is not stored. Asked
+    /// before a call, as answers could be without number, and before a page, as each of the calls
+    /// under way could bring a megabyte.
     fn im_is_behind(&mut self, location: Location) -> bool {
         let Some(connection) = self.connection(location) else { return false };
-        let most = connection.limits.backlog_bytes;
-        connection.session().is_some_and(|session| session.backlog_bytes >= most)
+        let limits = connection.limits.clone();
+        connection.session().is_some_and(|session| {
+            session.backlog_bytes >= limits.backlog_bytes
+                || session.backlog.len() >= limits.backlog_messages
+        })
     }
 
     /// Pulled entries, one publication each.
