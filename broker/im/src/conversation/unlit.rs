@@ -35,7 +35,7 @@ impl Unlit {
         self.unsure || self.convs.contains(conv)
     }
 
-    /// Whether what was lit is: no batch was lost.
+    /// Whether nothing is missing, and what was lit still is.
     pub(crate) fn is_whole(&self) -> bool {
         !self.unsure
     }
