@@ -329,7 +329,7 @@ fn a_big_group_keeps_only_what_concerns_roles_and_removals() {
     assert_eq!(events(&mut rig), expected);
     // "Read receipts: count", out of the members' own lists.
     let of = json!({ "conv": "g/team", "seq": 2 });
-    assert_eq!(rig.refused("alice", "receipt/list", of.clone()), "unavailable");
+    assert_eq!(rig.refused("alice", "receipt/list", of.clone()), "not_found");
     assert_eq!(rig.refused("bob", "receipt/count", of.clone()), "not_allowed", "neither sent it");
     let count = |rig: &mut Rig, who| rig.call(who, "receipt/count", of.clone());
     let counted = |recv, read| Ok(json!({ "recv": recv, "read": read, "members": 3 }));

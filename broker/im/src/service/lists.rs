@@ -14,7 +14,7 @@ use crate::command::User;
 use crate::group::{AskedRow, GroupRow, MemberRow, Role};
 use crate::id::{ConvKey, ConvKind, is_id};
 use crate::keys::{self, conv_kind, user_kind};
-use crate::refusal::{Fault, Refusal, Word};
+use crate::refusal::{Fault, Refusal};
 use crate::roster::RosterRow;
 use crate::rows::{CursorCopy, Intervals, Row, UserConv, may_see, since};
 use crate::user::services::conv_of;
@@ -221,7 +221,7 @@ impl Query {
                     return Err(Refusal::not_found(format!("no channel {}", conv.id())).into());
                 }
                 let text = "who has received what is not kept of big groups and channels";
-                return Err(Refusal::new(Word::Unavailable, text).into());
+                return Err(Refusal::not_found(text).into());
             }
         }
         Ok(audience)
