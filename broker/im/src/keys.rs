@@ -104,7 +104,7 @@ pub mod user_kind {
     pub const DEVICE: u8 = 0x32;
     /// Device cursor.
     pub const CURSOR: u8 = 0x33;
-    /// Roster; without a name behind the user, how many requests wait.
+    /// Roster; without a name behind the user, how many it holds.
     pub const ROSTER: u8 = 0x34;
     /// Mention.
     pub const MENTION: u8 = 0x35;

@@ -85,6 +85,8 @@ pub struct ImSettings {
     pub mentions_max: usize,
     /// Requests that wait for a user's answer.
     pub requests_max: usize,
+    /// Users in a user's roster: friends, who waits, who is blocked.
+    pub roster_max: usize,
     /// Seconds for which a client message id is remembered.
     pub dedup_secs: u64,
     /// Client message ids remembered per sender and conversation; 0 for no limit.
@@ -142,6 +144,7 @@ impl Default for ImSettings {
             reactions_max: 5,
             mentions_max: 50,
             requests_max: 100,
+            roster_max: 10_000,
             dedup_secs: 7 * 24 * 3600,
             dedup_entries: 10_000,
             device_keep_secs: 60 * 24 * 3600,

@@ -255,6 +255,8 @@ pub struct ImSection {
     pub mentions_per_message: u32,
     /// Requests that wait for a user's answer.
     pub pending_requests: u32,
+    /// Users in a user's roster.
+    pub roster_per_user: u32,
     /// How long a client message id is remembered.
     pub dedup_window_secs: u64,
     /// Client message ids remembered per sender and conversation; 0 is no limit.
@@ -320,6 +322,7 @@ impl Default for ImSection {
             reactions_per_message: profile.reactions_max as u32,
             mentions_per_message: profile.mentions_max as u32,
             pending_requests: profile.requests_max as u32,
+            roster_per_user: profile.roster_max as u32,
             dedup_window_secs: profile.dedup_secs,
             dedup_window_entries: profile.dedup_entries as u32,
             device_keep_secs: profile.device_keep_secs,
@@ -394,6 +397,7 @@ impl ImSection {
             reactions_max: self.reactions_per_message as usize,
             mentions_max: self.mentions_per_message as usize,
             requests_max: self.pending_requests as usize,
+            roster_max: self.roster_per_user as usize,
             dedup_secs: self.dedup_window_secs,
             dedup_entries: self.dedup_window_entries as usize,
             device_keep_secs: self.device_keep_secs,

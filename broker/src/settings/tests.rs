@@ -451,6 +451,7 @@ const ALL_CHANGED: &str = "
         reactions_per_message = 1
         mentions_per_message = 1
         pending_requests = 1
+        roster_per_user = 1
         dedup_window_secs = 1
         dedup_window_entries = 1
         device_keep_secs = 1

@@ -95,33 +95,35 @@ pub struct RosterRow {
     pub heard: u64,
 }
 
-/// Requests of a user that wait: a row of its own, as a roster can be of any length.
+/// What a roster holds: a row of its own, so that nobody looks through a roster to count it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-struct Waiting {
-    /// For the user's answer.
+struct Counts {
+    /// Requests that wait for the user's answer.
     asked: usize,
-    /// For others'.
+    /// Requests that wait for others' answers.
     asking: usize,
+    /// Users who are listed, these among them.
+    #[serde(default)]
+    listed: usize,
 }
 
-impl Waiting {
-    fn of(&mut self, relation: Relation) -> Option<&mut usize> {
-        match relation {
-            Relation::Asked => Some(&mut self.asked),
-            Relation::Asking => Some(&mut self.asking),
-            Relation::None | Relation::Friend => None,
-        }
+impl Counts {
+    fn add(&mut self, row: &RosterRow) {
+        self.change(row, |count| count + 1);
     }
 
-    fn raise(&mut self, relation: Relation) {
-        if let Some(count) = self.of(relation) {
-            *count += 1;
-        }
+    fn take(&mut self, row: &RosterRow) {
+        self.change(row, |count| count.saturating_sub(1));
     }
 
-    fn lower(&mut self, relation: Relation) {
-        if let Some(count) = self.of(relation) {
-            *count = count.saturating_sub(1);
+    fn change(&mut self, row: &RosterRow, change: impl Fn(usize) -> usize) {
+        match row.relation {
+            Relation::Asked => self.asked = change(self.asked),
+            Relation::Asking => self.asking = change(self.asking),
+            Relation::None | Relation::Friend => {}
+        }
+        if row.is_listed() {
+            self.listed = change(self.listed);
         }
     }
 }
@@ -138,6 +140,11 @@ impl RosterRow {
         }
     }
 
+    /// Whether the other is in the list; a row without anything stays for its numbers alone.
+    fn is_listed(&self) -> bool {
+        self.blocked || self.relation != Relation::None
+    }
+
     /// Whether this side agrees to be friends; when both do, they are.
     fn agrees(&self) -> bool {
         matches!(self.relation, Relation::Friend | Relation::Asking)
@@ -151,35 +158,44 @@ impl Work<'_> {
     }
 
     fn put_roster(&mut self, user: &User, other: &str, row: &RosterRow) -> Result<(), Fault> {
-        let before = self.roster_row(user, other)?.relation;
-        if before != row.relation {
-            let mut waiting = self.waiting(user)?;
-            waiting.lower(before);
-            waiting.raise(row.relation);
-            self.txn.put_json(&keys::user(&user.tenant, &user.id, user_kind::ROSTER), &waiting);
+        let before = self.roster_row(user, other)?;
+        if (before.relation, before.blocked) != (row.relation, row.blocked) {
+            let mut counts = self.roster_counts(user)?;
+            counts.take(&before);
+            counts.add(row);
+            self.txn.put_json(&keys::user(&user.tenant, &user.id, user_kind::ROSTER), &counts);
         }
         let key = keys::user_name(&user.tenant, &user.id, user_kind::ROSTER, other);
         self.txn.put_json(&key, row);
         Ok(())
     }
 
-    /// How many requests wait; a roster that has no such row yet is counted.
-    fn waiting(&mut self, user: &User) -> Result<Waiting, Fault> {
-        if let Some(waiting) =
+    /// What the roster holds; one that has no such row yet is counted.
+    fn roster_counts(&mut self, user: &User) -> Result<Counts, Fault> {
+        if let Some(counts) =
             self.txn.json(&keys::user(&user.tenant, &user.id, user_kind::ROSTER))?
         {
-            return Ok(waiting);
+            return Ok(counts);
         }
         let prefix = keys::user_prefix(&user.tenant, &user.id, user_kind::ROSTER);
-        let (mut waiting, mut fault) = (Waiting::default(), None);
+        let (mut counts, mut fault) = (Counts::default(), None);
         self.txn.scan(Family::Im, &prefix, b"", |key, row| {
             match crate::txn::read_json::<RosterRow>(key, row) {
-                Ok(row) => waiting.raise(row.relation),
+                Ok(row) => counts.add(&row),
                 Err(error) => fault = Some(error),
             }
             if fault.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        fault.map_or(Ok(waiting), |error| Err(error.into()))
+        fault.map_or(Ok(counts), |error| Err(error.into()))
+    }
+
+    /// Whether another user may come into the list.
+    fn check_roster_room(&mut self, user: &User) -> Result<(), Fault> {
+        let most = self.settings.roster_max;
+        if self.roster_counts(user)?.listed >= most {
+            return Err(Refusal::limit(format!("the roster has {most} users already")).into());
+        }
+        Ok(())
     }
 
     /// Owes the other's side a step.
@@ -273,8 +289,11 @@ impl Work<'_> {
             Relation::Friend => self.step(user, other, row, RosterStepKind::Accept),
             Relation::Asked => {}
             Relation::None => {
-                let most = self.settings.requests_max;
-                if row.blocked || self.waiting(user)?.asked >= most {
+                let counts = self.roster_counts(user)?;
+                if row.blocked
+                    || counts.asked >= self.settings.requests_max
+                    || counts.listed >= self.settings.roster_max
+                {
                     self.step(user, other, row, RosterStepKind::Reject);
                 } else {
                     row.relation = Relation::Asked;
@@ -326,6 +345,9 @@ impl Work<'_> {
                 self.roster_end(me, other, &mut row);
             }
             Op::RosterBlock(_) => {
+                if !row.is_listed() {
+                    self.check_roster_room(me)?;
+                }
                 row.blocked = true;
                 if matches!(row.relation, Relation::Asked | Relation::Asking) {
                     self.roster_end(me, other, &mut row);
@@ -361,9 +383,10 @@ impl Work<'_> {
         let pair = ConvKey::pair(&me.tenant, &me.id, other);
         self.check_not_blocked(&pair, &me.id, other)?;
         let most = self.settings.requests_max;
-        if self.waiting(me)?.asking >= most {
+        if self.roster_counts(me)?.asking >= most {
             return Err(Refusal::limit(format!("{most} requests wait already")).into());
         }
+        self.check_roster_room(me)?;
         row.relation = Relation::Asking;
         self.step(me, other, row, RosterStepKind::Request { message: message.to_owned() });
         Ok(())
@@ -414,7 +437,7 @@ impl Work<'_> {
     fn known(&mut self, caller: &Caller, other: &str) -> Result<RosterRow, Fault> {
         check_id("user", other)?;
         let row = self.roster_row(&caller.user, other)?;
-        if row.state() == "none" {
+        if !row.is_listed() {
             return Err(Refusal::not_found(format!("{other} is not in the roster")).into());
         }
         Ok(row)

@@ -3,7 +3,7 @@
 use hoopoe_store::kv::{Batch, Family};
 use serde_json::{Value, json};
 
-use super::Waiting;
+use super::Counts;
 use crate::command::Command;
 use crate::keys::{self, user_kind};
 use crate::refusal::Word;
@@ -150,19 +150,37 @@ fn requests_that_wait_are_limited() {
     assert_eq!(list(&mut rig, "carol"), ["alice asked", "eve asked"]);
 }
 
-/// Requests that wait for a user and for others, as the user's row and as the roster has them.
-fn waiting(rig: &mut Rig, who: &str) -> (Option<Waiting>, Waiting) {
+#[test]
+fn a_roster_has_room_for_so_many() {
+    let mut rig = Rig::new(ImSettings { roster_max: 2, ..ImSettings::default() });
+    assert_eq!(act(&mut rig, "alice", "request", "bob"), "asking");
+    assert_eq!(act(&mut rig, "alice", "block", "carol"), "blocked");
+    for op in ["request", "block"] {
+        assert_eq!(act(&mut rig, "alice", op, "dave"), "limit");
+    }
+    assert_eq!(act(&mut rig, "alice", "block", "bob"), "blocked", "who is listed already");
+    assert_eq!(act(&mut rig, "dave", "request", "alice"), "asking");
+    assert!(list(&mut rig, "dave").is_empty(), "alice has no room: it comes back");
+    assert_eq!(list(&mut rig, "alice"), ["bob blocked", "carol blocked"]);
+    assert_eq!(act(&mut rig, "alice", "unblock", "carol"), "none");
+    assert_eq!(act(&mut rig, "dave", "request", "alice"), "asking");
+    assert_eq!(list(&mut rig, "alice"), ["bob blocked", "dave asked"]);
+    assert_eq!(act(&mut rig, "alice", "accept", "dave"), "friend", "it was listed");
+}
+
+/// What a roster holds, as its row has it and as its list has it.
+fn counts(rig: &mut Rig, who: &str) -> (Option<Counts>, Counts) {
     let user = crate::rig::user(who);
     let key = keys::user(&user.tenant, &user.id, user_kind::ROSTER);
     let row = rig.kv().get(Family::Im, &key).unwrap();
-    let listed = list(rig, who);
-    let count = |state: &str| listed.iter().filter(|line| line.ends_with(state)).count();
-    let found = Waiting { asked: count(" asked"), asking: count(" asking") };
+    let lines = list(rig, who);
+    let count = |state: &str| lines.iter().filter(|line| line.ends_with(state)).count();
+    let found = Counts { asked: count(" asked"), asking: count(" asking"), listed: lines.len() };
     (row.map(|row| crate::txn::read_json(&key, &row).unwrap()), found)
 }
 
 #[test]
-fn requests_that_wait_are_known_without_a_look_at_the_roster() {
+fn what_a_roster_holds_is_known_without_a_look_at_it() {
     let mut rig = Rig::new(ImSettings { requests_max: 2, ..ImSettings::default() });
     let users = ["alice", "bob", "carol"];
     let ops = ["request", "request", "unblock", "accept", "reject", "remove", "block", "unblock"];
@@ -178,12 +196,13 @@ fn requests_that_wait_are_known_without_a_look_at_the_roster() {
             rig.settle();
         }
         for who in users {
-            let (row, found) = waiting(&mut rig, who);
+            let (row, found) = counts(&mut rig, who);
             assert_eq!(row.unwrap_or_default(), found, "{who}");
             seen.push(found);
         }
     }
-    for most in [Waiting { asked: 2, asking: 0 }, Waiting { asked: 0, asking: 2 }] {
+    for (asked, asking) in [(2, 0), (0, 2), (0, 0)] {
+        let most = Counts { asked, asking, listed: 2 };
         assert!(seen.contains(&most), "{most:?} was never there");
     }
 }
@@ -201,10 +220,8 @@ fn a_roster_that_was_never_counted_is() {
     rig.crash();
     assert_eq!(act(&mut rig, "alice", "request", "dave"), "limit");
     assert_eq!(act(&mut rig, "bob", "accept", "alice"), "friend");
-    assert_eq!(
-        waiting(&mut rig, "alice"),
-        (Some(Waiting { asked: 0, asking: 1 }), Waiting { asked: 0, asking: 1 })
-    );
+    let held = Counts { asked: 0, asking: 1, listed: 2 };
+    assert_eq!(counts(&mut rig, "alice"), (Some(held), held));
     assert_eq!(act(&mut rig, "alice", "request", "dave"), "asking");
 }
 
