@@ -13,6 +13,7 @@ pub mod crash;
 pub mod disk;
 pub mod fuzz;
 pub mod http;
+pub mod im_fuzz;
 pub mod metrics;
 pub mod program;
 pub mod reaper;

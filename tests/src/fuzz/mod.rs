@@ -72,6 +72,21 @@ impl Plan {
             time,
         }
     }
+
+    /// One seed after the other, each with when the whole plan has to be done.
+    pub fn each_seed(&self, mut run: impl FnMut(u64, Option<Instant>)) {
+        let until = self.time.map(|time| Instant::now() + time);
+        for seed in self.seed.. {
+            let over = match until {
+                Some(until) => Instant::now() >= until,
+                None => seed - self.seed == self.runs,
+            };
+            if over {
+                break;
+            }
+            run(seed, until);
+        }
+    }
 }
 
 /// Another seed each time: a failure names it.
@@ -117,17 +132,8 @@ impl fmt::Display for Tally {
 
 /// Runs the plan; panics with the seed when something is wrong.
 pub fn run(plan: Plan) -> Tally {
-    let started = Instant::now();
-    let until = plan.time.map(|time| started + time);
     let mut total = Tally::default();
-    for seed in plan.seed.. {
-        let over = match until {
-            Some(until) => Instant::now() >= until,
-            None => seed - plan.seed == plan.runs,
-        };
-        if over {
-            break;
-        }
+    plan.each_seed(|seed, until| {
         let tally = run_seed(seed, plan.packets, until);
         total.sent += tally.sent;
         total.received += tally.received;
@@ -136,7 +142,7 @@ pub fn run(plan: Plan) -> Tally {
         total.resumed += tally.resumed;
         total.healthy += tally.healthy;
         total.longest_wait = total.longest_wait.max(tally.longest_wait);
-    }
+    });
     total
 }
 
