@@ -2,14 +2,15 @@
 //! acknowledge, take each other over, break off and misbehave as one seed has it, with a model of
 //! what the broker may answer.
 //!
-//! `compose` and `mutate` make packets up, `swarm` decides who sends what, `conversation` and
-//! `answers` are the model of one connection, `ledger` of everything beyond, `healthy` are the
-//! clients that must notice nothing. The same seed makes up the same choices; what the broker's
-//! threads make of them may differ between runs.
+//! `compose` and `mutate` make packets up, `swarm` decides who sends what, `conversation`,
+//! `answers` and `deliveries` are the model of one connection, `ledger` of everything beyond,
+//! `healthy` are the clients that must notice nothing. The same seed makes up the same choices;
+//! what the broker's threads make of them may differ between runs.
 
 pub mod answers;
 pub mod compose;
 pub mod conversation;
+pub mod deliveries;
 pub mod healthy;
 pub mod ledger;
 pub mod limits;
