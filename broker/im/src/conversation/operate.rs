@@ -19,6 +19,8 @@ use crate::shard::{Due, Work};
 
 /// Messages that burn of one conversation that are looked at for one that was not read.
 const MOST_LOOKED_AT: usize = 32;
+/// Messages that burn which one turn lights.
+pub(super) const MOST_LIT: usize = 256;
 /// Bytes of one reaction.
 const REACTION_MAX_BYTES: usize = 64;
 
@@ -208,49 +210,60 @@ impl Work<'_> {
     }
 
     /// The reader's cursor has passed messages that burn, those behind `after`: their time runs from
-    /// now on. However many others there are, none of them is looked at.
+    /// now on. However many others there are, none of them is looked at, and however many these
+    /// are, a turn looks at a portion of them.
     pub(crate) fn light(
         &mut self,
         conv: &ConvKey,
-        reader: &str,
+        reader: &Arc<str>,
         after: u64,
         read: u64,
     ) -> Result<(), Fault> {
         if !self.memory.unlit.may_have(conv) {
             return Ok(());
         }
-        // What a lost batch has lit is not lit any more.
-        let after = if self.memory.unlit.is_whole() { after } else { 0 };
         let prefix = keys::conv_prefix(conv, conv_kind::BURN);
         let from = keys::conv_seq(conv, conv_kind::BURN, after + 1);
         let (mut passed, mut waits) = (Vec::new(), false);
         self.txn.scan(Family::Im, &prefix, &from, |key, _| {
             waits = keys::seq_of(key) > read;
-            if waits {
+            if waits || passed.len() == MOST_LIT {
                 return ControlFlow::Break(());
             }
             passed.push(key.to_vec());
             ControlFlow::Continue(())
         })?;
+        let last = passed.last().map(|key| keys::seq_of(key));
+        let is_portion = passed.len() == MOST_LIT && !waits;
         for key in passed {
-            let seq = keys::seq_of(&key);
-            let Some(mut burn) = self.txn.json::<Burn>(&key)? else { continue };
-            if burn.due_ms.is_some() {
-                continue;
-            }
-            if *burn.from == *reader {
-                waits = true;
-            } else {
-                let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
-                burn.due_ms = Some(due_ms);
-                self.txn.put_json(&key, &burn);
-                self.schedule(due_ms, Due::Burn(conv.clone(), seq));
-            }
+            waits |= !self.light_one(conv, reader, &key)?;
         }
-        if !waits && !self.may_be_unlit(&prefix)? {
+        if let Some(after) = last.filter(|_| is_portion) {
+            self.schedule(self.now_ms, Due::LightOn(conv.clone(), reader.clone(), after, read));
+        } else if !waits && !self.may_be_unlit(&prefix)? {
             self.memory.unlit.remove(conv);
         }
         Ok(())
+    }
+
+    /// False when the message is the reader's own, and waits for the other.
+    fn light_one(&mut self, conv: &ConvKey, reader: &str, key: &[u8]) -> Result<bool, Fault> {
+        let Some(burn) = self.txn.json::<Burn>(key)?.filter(|burn| burn.due_ms.is_none()) else {
+            return Ok(true);
+        };
+        if *burn.from == *reader {
+            return Ok(false);
+        }
+        self.burn_later(conv, keys::seq_of(key), burn);
+        Ok(true)
+    }
+
+    /// The time of a message that burns runs from now on.
+    pub(crate) fn burn_later(&mut self, conv: &ConvKey, seq: u64, mut burn: Burn) {
+        let due_ms = self.now_ms + u64::from(burn.secs) * 1000;
+        burn.due_ms = Some(due_ms);
+        self.txn.put_json(&keys::conv_seq(conv, conv_kind::BURN, seq), &burn);
+        self.schedule(due_ms, Due::Burn(conv.clone(), seq));
     }
 
     /// Whether a conversation has a message that burns and was not read, or has many that burn.
@@ -271,11 +284,11 @@ impl Work<'_> {
     /// they are asked.
     pub(crate) fn light_read(&mut self, conv: &ConvKey) -> Result<(), Fault> {
         let Some((low, high)) = conv.pair_users() else { return Ok(()) };
-        for reader in [low, high] {
-            let wire = conv.wire(reader);
-            let key = keys::user_name(conv.tenant(), reader, user_kind::CONV, &wire);
+        for reader in [low, high].map(Arc::<str>::from) {
+            let wire = conv.wire(&reader);
+            let key = keys::user_name(conv.tenant(), &reader, user_kind::CONV, &wire);
             if let Some(row) = self.txn.peek_row::<UserConv>(&key)? {
-                self.light(conv, reader, 0, row.read)?;
+                self.light(conv, &reader, 0, row.read)?;
             }
         }
         Ok(())

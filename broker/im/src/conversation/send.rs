@@ -77,14 +77,16 @@ impl Work<'_> {
             self.will_expire(&send.conv, entry.seq, at_ms);
         }
         if entry.burn_secs > 0 {
-            let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
-            let wait = super::operate::Burn {
-                secs: entry.burn_secs,
-                from: entry.from.clone(),
-                due_ms: None,
-            };
-            self.txn.put_json(&key, &wait);
-            self.memory.unlit.add(&send.conv);
+            let from = entry.from.clone();
+            let burn = super::operate::Burn { secs: entry.burn_secs, from, due_ms: None };
+            if send.conv.pair_users().is_some_and(|(low, high)| low == high) {
+                // A note to oneself is read by whoever wrote it.
+                self.burn_later(&send.conv, entry.seq, burn);
+            } else {
+                let key = keys::conv_seq(&send.conv, conv_kind::BURN, entry.seq);
+                self.txn.put_json(&key, &burn);
+                self.memory.unlit.add(&send.conv);
+            }
         }
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::ForgetOwnRead) {

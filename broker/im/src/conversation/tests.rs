@@ -7,6 +7,7 @@ use hoopoe_store::kv::{Family, Span};
 use hoopoe_store::memory::FaultKind;
 use serde_json::json;
 
+use super::operate::MOST_LIT;
 use crate::Asker;
 use crate::command::{Command, Operation, Send};
 use crate::effect::Answer;
@@ -228,6 +229,59 @@ fn what_one_has_read_burns_and_nothing_else_however_much_waits() {
             assert_eq!(kind, expected, "{seq} of round {round}");
         }
     }
+}
+
+/// How many messages of a conversation have lost their body.
+fn burnt(rig: &mut Rig, who: &str, conv: &str) -> usize {
+    let (mut count, mut from) = (0, 1);
+    loop {
+        let body = json!({ "conv": conv, "from": from, "limit": 200, "direction": "up" });
+        let page = rig.call_as(caller(who, false), "sync/pull", body).unwrap();
+        count += page.entries.iter().filter(|entry| entry.kind == EntryKind::Void).count();
+        let Some(next) = page.value["next"].as_u64() else { return count };
+        from = next;
+    }
+}
+
+fn send_burning(rig: &mut Rig, to: &str, burn_secs: u32) {
+    rig.post(|asker| {
+        let send = message(asker, "alice", to, "for your eyes");
+        Command::Send(Box::new(Send { burn_secs, ..send }))
+    });
+}
+
+#[test]
+fn many_messages_that_burn_are_lit_and_burn_in_portions() {
+    for crashes in [false, true] {
+        let mut rig = Rig::new(ImSettings { send_rate: 1_000_000, ..ImSettings::default() });
+        let conv = conv_of("bob", "u/alice");
+        let count = 2 * MOST_LIT + 7;
+        (0..count).for_each(|_| send_burning(&mut rig, "u/bob", 10));
+        rig.settle();
+        rig.read("bob", "u/alice", count as u64);
+        let more = rig.step_of(&conv).next_timeout();
+        if crashes {
+            rig.crash();
+        }
+        rig.pass(0);
+        assert!(rig.step_of(&conv).next_timeout() > more, "a turn has not lit all of them");
+        rig.pass(9_999);
+        assert_eq!(burnt(&mut rig, "bob", "u/alice"), 0);
+        rig.pass(1);
+        assert_eq!(burnt(&mut rig, "bob", "u/alice"), count);
+    }
+}
+
+#[test]
+fn a_note_to_oneself_that_burns_is_read_when_it_is_written() {
+    let mut rig = Rig::new(ImSettings::default());
+    send_burning(&mut rig, "u/alice", 10);
+    rig.settle();
+    rig.crash();
+    rig.pass(9_999);
+    assert_eq!(burnt(&mut rig, "alice", "u/alice"), 0);
+    rig.pass(1);
+    assert_eq!(burnt(&mut rig, "alice", "u/alice"), 1);
 }
 
 #[test]

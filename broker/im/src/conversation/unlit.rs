@@ -35,18 +35,13 @@ impl Unlit {
         self.unsure || self.convs.contains(conv)
     }
 
-    /// Whether nothing is missing, and what was lit still is.
-    pub(crate) fn is_whole(&self) -> bool {
-        !self.unsure
-    }
-
     /// There is none any more, by what is committed or about to be.
     pub(crate) fn remove(&mut self, conv: &ConvKey) {
         self.convs.remove(conv);
     }
 
-    /// A batch is lost, and what was removed may be back: every conversation is looked through
-    /// until the next start.
+    /// A step or a batch is lost, and what was removed may be back: every conversation is looked
+    /// through until the rows are read again.
     pub(crate) fn doubt(&mut self) {
         self.convs = HashSet::default();
         self.unsure = true;

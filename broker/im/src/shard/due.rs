@@ -24,6 +24,8 @@ pub enum Due {
     Burn(ConvKey, u64),
     /// Somebody may have read messages that burn, and the conversation was not told.
     Light(ConvKey),
+    /// A reader's cursor has passed more messages that burn: who, behind which, up to which.
+    LightOn(ConvKey, Arc<str>, u64, u64),
     /// A temporary group ends.
     GroupEnd(ConvKey),
     /// What a user said in a conversation is being erased.
@@ -34,8 +36,11 @@ pub enum Due {
 
 impl Work<'_> {
     pub(super) fn fall_due(&mut self, due: Due) -> Result<(), Fault> {
-        if let Due::Burn(conv, _) | Due::Light(conv) | Due::GroupEnd(conv) | Due::Tally(conv, _) =
-            &due
+        if let Due::Burn(conv, _)
+        | Due::Light(conv)
+        | Due::LightOn(conv, ..)
+        | Due::GroupEnd(conv)
+        | Due::Tally(conv, _) = &due
             && self.foreign_home(conv).is_some()
         {
             // Its home does it.
@@ -44,6 +49,7 @@ impl Work<'_> {
         match due {
             Due::Burn(conv, seq) => self.burn(&conv, seq),
             Due::Light(conv) => self.light_read(&conv),
+            Due::LightOn(conv, reader, after, read) => self.light(&conv, &reader, after, read),
             Due::GroupEnd(conv) => self.group_ended(&conv),
             Due::Erase(conv, user) => self.erase_on(&conv, &user),
             Due::Tally(conv, seq) => self.tell_tally(&conv, seq),

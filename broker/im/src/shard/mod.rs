@@ -51,6 +51,8 @@ use self::postponed::{Postponed, is_news};
 const SHED_MS: u64 = 1_000;
 /// How long what needs a row waits that could not be read.
 const AGAIN_MS: u64 = 1_000;
+/// What falls due that one turn does: the rest waits for the next, and others are not kept waiting.
+const MOST_DUE: usize = 256;
 
 /// The IM step of one shard.
 #[derive(Debug)]
@@ -330,11 +332,12 @@ impl ImShard {
         if self.memory.expiry.next_timeout().is_some_and(|at| at <= now_ms) {
             self.step(now_ms, batch, pending, |work| work.expire());
         }
-        while let Some((at, due)) = self.memory.due.first().cloned() {
+        for _ in 0..MOST_DUE {
+            let Some((at, due)) = self.memory.due.pop_first() else { break };
             if at > now_ms {
+                self.memory.due.insert((at, due));
                 break;
             }
-            self.memory.due.pop_first();
             if !self.step(now_ms, batch, pending, |work| work.fall_due(due.clone())) {
                 self.memory.due.insert((now_ms + AGAIN_MS, due));
             }
