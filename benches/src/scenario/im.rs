@@ -13,7 +13,7 @@ use crate::talk::profile::Answer;
 use crate::talk::{Profile, Talk, World};
 
 /// Members in one call: its body stays far below the 64 KiB of a payload.
-const MEMBERS_PER_CALL: usize = 1000;
+const MEMBERS_PER_CALL: usize = 500;
 /// A call that has had no answer after this long ends the run.
 const PATIENCE_NS: u64 = 60_000_000_000;
 

@@ -79,6 +79,8 @@ fn fresh_id() -> Option<String> {
 
 /// Users whose pace is remembered; beyond it those who have not sent lately are forgotten.
 const MOST_PACES: usize = 1 << 18;
+/// Users named in a call that count as a message more.
+const USERS_FOR_ONE: usize = 10;
 
 /// What an HTTP call gets.
 #[derive(Debug)]
@@ -163,13 +165,21 @@ impl ImNode {
     /// Whether a user may send a message, or an operation on one, now (ruling 37).
     pub fn may_send(&self, now_ms: u64, user: &User) -> bool {
         let ImSettings { send_rate, send_burst, .. } = self.settings;
-        take(&self.sends, (send_rate, send_burst), now_ms, user)
+        take(&self.sends, 1, (send_rate, send_burst), now_ms, user)
+    }
+
+    /// Whether a user may make a call now. One that changes something counts as a message, and one
+    /// that names many users as one for each ten of them more.
+    pub fn may_call(&self, now_ms: u64, user: &User, op: &Op) -> bool {
+        let ImSettings { send_rate, send_burst, .. } = self.settings;
+        let cost = u32::try_from(1 + op.users_named() / USERS_FOR_ONE).unwrap_or(u32::MAX);
+        !op.writes() || take(&self.sends, cost, (send_rate, send_burst), now_ms, user)
     }
 
     /// Whether a user may signal now.
     pub fn may_signal(&self, now_ms: u64, user: &User) -> bool {
         let rate = self.settings.signal_rate;
-        take(&self.signals, (rate, rate), now_ms, user)
+        take(&self.signals, 1, (rate, rate), now_ms, user)
     }
 
     /// Makes a call for somebody who waits over HTTP; `None` when too many wait.
@@ -369,13 +379,18 @@ pub fn overloaded() -> Refusal {
 }
 
 /// One token of a user's bucket.
-fn take(paces: &DashMap<u64, Pace>, rate: (u32, u32), now_ms: u64, user: &User) -> bool {
-    let (per_sec, burst) = rate;
+fn take(
+    paces: &DashMap<u64, Pace>,
+    cost: u32,
+    (per_sec, burst): (u32, u32),
+    now_ms: u64,
+    user: &User,
+) -> bool {
     if paces.len() >= MOST_PACES {
         paces.retain(|_, pace| !pace.is_full(per_sec, burst, now_ms));
     }
     let key = [user.tenant.as_bytes(), &[0], user.id.as_bytes()];
     let hash = key.iter().fold(0, |hash, part| xxhash_rust::xxh3::xxh3_64_with_seed(part, hash));
     let mut pace = paces.entry(hash).or_insert_with(|| Pace::new(burst, now_ms));
-    pace.take(per_sec, burst, now_ms)
+    pace.take_many(cost, per_sec, burst, now_ms)
 }

@@ -10,7 +10,7 @@ use hoopoe_tests::{
 use serde_json::json;
 
 use crate::entry::{next_entry, send};
-use crate::user::{await_topic, call_ok, device, device_with};
+use crate::user::{await_topic, call, call_ok, device, device_with};
 
 /// Section 6: "v5 clients that want heads only".
 #[test]
@@ -103,6 +103,30 @@ fn a_user_sends_so_many_a_second_and_signals_fewer() {
     }
     let refused = await_topic(&mut old, "im/me/sys/err/c");
     assert!(refused.topic.ends_with("/151"), "{}", refused.topic);
+}
+
+#[test]
+fn calls_that_change_something_count_as_messages() {
+    let text = "[im]\nsends_per_sec = 1\nsend_burst = 500\n";
+    for version in Version::BOTH {
+        let broker = Options::new().configuration(text).start();
+        let mut alice = device(&broker, version, "alice");
+        // Of 500 users each ten count as one more.
+        let users: Vec<String> = (0..500).map(|n| format!("user-{n}")).collect();
+        let mut words = Vec::new();
+        for group in 0..12 {
+            let body = json!({ "group": format!("g{group}"), "name": "g", "members": users });
+            words.push(call(&mut alice, "group/create", &body).0);
+        }
+        assert_eq!(words[..9], ["ok"; 9], "{version:?}");
+        assert!(words.contains(&"limit".to_owned()), "{version:?} {words:?}");
+        let names = (0..500).map(|n| json!({ "name": format!("Alice {n}") }));
+        let mut words = names.map(|body| call(&mut alice, "user/set", &body).0);
+        assert!(words.any(|word| word == "limit"), "{version:?}");
+        call_ok(&mut alice, "group/list", &json!({}));
+        let mut bob = device(&broker, version, "bob");
+        call_ok(&mut bob, "user/set", &json!({ "name": "Bob" }));
+    }
 }
 
 fn refused(broker: &Broker, connect: &Connect) -> u8 {

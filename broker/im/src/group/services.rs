@@ -17,6 +17,9 @@ use crate::service::{Caller, Op};
 use crate::shard::{Due, Work};
 use crate::user::services::{check_info, check_text};
 
+/// Users that one request names: each costs looks at the store and news to a shard, in one turn.
+pub(super) const USERS_MAX: usize = 500;
+
 /// The group that a request names.
 pub(crate) fn group_of(caller: &Caller, group: &str) -> Result<ConvKey, Refusal> {
     check_id("group", group)?;
@@ -33,6 +36,10 @@ pub(crate) fn check_id(field: &str, id: &str) -> Result<(), Refusal> {
 
 /// The users that a request names, each once, in its order.
 pub(crate) fn users_of(field: &str, users: &[String]) -> Result<Vec<Arc<str>>, Refusal> {
+    if users.len() > USERS_MAX {
+        let text = format!("{field}: more than {USERS_MAX}: name the others in further calls");
+        return Err(Refusal::bad_request(text));
+    }
     let mut seen = std::collections::BTreeSet::new();
     let mut unique = Vec::with_capacity(users.len());
     for user in users {

@@ -97,6 +97,21 @@ impl Op {
     }
 }
 
+impl Op {
+    /// Users it names, each of whom has to be told of it.
+    pub fn users_named(&self) -> usize {
+        match self {
+            Op::GroupCreate(of) => of.members.len(),
+            Op::GroupInvite(of) | Op::GroupKick(of) => of.users.len(),
+            Op::ChannelCreate(of) => of.publishers.len(),
+            Op::ChannelPublishers(of) => of.add.len() + of.remove.len(),
+            Op::RoomInvite(of) => of.users.len(),
+            Op::PresenceWatch(of) | Op::PresenceUnwatch(of) | Op::PresenceGet(of) => of.users.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// `null` and a missing field are the same.
 fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(from)

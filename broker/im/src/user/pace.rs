@@ -16,13 +16,19 @@ impl Pace {
 
     /// Takes one token; false when there is none.
     pub fn take(&mut self, per_sec: u32, burst: u32, now_ms: u64) -> bool {
+        self.take_many(1, per_sec, burst, now_ms)
+    }
+
+    /// Takes so many tokens, or all that a full bucket has; false when there are fewer.
+    pub fn take_many(&mut self, count: u32, per_sec: u32, burst: u32, now_ms: u64) -> bool {
         let elapsed_ms = now_ms.saturating_sub(self.filled_at_ms);
         let added = elapsed_ms.saturating_mul(u64::from(per_sec));
         self.filled_at_ms = self.filled_at_ms.max(now_ms);
         self.milli = self.milli.saturating_add(added).min(u64::from(burst) * 1000);
-        let enough = self.milli >= 1000;
+        let wanted = u64::from(count.min(burst)) * 1000;
+        let enough = self.milli >= wanted;
         if enough {
-            self.milli -= 1000;
+            self.milli -= wanted;
         }
         enough
     }
@@ -47,5 +53,15 @@ mod tests {
         assert_eq!(passed, [true, true, true, false, false, true, false, true, false]);
         assert!(!pace.is_full(10, 3, 1_400));
         assert!(pace.is_full(10, 3, 1_500));
+    }
+
+    #[test]
+    fn what_costs_more_than_a_bucket_holds_takes_a_full_one() {
+        let mut pace = Pace::new(3, 1_000);
+        assert!(pace.take_many(2, 10, 3, 1_000));
+        assert!(!pace.take_many(2, 10, 3, 1_000), "one is left");
+        assert!(!pace.take_many(9, 10, 3, 1_199));
+        assert!(pace.take_many(9, 10, 3, 1_200));
+        assert!(!pace.take(10, 3, 1_200));
     }
 }

@@ -504,7 +504,7 @@ impl Worker {
 const SENT_BYTES: usize = 160;
 
 /// The user sends faster than may be (ruling 37).
-fn too_fast() -> Refusal {
+pub(super) fn too_fast() -> Refusal {
     Refusal::limit("more per second than a user may send")
 }
 

@@ -13,7 +13,7 @@ use hoopoe_im::{Answer as Outcome, Command};
 use hoopoe_store::command::ReplyTo;
 use serde_json::Value;
 
-use super::publish::ImOwed;
+use super::publish::{ImOwed, too_fast};
 use crate::connection::Connection;
 use crate::connection::session::{Answer, Origin, Outgoing};
 use crate::connection::worker::Worker;
@@ -83,6 +83,10 @@ impl Worker {
             Ok(mut op) => {
                 if matches!(op, Op::SyncPull(_)) && self.env.im.overload.sheds(Shed::Pulls) {
                     self.im_answered(reply, Outcome::Refused(overloaded()));
+                    return Ok(());
+                }
+                if !self.env.im.may_call(self.now_ms, &user, &op) {
+                    self.im_answered(reply, Outcome::Refused(too_fast()));
                     return Ok(());
                 }
                 complete(&mut op);
