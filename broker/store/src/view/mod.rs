@@ -307,6 +307,8 @@ impl ShardView {
             self.dispatch(id, batch);
         }
         if recovered {
+            // Groups that are not stored after all.
+            self.shorten_largest(None, batch);
             // What a failed batch would have offered, or what it has written after all.
             self.groups.ids().into_iter().for_each(|id| self.dispatch(id, batch));
         }
@@ -399,9 +401,7 @@ impl ShardView {
             self.groups.remove(id);
         }
         for (id, seq) in failed.offered {
-            if let Some(group) = self.groups.get_mut(id) {
-                group.take_back(seq);
-            }
+            self.groups.change(id, |group| group.take_back(seq));
         }
     }
 

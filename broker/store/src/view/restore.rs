@@ -271,7 +271,8 @@ impl ShardView {
                 } else if kind == session_kind::MEMBER {
                     let subscriber = keys::u64_at(key, 9).ok_or("member key")?;
                     let row = rows::read_member(value)?;
-                    groups.get_mut(id).ok_or("a member of no group")?.seat_row(subscriber, row);
+                    let seated = groups.change(id, |group| group.seat_row(subscriber, row));
+                    seated.ok_or("a member of no group")?;
                 } else if let Some(session) = sessions.get_mut(&id) {
                     read_part(session, kind, &key[9..], value)?;
                 }

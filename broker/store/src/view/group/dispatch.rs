@@ -7,7 +7,7 @@ use hoopoe_codec::QoS;
 use hoopoe_core::{Publication, SessionId};
 
 use super::state::Held;
-use super::{Content, ShardView};
+use super::{Content, Group, ShardView};
 use crate::command::Member;
 use crate::effect::{Effect, QueueEntry};
 use crate::error::StoreError;
@@ -20,16 +20,15 @@ use crate::view::PROBE_MS;
 impl ShardView {
     /// Gives waiting entries to members with room, oldest first, in turn.
     pub(in crate::view) fn dispatch(&mut self, id: SessionId, batch: &mut PendingBatch) {
-        while let Some(group) = self.groups.get_mut(id) {
-            let Some(seq) = group.first_waiting() else { break };
-            let Some(taker) = group.next_taker() else { break };
+        while let Some(seq) = self.groups.get(id).and_then(Group::first_waiting) {
+            let most = self.groups.memory().member_part(self.settings.queue_max_bytes);
+            let taker = self.groups.change(id, |group| group.next_taker(seq, most));
+            let Some(taker) = taker.flatten() else { break };
             let content = match self.content(id, seq, batch) {
                 Ok(content) => content,
                 Err(StoreError::Damaged(damage)) => {
                     tracing::error!(shard = self.shard, %damage, "a group's entry is lost");
-                    if let Some(group) = self.groups.get_mut(id) {
-                        group.take(seq);
-                    }
+                    self.groups.change(id, |group| group.take(seq));
                     self.finish_entry(id, seq, 0, batch);
                     continue;
                 }
@@ -39,21 +38,21 @@ impl ShardView {
                     break;
                 }
             };
-            let Some(group) = self.groups.get_mut(id) else { break };
-            group.take(seq);
-            let expires = content.publication.expires_at_ms;
-            if expires.is_some_and(|at| at <= self.now_ms) {
-                self.finish_entry(id, seq, content.bytes(), batch);
-                continue;
-            }
-            let Some(member) = group.member(taker) else { break };
-            let qos = content.publication.qos.min(member.member.options.qos);
-            batch.effect(offer(id, seq, qos, &member.member, &content));
             let bytes = content.bytes();
-            if qos == QoS::AtMostOnce {
+            let expires = content.publication.expires_at_ms;
+            let expired = expires.is_some_and(|at| at <= self.now_ms);
+            let given = self.groups.change(id, |group| {
+                group.take(seq);
+                let member = group.member(taker).filter(|_| !expired)?;
+                let qos = content.publication.qos.min(member.member.options.qos);
+                batch.effect(offer(id, seq, qos, &member.member, &content));
+                if qos == QoS::AtMostOnce {
+                    return None;
+                }
+                group.with_member(taker, |member| member.held.insert(seq, Held { qos, bytes }))
+            });
+            if given.flatten().is_none() {
                 self.finish_entry(id, seq, bytes, batch);
-            } else {
-                group.with_member(taker, |member| member.held.insert(seq, Held { qos, bytes }));
             }
         }
         if self.groups.get(id).is_some_and(|group| group.is_crowded()) {
@@ -68,10 +67,11 @@ impl ShardView {
         publication: &Arc<Publication>,
         batch: &mut PendingBatch,
     ) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        let content = Content { publication: publication.clone(), weight: group.weight };
-        let Some(member) = group.next_online() else { return };
-        batch.effect(offer(id, 0, QoS::AtMostOnce, member, &content));
+        self.groups.change(id, |group| {
+            let content = Content { publication: publication.clone(), weight: group.weight };
+            let Some(member) = group.next_online() else { return };
+            batch.effect(offer(id, 0, QoS::AtMostOnce, member, &content));
+        });
     }
 
     /// The message of an entry: at hand, about to be written, or stored.

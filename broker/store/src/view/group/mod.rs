@@ -7,6 +7,7 @@
 //! with them, since they finish in any order.
 
 mod dispatch;
+mod memory;
 mod restore;
 mod state;
 
@@ -88,7 +89,7 @@ impl ShardView {
     /// A member joins, renews its terms, or is connected again.
     fn join(&mut self, id: SessionId, member: Member, keeps: &[u64], batch: &mut PendingBatch) {
         self.orphans.retain(|orphan| *orphan != (id, member.subscriber));
-        let Some(group) = self.groups.get_mut(id) else { return };
+        let Some(group) = self.groups.get(id) else { return };
         if let Some(session) = member.session {
             let row = MemberRow { session, options: member.options, identifier: member.identifier };
             // Of who is leaving the row goes with the last it has.
@@ -102,17 +103,20 @@ impl ShardView {
             }
         }
         let (subscriber, stored) = (member.subscriber, member.session.is_some());
-        group.seat(member, keeps);
-        group.with_member(subscriber, |member| member.written = stored);
-        if stored && !group.durable {
+        let durable = group.durable;
+        self.groups.change(id, |group| {
+            group.seat(member, keeps);
+            group.with_member(subscriber, |member| member.written = stored);
+        });
+        if stored && !durable {
             self.make_durable(id, batch);
         }
     }
 
     /// From now on the group's queue is stored, with what is in it.
     fn make_durable(&mut self, id: SessionId, batch: &mut PendingBatch) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.durable = true;
+        self.groups.change(id, |group| group.durable = true);
+        let Some(group) = self.groups.get(id) else { return };
         batch.durable = true;
         let row = GroupRow { share: group.share.clone(), filter: group.filter.clone() };
         let key = keys::session(id, session_kind::GROUP);
@@ -140,27 +144,28 @@ impl ShardView {
         ended: bool,
         batch: &mut PendingBatch,
     ) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.with_member(subscriber, |member| member.leaving = true);
         // What it has begun to receive it receives to the end [MQTT-3.10.4-3], over its next
         // connection if need be. With the session that ends: what was in delivery at QoS 2 is done
         // by now, the rest never was.
-        if ended {
-            group.give_back(subscriber, |_, _| false);
-        }
+        self.groups.change(id, |group| {
+            group.with_member(subscriber, |member| member.leaving = true);
+            if ended {
+                group.give_back(subscriber, |_, _| false);
+            }
+        });
         self.let_go(id, subscriber, batch);
         self.dispatch(id, batch);
     }
 
     /// A member that leaves is gone when it has nothing any more, and the group with its last one.
     fn let_go(&mut self, id: SessionId, subscriber: u64, batch: &mut PendingBatch) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(gone) = group.drop_if_left(subscriber) else { return };
+        let gone = self.groups.change(id, |group| group.drop_if_left(subscriber));
+        let Some(gone) = gone.flatten() else { return };
         if gone.member.session.is_some() {
             batch.rows.delete(Family::Session, &keys::member(id, subscriber));
             batch.durable = true;
         }
-        if group.is_over() {
+        if self.groups.get(id).is_some_and(Group::is_over) {
             self.end_group(id, batch);
         }
     }
@@ -190,16 +195,18 @@ impl ShardView {
         keeps: &[u64],
         batch: &mut PendingBatch,
     ) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        let gone = group.with_member(subscriber, |member| {
-            let here = member.member.location == location;
-            if here {
-                member.member.location = Location::NOWHERE;
-            }
-            here.then_some(member.member.session.is_some())
+        let gone = self.groups.change(id, |group| {
+            let stored = group.with_member(subscriber, |member| {
+                let here = member.member.location == location;
+                if here {
+                    member.member.location = Location::NOWHERE;
+                }
+                here.then_some(member.member.session.is_some())
+            })??;
+            group.give_back(subscriber, |seq, _| keeps.contains(&seq));
+            Some(stored)
         });
-        let Some(Some(stored)) = gone else { return };
-        group.give_back(subscriber, |seq, _| keeps.contains(&seq));
+        let Some(stored) = gone.flatten() else { return };
         if stored {
             self.let_go(id, subscriber, batch);
             self.dispatch(id, batch);
@@ -214,9 +221,10 @@ impl ShardView {
     }
 
     fn member_done(&mut self, id: SessionId, subscriber: u64, seq: u64, batch: &mut PendingBatch) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        let held = group.with_member(subscriber, |member| member.held.remove(&seq)).flatten();
-        let Some(Held { bytes, .. }) = held else { return };
+        let held = self.groups.change(id, |group| {
+            group.with_member(subscriber, |member| member.held.remove(seq)).flatten()
+        });
+        let Some(Held { bytes, .. }) = held.flatten() else { return };
         self.finish_entry(id, seq, bytes, batch);
         self.let_go(id, subscriber, batch);
         self.dispatch(id, batch);
@@ -234,16 +242,20 @@ impl ShardView {
         if publication.qos == QoS::AtMostOnce {
             return None;
         }
-        let group = self.groups.get_mut(id).filter(|group| !group.is_deserted())?;
-        let seq = group.push(publication.clone(), weight);
-        let total = group.weight;
-        let durable = group.durable;
-        group.route.set_queued(group.load.messages);
+        self.groups.get(id).filter(|group| !group.is_deserted())?;
+        let (seq, total, durable) = self.groups.change(id, |group| {
+            let seq = group.push(publication.clone(), weight);
+            group.route.set_queued(group.load.messages);
+            (seq, group.weight, group.durable)
+        })?;
         if durable {
             self.queued.messages += 1;
             self.queued.bytes += weight;
         }
         self.shorten_group(id, batch);
+        if !durable {
+            self.shorten_largest(Some((id, seq)), batch);
+        }
         durable.then_some((seq, total))
     }
 
@@ -264,9 +276,7 @@ impl ShardView {
                     break;
                 }
             };
-            if let Some(group) = self.groups.get_mut(id) {
-                group.take(seq);
-            }
+            self.groups.change(id, |group| group.take(seq));
             self.finish_entry(id, seq, bytes, batch);
             dropped += 1;
         }
@@ -283,10 +293,12 @@ impl ShardView {
         bytes: u64,
         batch: &mut PendingBatch,
     ) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.forget(seq, bytes);
-        group.route.set_queued(group.load.messages);
-        if !group.durable {
+        let durable = self.groups.change(id, |group| {
+            group.forget(seq, bytes);
+            group.route.set_queued(group.load.messages);
+            group.durable
+        });
+        if durable != Some(true) {
             return;
         }
         self.queued.messages = self.queued.messages.saturating_sub(1);
@@ -299,8 +311,9 @@ impl ShardView {
     /// which numbers were used.
     pub(super) fn flush_groups(&mut self, batch: &mut PendingBatch) {
         for id in self.groups.take_touched() {
-            let Some(group) = self.groups.get_mut(id) else { continue };
-            if let Some(floor) = group.raised_floor() {
+            let raised = self.groups.change(id, Group::raised_floor).flatten();
+            let Some(group) = self.groups.get(id) else { continue };
+            if let Some(floor) = raised {
                 batch.after.push(After::Raise(id, floor));
             }
             let row =
@@ -315,6 +328,7 @@ impl ShardView {
         self.groups.get(id).is_some_and(|group| {
             group.load.messages + 1 > self.settings.queue_max_messages
                 || group.load.bytes + weight > self.settings.queue_max_bytes
+                || !group.durable && self.is_memory_full(group.load.bytes, weight)
         })
     }
 

@@ -92,7 +92,7 @@ impl ShardView {
             let mut member: MemberState = member.clone();
             let row = group.member(member.member.subscriber).map(MemberState::row);
             member.written = row == Some(member.row());
-            member.held.retain(|seq, _| stored(seq));
+            member.held.keep(|seq, _| stored(&seq));
             group.put_member(member);
         }
         // Finished before the failure: the rows are only not removed yet.

@@ -8,6 +8,7 @@ use foldhash::HashMap;
 use hoopoe_codec::QoS;
 use hoopoe_core::{Location, Publication, Route, SessionId};
 
+use super::memory::{Memory, Share};
 use crate::command::Member;
 use crate::rows::MemberRow;
 use crate::view::Load;
@@ -28,6 +29,7 @@ pub(in crate::view) struct Groups {
     /// Groups whose next entry could not be read, and when that is tried again.
     stalled: Vec<SessionId>,
     retry_at_ms: u64,
+    memory: Memory,
 }
 
 impl Groups {
@@ -39,8 +41,21 @@ impl Groups {
         self.by_id.get(&id)
     }
 
-    pub(in crate::view) fn get_mut(&mut self, id: SessionId) -> Option<&mut Group> {
-        self.by_id.get_mut(&id)
+    /// Changes a group, and with it what all of them hold in memory: the only way to one.
+    pub(in crate::view) fn change<T>(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Group) -> T,
+    ) -> Option<T> {
+        let group = self.by_id.get_mut(&id)?;
+        let before = group.share_of_memory();
+        let result = change(group);
+        self.memory.change(id, before, group.share_of_memory());
+        Some(result)
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(in crate::view) fn named(&self, share: &Arc<str>, filter: &Arc<str>) -> Option<SessionId> {
@@ -49,12 +64,16 @@ impl Groups {
 
     pub(in crate::view) fn insert(&mut self, id: SessionId, group: Group) {
         self.by_name.insert((group.share.clone(), group.filter.clone()), id);
-        self.by_id.insert(id, group);
+        let holds = group.share_of_memory();
+        let before = self.by_id.insert(id, group);
+        let before = before.map_or(Share::default(), |group| group.share_of_memory());
+        self.memory.change(id, before, holds);
     }
 
     pub(in crate::view) fn remove(&mut self, id: SessionId) -> Option<Group> {
         let group = self.by_id.remove(&id)?;
         self.by_name.remove(&(group.share.clone(), group.filter.clone()));
+        self.memory.change(id, group.share_of_memory(), Share::default());
         Some(group)
     }
 
@@ -131,6 +150,8 @@ pub(in crate::view) struct Group {
     contents: BTreeMap<u64, Content>,
     /// Entries that are not finished.
     pub(in crate::view) load: Load,
+    /// Bytes of those that members have.
+    held_bytes: u64,
     floor: u64,
 }
 
@@ -152,7 +173,7 @@ impl Content {
 #[derive(Clone, Debug)]
 pub(in crate::view) struct MemberState {
     pub(in crate::view) member: Member,
-    pub(in crate::view) held: BTreeMap<u64, Held>,
+    pub(in crate::view) held: Holding,
     /// Gets nothing more.
     pub(in crate::view) leaving: bool,
     /// Its row says what it is.
@@ -166,9 +187,48 @@ pub(in crate::view) struct Held {
     pub(in crate::view) bytes: u64,
 }
 
+/// What a member has, by number.
+#[derive(Clone, Default, Debug)]
+pub(in crate::view) struct Holding {
+    entries: BTreeMap<u64, Held>,
+    bytes: u64,
+}
+
+impl Holding {
+    pub(super) fn insert(&mut self, seq: u64, held: Held) {
+        self.remove(seq);
+        self.bytes += held.bytes;
+        self.entries.insert(seq, held);
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) -> Option<Held> {
+        let held = self.entries.remove(&seq)?;
+        self.bytes -= held.bytes;
+        Some(held)
+    }
+
+    /// Gives the numbers of those that are not kept.
+    pub(super) fn keep(&mut self, keeps: impl Fn(u64, &Held) -> bool) -> Vec<u64> {
+        let gone = self.entries.iter().filter(|(seq, held)| !keeps(**seq, held));
+        let gone: Vec<u64> = gone.map(|(seq, _)| *seq).collect();
+        for seq in &gone {
+            self.remove(*seq);
+        }
+        gone
+    }
+
+    pub(in crate::view) fn iter(&self) -> impl Iterator<Item = (u64, &Held)> {
+        self.entries.iter().map(|(seq, held)| (*seq, held))
+    }
+
+    fn has(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+    }
+}
+
 impl MemberState {
     fn new(member: Member) -> MemberState {
-        MemberState { member, held: BTreeMap::new(), leaving: false, written: false }
+        MemberState { member, held: Holding::default(), leaving: false, written: false }
     }
 
     pub(in crate::view) fn is_online(&self) -> bool {
@@ -176,8 +236,15 @@ impl MemberState {
     }
 
     fn takes(&self) -> bool {
-        let room = self.held.len() < usize::from(self.member.window);
+        let room = self.held.entries.len() < usize::from(self.member.window);
         self.is_online() && !self.leaving && (room || self.member.options.qos == QoS::AtMostOnce)
+    }
+
+    /// True when it may have `bytes` more, with `most` in all; one entry it may always have.
+    fn may_have(&self, bytes: u64, most: u64) -> bool {
+        self.held.entries.is_empty()
+            || self.held.bytes.saturating_add(bytes) <= most
+            || self.member.options.qos == QoS::AtMostOnce
     }
 
     /// Its row, if its session is stored.
@@ -206,8 +273,17 @@ impl Group {
             returned: BTreeSet::new(),
             contents: BTreeMap::new(),
             load: Load::default(),
+            held_bytes: 0,
             floor: 0,
         }
+    }
+
+    /// What it takes of the memory of all groups that are not stored.
+    pub(super) fn share_of_memory(&self) -> Share {
+        if self.durable {
+            return Share::default();
+        }
+        Share { bytes: self.load.bytes, held: self.held_bytes }
     }
 
     pub(in crate::view) fn members(&self) -> impl Iterator<Item = &MemberState> {
@@ -231,7 +307,9 @@ impl Group {
         change: impl FnOnce(&mut MemberState) -> T,
     ) -> Option<T> {
         let member = self.members.get_mut(&subscriber)?;
+        let before = member.held.bytes;
         let result = change(member);
+        self.held_bytes = self.held_bytes - before + member.held.bytes;
         if member.takes() {
             self.takers.insert(subscriber);
         } else {
@@ -249,6 +327,7 @@ impl Group {
         let (mut moved, mut unheard) = (false, false);
         let mut state = match self.members.remove(&subscriber) {
             Some(known) => {
+                self.held_bytes -= known.held.bytes;
                 moved = known.member.location != member.location;
                 unheard = known.is_online();
                 MemberState { member, ..known }
@@ -280,14 +359,17 @@ impl Group {
     /// A member is what it is said to be, whatever it was before.
     pub(super) fn put_member(&mut self, state: MemberState) {
         let subscriber = state.member.subscriber;
-        self.members.insert(subscriber, state);
+        self.held_bytes += state.held.bytes;
+        if let Some(known) = self.members.insert(subscriber, state) {
+            self.held_bytes -= known.held.bytes;
+        }
         self.with_member(subscriber, |_| ());
     }
 
     /// A member that leaves is gone when it has nothing any more.
     pub(super) fn drop_if_left(&mut self, subscriber: u64) -> Option<MemberState> {
         let member = self.members.get(&subscriber)?;
-        if !member.leaving || !member.held.is_empty() {
+        if !member.leaving || !member.held.entries.is_empty() {
             return None;
         }
         self.takers.remove(&subscriber);
@@ -325,20 +407,22 @@ impl Group {
         subscriber: u64,
         keeps: impl Fn(u64, &Held) -> bool,
     ) {
-        let back = self.with_member(subscriber, |member| {
-            let held = std::mem::take(&mut member.held);
-            let (kept, back): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                held.into_iter().partition(|(seq, held)| keeps(*seq, held));
-            member.held = kept;
-            back
-        });
-        self.returned.extend(back.unwrap_or_default().into_keys());
+        let back = self.with_member(subscriber, |member| member.held.keep(keeps));
+        self.returned.extend(back.into_iter().flatten());
     }
 
-    /// The member whose turn it is among those that can take an entry.
-    pub(super) fn next_taker(&mut self) -> Option<u64> {
+    /// The member whose turn it is among those that can take an entry. Of a group in memory no
+    /// member has more than `most` bytes, but for one entry.
+    pub(super) fn next_taker(&mut self, seq: u64, most: u64) -> Option<u64> {
+        let content = self.contents.get(&seq).filter(|_| !self.durable);
+        let bytes = content.map(Content::bytes);
+        let may_have = |taker: &&u64| {
+            let member = self.members.get(taker);
+            member.is_some_and(|member| bytes.is_none_or(|bytes| member.may_have(bytes, most)))
+        };
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let taker = *self.takers.range(after).next().or_else(|| self.takers.first())?;
+        let mut all = self.takers.range(after).chain(self.takers.range(..=self.turn));
+        let taker = *all.find(may_have)?;
         self.turn = taker;
         Some(taker)
     }
@@ -392,7 +476,7 @@ impl Group {
 
     /// The number up to which everything is finished, when it has grown.
     pub(super) fn raised_floor(&mut self) -> Option<u64> {
-        let held = self.members.values().filter_map(|member| member.held.keys().next());
+        let held = self.members.values().filter_map(|member| member.held.entries.keys().next());
         let first = held.chain(self.returned.first()).min().copied();
         let floor = first.unwrap_or(self.next).min(self.next) - 1;
         let raised = floor > self.floor;
@@ -416,10 +500,10 @@ impl Group {
 
     /// An entry was offered to nobody after all.
     pub(in crate::view) fn take_back(&mut self, seq: u64) {
-        let holds = |member: &&MemberState| member.held.contains_key(&seq);
+        let holds = |member: &&MemberState| member.held.has(seq);
         let holder = self.members.values().find(holds).map(|member| member.member.subscriber);
         if let Some(subscriber) = holder {
-            self.with_member(subscriber, |member| member.held.remove(&seq));
+            self.with_member(subscriber, |member| member.held.remove(seq));
             self.returned.insert(seq);
         }
     }
@@ -428,15 +512,15 @@ impl Group {
     pub(in crate::view) fn is_open(&self, seq: u64) -> bool {
         self.returned.contains(&seq)
             || (self.next..=self.head).contains(&seq)
-            || self.members.values().any(|member| member.held.contains_key(&seq))
+            || self.members.values().any(|member| member.held.has(seq))
     }
 
     /// The queue as its rows tell it: entries in order, with what they weigh together.
     pub(in crate::view) fn set_queue(&mut self, rows: &[(u64, u64)], head: u64, weight: u64) {
         self.head = head;
         self.weight = weight;
-        let held: BTreeSet<u64> =
-            self.members.values().flat_map(|member| member.held.keys().copied()).collect();
+        let held = self.members.values().flat_map(|member| member.held.iter());
+        let held: BTreeSet<u64> = held.map(|(seq, _)| seq).collect();
         self.load.messages = rows.len() as u64;
         self.load.bytes = rows.iter().map(|(_, bytes)| bytes).sum();
         // Behind the last entry that is finished or held, everything waits and was never offered.

@@ -5,6 +5,7 @@ mod faults;
 #[cfg(feature = "rocksdb")]
 mod fixtures;
 mod groups;
+mod hoards;
 mod leaving;
 mod model;
 mod publications;
