@@ -3,8 +3,9 @@
 //!
 //! A backup is a folder with `backup.json`, which names every file with its length and checksum,
 //! and `db`, the files of a snapshot of the store. `backup.json` is written last: without it there
-//! is no backup. A running broker makes the snapshot itself (`admin/control.rs`); without one it is
-//! made here. Settings, users, rules and certificates are not in it.
+//! is no backup, and what was made for one that failed is removed. A running broker makes the
+//! snapshot itself (`admin/control.rs`); without one it is made here. Settings, users, rules and
+//! certificates are not in it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -70,10 +71,28 @@ pub fn backup(
         "the durability is memory: there is nothing on the disk"
     );
     let data = settings.broker.data_dir;
-    make_empty(to)?;
-    let snapshot = match control::connect(&data) {
-        Ok(stream) => Snapshot::of_a_running_broker(stream)?,
-        Err(error) if is_nobody(&error) => Snapshot::of_a_stopped_store(&data)?,
+    let made = make_empty(to)?;
+    let list = match write_backup(&data, to) {
+        Ok(list) => list,
+        Err(error) => {
+            // Else the next try would find a folder that is not empty.
+            return Err(match clear(to, &made) {
+                Ok(()) => error,
+                Err(left) => error.context(format!("{} holds what failed: {left}", to.display())),
+            });
+        }
+    };
+    let bytes: u64 = list.files.iter().map(|file| file.bytes).sum();
+    let (data, to, files) = (data.display(), to.display(), list.files.len());
+    writeln!(out, "{to}: backup of {data}, {files} files, {bytes} bytes")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Copies a snapshot of the data folder `data` to the folder `to`, which is empty.
+fn write_backup(data: &Path, to: &Path) -> anyhow::Result<List> {
+    let snapshot = match control::connect(data) {
+        Ok(stream) => Snapshot::of_a_running_broker(stream, data)?,
+        Err(error) if is_nobody(&error) => Snapshot::of_a_stopped_store(data)?,
         Err(error) => {
             return Err(error).with_context(|| {
                 format!("the broker that runs on {} cannot be asked", data.display())
@@ -98,11 +117,18 @@ pub fn backup(
     };
     sync_folder(&database)?;
     write_list(to, &list)?;
-    let bytes: u64 = list.files.iter().map(|file| file.bytes).sum();
-    let (data, to, files) = (data.display(), to.display(), list.files.len());
-    writeln!(out, "{to}: backup of {data}, {files} files, {bytes} bytes")?;
-    drop(snapshot);
-    Ok(ExitCode::SUCCESS)
+    Ok(list)
+}
+
+/// Removes what was made of a backup, and the folders that were made for it.
+fn clear(to: &Path, made: &[PathBuf]) -> io::Result<()> {
+    let gone = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    gone(fs::remove_file(to.join(LIST)))?;
+    gone(fs::remove_dir_all(to.join(DATABASE)))?;
+    made.iter().try_for_each(fs::remove_dir)
 }
 
 /// Puts a backup into the data folder `data`, which is made or empty.
@@ -154,19 +180,21 @@ impl Drop for Held {
 }
 
 impl Snapshot {
-    fn of_a_running_broker(mut stream: UnixStream) -> anyhow::Result<Snapshot> {
+    fn of_a_running_broker(mut stream: UnixStream, data: &Path) -> anyhow::Result<Snapshot> {
         writeln!(stream, "{}", control::BACKUP)?;
         let mut answer = String::new();
         BufReader::new(&stream).read_line(&mut answer)?;
         let answer = answer.trim_end();
-        let Some((shards, folder)) =
+        // The folder behind it is named as the broker's working folder has it; it lies in `data`.
+        let Some((shards, _)) =
             answer.strip_prefix("ok ").and_then(|answer| answer.split_once(' '))
         else {
             let said = answer.strip_prefix("error ").unwrap_or(answer);
             bail!("the broker makes no snapshot: {said}");
         };
         let shards = shards.parse().context("the broker's answer makes no sense")?;
-        Ok(Snapshot { folder: folder.into(), shards, _held: Held::Broker { _stream: stream } })
+        let folder = control::snapshot_folder(data);
+        Ok(Snapshot { folder, shards, _held: Held::Broker { _stream: stream } })
     }
 
     fn of_a_stopped_store(data: &Path) -> anyhow::Result<Snapshot> {
@@ -194,16 +222,19 @@ fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// A folder that is new or was empty.
-fn make_empty(folder: &Path) -> anyhow::Result<()> {
+/// A folder that is new or was empty. Gives the folders that were made, the innermost first.
+fn make_empty(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let shown = folder.display();
     match fs::read_dir(folder) {
         Ok(mut entries) => {
             ensure!(entries.next().is_none(), "{shown} is not empty: nothing was written");
-            Ok(())
+            Ok(Vec::new())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make {shown}"))
+            let is_new = |at: &&Path| !at.as_os_str().is_empty() && !at.exists();
+            let new = folder.ancestors().take_while(is_new).map(Path::to_owned).collect();
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {shown}"))?;
+            Ok(new)
         }
         Err(error) => Err(error).with_context(|| format!("cannot use {shown}")),
     }
@@ -293,4 +324,81 @@ fn read_list(from: &Path) -> anyhow::Result<List> {
 fn sync_folder(folder: &Path) -> anyhow::Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.with_context(|| format!("cannot sync {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    fn source(data: &Path) -> SettingsSource {
+        let mut source = SettingsSource::default();
+        source.flags.data_dir = Some(data.to_owned());
+        source
+    }
+
+    /// A data folder with a store in it.
+    fn filled() -> tempfile::TempDir {
+        let data = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            folder: data.path().to_owned(),
+            shards: 1,
+            reserve_bytes: 0,
+            ..StoreSettings::default()
+        };
+        Store::open(&settings).unwrap();
+        data
+    }
+
+    /// A broker that answers one request in these words.
+    fn broker(data: &Path, answer: &'static str) -> JoinHandle<()> {
+        let listener = UnixListener::bind(data.join("control")).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            writeln!(stream, "{answer}").unwrap();
+            // Until the other end closes.
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        })
+    }
+
+    #[test]
+    fn the_snapshot_is_looked_for_in_the_data_folder_that_was_given() {
+        let data = tempfile::tempdir().unwrap();
+        let database = control::snapshot_folder(data.path()).join(DATABASE);
+        fs::create_dir_all(&database).unwrap();
+        fs::write(database.join("CURRENT"), "x").unwrap();
+        // The broker names it as it has it: in its own working folder.
+        let broker = broker(data.path(), "ok 4 ./data/snapshot");
+        let to = tempfile::tempdir().unwrap();
+        backup(&source(data.path()), to.path(), &mut Vec::new()).unwrap();
+        broker.join().unwrap();
+        assert_eq!(fs::read(to.path().join("db/CURRENT")).unwrap(), b"x");
+        assert_eq!(read_list(to.path()).unwrap().shards, 4);
+    }
+
+    #[test]
+    fn a_backup_that_failed_leaves_nothing_behind() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (new, empty) = (folder.path().join("made/for/it"), folder.path().join("empty"));
+        fs::create_dir(&empty).unwrap();
+        for to in [&new, &empty] {
+            // It has no snapshot where it says it has one.
+            let broker = broker(data.path(), "ok 1 ./data/snapshot");
+            let error = backup(&source(data.path()), to, &mut Vec::new()).unwrap_err();
+            broker.join().unwrap();
+            fs::remove_file(data.path().join("control")).unwrap();
+            assert!(format!("{error:#}").contains("snapshot/db: No such file"), "{error:#}");
+        }
+        assert!(!folder.path().join("made").exists(), "what was made for it is removed");
+        assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "what was there is as it was");
+        // So the next one finds nothing in its way.
+        let data = filled();
+        for to in [&new, &empty] {
+            backup(&source(data.path()), to, &mut Vec::new()).unwrap();
+        }
+    }
 }
