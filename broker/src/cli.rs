@@ -58,8 +58,9 @@ A running broker takes the change up on SIGHUP.";
 const BACKUP_EXAMPLES: &str = "\
 Examples:
   hoopoe backup /backup/monday --config hoopoe.toml
-      Copies what the broker has stored, while it runs or when it does not. Run it as the broker's
-      user. Settings, users, rules and certificates are files of your own and not in it.
+      Copies what the broker has stored, and its id, while it runs or when it does not. Run it as
+      the broker's user, from any folder. Settings, users, rules and certificates are files of your
+      own and not in it.
   hoopoe restore /backup/monday --data /var/lib/hoopoe";
 
 const CHAT_EXAMPLES: &str = "\

@@ -3,9 +3,11 @@
 //! Owns the handles by which operators see links and tell them what to do. What a link does is the
 //! package `hoopoe-bridge`; it knows nothing of this one and gets its local end as a stream.
 
+mod id;
 mod seat;
 mod tls;
 
+pub use id::{KeptId, broker_id, id_file, is_broker_id, keep_id, kept_id};
 pub use seat::{BridgeSeat, passed_by, stays_here};
 
 use std::collections::HashMap;
@@ -39,8 +41,6 @@ const ADDED_BYTES: u32 = 128 * 1024;
 /// How long the start waits for links to make their sessions: a disk that takes longer is no reason
 /// not to serve.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The file in the data folder that keeps the id drawn for this broker.
-const ID_FILE: &str = "broker-id";
 
 /// The links of this broker.
 #[derive(Default)]
@@ -206,29 +206,6 @@ impl KnownSessions {
         });
         KnownSessions(known.collect())
     }
-}
-
-/// The id of this broker: the one of the settings, or the one drawn at its first start.
-pub fn broker_id(settings: &Settings, keep: bool) -> anyhow::Result<String> {
-    if let Some(id) = &settings.broker.id {
-        return Ok(id.clone());
-    }
-    let file = settings.broker.data_dir.join(ID_FILE);
-    if keep && let Ok(text) = std::fs::read_to_string(&file) {
-        let id = text.trim();
-        if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Ok(id.to_owned());
-        }
-    }
-    let mut random = [0u8; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))?;
-    let id = format!("{:016x}", u64::from_be_bytes(random));
-    if keep {
-        std::fs::write(&file, format!("{id}\n"))
-            .with_context(|| format!("{}: the broker's id cannot be kept", file.display()))?;
-    }
-    Ok(id)
 }
 
 /// A link's place at this broker.

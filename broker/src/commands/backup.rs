@@ -1,11 +1,11 @@
 //! `hoopoe backup` and `hoopoe restore`: the store of a data folder copied to another folder, and
 //! back into an empty one.
 //!
-//! A backup is a folder with `backup.json`, which names every file with its length and checksum,
-//! and `db`, the files of a snapshot of the store. `backup.json` is written last: without it there
-//! is no backup, and what was made for one that failed is removed. A running broker makes the
-//! snapshot itself (`admin/control.rs`); without one it is made here. Settings, users, rules and
-//! certificates are not in it.
+//! A backup is a folder with `backup.json`, which names every file with its length and checksum
+//! and the broker's id, and `db`, the files of a snapshot of the store. `backup.json` is written
+//! last: without it there is no backup, and what was made for one that failed is removed. A running
+//! broker makes the snapshot itself (`admin/control.rs`); without one it is made here. Settings,
+//! users, rules and certificates are not in it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::admin::control;
+use crate::bridges::{KeptId, id_file, is_broker_id, keep_id, kept_id};
 use crate::settings::{Durability, SettingsSource};
 
 /// Format of `backup.json`. Another one is refused.
@@ -45,6 +46,10 @@ struct List {
     version: String,
     /// When, in seconds since the epoch.
     made_at_secs: u64,
+    /// The id drawn for the broker, by which others know its links. Earlier backups, and those of
+    /// brokers with an id in their settings, have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    broker_id: Option<String>,
     files: Vec<Entry>,
 }
 
@@ -83,8 +88,12 @@ pub fn backup(
         }
     };
     let bytes: u64 = list.files.iter().map(|file| file.bytes).sum();
-    let (data, to, files) = (data.display(), to.display(), list.files.len());
-    writeln!(out, "{to}: backup of {data}, {files} files, {bytes} bytes")?;
+    let (shown, to, files) = (data.display(), to.display(), list.files.len());
+    writeln!(out, "{to}: backup of {shown}, {files} files, {bytes} bytes")?;
+    if list.broker_id.is_none() && id_file(&data).exists() {
+        let file = id_file(&data);
+        writeln!(out, "{} holds no broker id: the backup has none", file.display())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,6 +122,10 @@ fn write_backup(data: &Path, to: &Path) -> anyhow::Result<List> {
         shards: snapshot.shards,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         made_at_secs: made_at.as_secs(),
+        broker_id: match kept_id(data)? {
+            KeptId::Id(id) => Some(id),
+            KeptId::Missing | KeptId::Damaged => None,
+        },
         files,
     };
     sync_folder(&database)?;
@@ -138,21 +151,38 @@ fn clear(to: &Path, made: &[PathBuf]) -> io::Result<()> {
 pub fn restore(from: &Path, data: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let list = read_list(from)?;
     make_empty(data)?;
-    let restoring = data.join(RESTORING);
-    if let Err(error) = copy_back(from, &restoring, &list) {
+    if let Err(error) = put_back(from, data, &list) {
         // The folder is as empty as it was.
-        let _ = fs::remove_dir_all(&restoring);
+        let _ = fs::remove_dir_all(data.join(RESTORING));
+        let _ = fs::remove_file(id_file(data));
         return Err(error);
     }
-    fs::rename(&restoring, data.join(DATABASE)).context("the store cannot be put in its place")?;
     sync_folder(data)?;
     let stored = stored_format(data)?.context("the backup holds no store")?;
     let (from, data, shards) = (from.display(), data.display(), stored.shards);
     writeln!(out, "{data}: restored from {from}, {} files; {shards} shards", list.files.len())?;
+    if list.broker_id.is_none() {
+        writeln!(
+            out,
+            "no broker id is in the backup: unless the settings say broker.id, the broker draws a \
+             new one, and links without a client_id begin new sessions at their remote brokers"
+        )?;
+    }
     if shards != StoreSettings::default().shards {
         writeln!(out, "start the broker with --shards {shards}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts what the backup holds into its places, the store last.
+fn put_back(from: &Path, data: &Path, list: &List) -> anyhow::Result<()> {
+    let restoring = data.join(RESTORING);
+    copy_back(from, &restoring, list)?;
+    if let Some(id) = &list.broker_id {
+        ensure!(is_broker_id(id), "{LIST} names {id}, which is no broker id");
+        keep_id(data, id)?;
+    }
+    fs::rename(&restoring, data.join(DATABASE)).context("the store cannot be put in its place")
 }
 
 /// A snapshot that lasts as long as this value.
@@ -377,6 +407,45 @@ mod tests {
         broker.join().unwrap();
         assert_eq!(fs::read(to.path().join("db/CURRENT")).unwrap(), b"x");
         assert_eq!(read_list(to.path()).unwrap().shards, 4);
+    }
+
+    #[test]
+    fn the_brokers_id_comes_back_with_its_backup() {
+        let (data, to) = (filled(), tempfile::tempdir().unwrap());
+        keep_id(data.path(), "0123456789abcdef").unwrap();
+        backup(&source(data.path()), to.path(), &mut Vec::new()).unwrap();
+        let restored = tempfile::tempdir().unwrap();
+        let mut said = Vec::new();
+        restore(to.path(), restored.path(), &mut said).unwrap();
+        assert_eq!(kept_id(restored.path()).unwrap(), KeptId::Id("0123456789abcdef".to_owned()));
+        assert!(!String::from_utf8(said).unwrap().contains("broker id"));
+
+        // Nothing that is no id gets into a data folder, and nothing else stays there then.
+        let list = to.path().join(LIST);
+        let text = fs::read_to_string(&list).unwrap();
+        fs::write(&list, text.replace("0123456789abcdef", "../x")).unwrap();
+        let refused = tempfile::tempdir().unwrap();
+        let error = restore(to.path(), refused.path(), &mut Vec::new()).unwrap_err();
+        assert!(format!("{error:#}").contains("no broker id"), "{error:#}");
+        assert_eq!(fs::read_dir(refused.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_backup_without_an_id_is_restored_and_says_so() {
+        let (data, to) = (filled(), tempfile::tempdir().unwrap());
+        fs::write(id_file(data.path()), "").unwrap();
+        let mut said = Vec::new();
+        backup(&source(data.path()), to.path(), &mut said).unwrap();
+        assert!(String::from_utf8(said).unwrap().contains("broker-id holds no broker id"));
+        // As backups of earlier versions are.
+        assert!(!fs::read_to_string(to.path().join(LIST)).unwrap().contains("broker_id"));
+        let restored = tempfile::tempdir().unwrap();
+        let mut said = Vec::new();
+        restore(to.path(), restored.path(), &mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let lines = said.lines().filter(|line| line.starts_with("no broker id is in the backup"));
+        assert_eq!(lines.count(), 1, "{said}");
+        assert_eq!(kept_id(restored.path()).unwrap(), KeptId::Missing);
     }
 
     #[test]
