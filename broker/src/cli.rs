@@ -204,7 +204,7 @@ impl BridgeArgs {
     pub fn into_source(self) -> SettingsSource {
         let BridgeArgs { config, data, http, durability } = self;
         let flags = Flags { data_dir: data, http, durability, ..Flags::default() };
-        SettingsSource::of_process(Some(config), flags)
+        SettingsSource { links_only: true, ..SettingsSource::of_process(Some(config), flags) }
     }
 }
 
@@ -272,6 +272,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::settings::{Changes, Settings};
 
     #[test]
     fn the_definitions_hold_together() {
@@ -299,6 +300,24 @@ mod tests {
             anonymous: true,
         };
         assert_eq!(source.flags, expected);
+    }
+
+    #[test]
+    fn a_reload_of_links_alone_reads_what_the_start_did() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = format!("hoopoe bridge --config {}", file.path().display());
+        let links = |more: &str| {
+            let line = format!("{line} {more}");
+            match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+                Command::Bridge(args) => args.into_source().load().unwrap(),
+                _ => panic!("bridge"),
+            }
+        };
+        let started = links("");
+        assert!(started.listener.is_empty(), "clients are not listened for");
+        assert_eq!(started.http.address, HttpAddress::Off);
+        assert_eq!(Settings::diff_reload(&started, &links("")), Changes::default());
+        assert_ne!(links("--http 127.0.0.1:8080").http.address, HttpAddress::Off);
     }
 
     #[test]

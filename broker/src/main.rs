@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hoopoe::cli::{BridgeArgs, Cli, Command, SettingsArgs};
-use hoopoe::settings::{HttpAddress, HttpSettings};
 use hoopoe::{commands, node};
 
 /// Of the whole process: with its own `malloc` and `free` it serves RocksDB as well.
@@ -50,18 +49,12 @@ fn serve(args: SettingsArgs) -> anyhow::Result<ExitCode> {
 
 /// The same node without listeners.
 fn bridge(args: BridgeArgs) -> anyhow::Result<ExitCode> {
-    let http_flag = args.http.is_some();
     let source = args.into_source();
-    let mut settings = source.load()?;
+    let settings = source.load()?;
     anyhow::ensure!(
         settings.bridge.len() >= 2,
         "a bridge between brokers has a link to each: expected two or more [[bridge]]"
     );
-    settings.listener.clear();
-    // Beside a broker its usual port is taken.
-    if !http_flag && settings.http.address == HttpSettings::default().address {
-        settings.http.address = HttpAddress::Off;
-    }
     node::serve(settings, source)?;
     Ok(ExitCode::SUCCESS)
 }

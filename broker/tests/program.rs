@@ -253,6 +253,22 @@ fn a_reload_names_what_it_took_up_and_what_waits_for_a_restart() {
     assert_eq!(broker.ended().0.code(), Some(0));
 }
 
+#[test]
+fn a_reload_of_what_has_not_changed_warns_of_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut command = hoopoe(&folder);
+    command.args(SERVE);
+    let mut broker = Running::start(command);
+    broker.address();
+    broker.signal(Signal::HUP);
+    broker.wait_for(&["INFO", "reloaded"]);
+    broker.signal(Signal::TERM);
+    let (status, seen) = broker.ended();
+    assert_eq!(status.code(), Some(0));
+    let warned = seen.iter().find(|line| line.contains("restart"));
+    assert_eq!(warned, None, "the id drawn at the start is no change");
+}
+
 /// The reason `serve` gives when it cannot start, behind what it may have logged before.
 fn refused(folder: &TempDir, line: &str) -> String {
     let (code, said, error) = told(&run(folder, line));

@@ -63,19 +63,17 @@ pub fn serve(settings: Settings, source: SettingsSource) -> anyhow::Result<()> {
     control.block_on(run(settings, source, logging))
 }
 
-async fn run(
-    mut settings: Settings,
-    source: SettingsSource,
-    logging: Logging,
-) -> anyhow::Result<()> {
+async fn run(settings: Settings, source: SettingsSource, logging: Logging) -> anyhow::Result<()> {
     // Signals are caught from here on: one that comes during the start ends it in order.
     let mut signals = Signals::new()?;
     let access = Arc::new(Access::open(&settings.access)?);
     let store = Store::open(&store_settings(&settings))?;
     let now_ms = clock::now_ms();
     let keeps_files = settings.broker.durability != Durability::Memory;
-    settings.broker.id = Some(broker_id(&settings, keeps_files)?);
-    let (mut node, parts) = Node::prepare(&settings, access, store, now_ms)?;
+    // The id that was drawn is not in the settings that a reload compares with what it reads.
+    let mut own = settings.clone();
+    own.broker.id = Some(broker_id(&settings, keeps_files)?);
+    let (mut node, parts) = Node::prepare(&own, access, store, now_ms)?;
     let known = KnownSessions::among(parts.outbox.iter().map(|(_, restored)| restored));
     let threads = Threads::start(parts, &node)?;
     // Before anybody can publish: what a link is to carry waits for it from the first message on.

@@ -12,7 +12,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::places::{Places, line_and_column, parent};
-use super::{Durability, HttpAddress, Listener, ListenerUrl};
+use super::{Durability, HttpAddress, HttpSettings, Listener, ListenerUrl};
 use super::{LocatedProblem, Settings, SettingsError};
 
 /// What the variables of the environment begin with.
@@ -54,6 +54,8 @@ pub struct SettingsSource {
     pub environment: Vec<(String, String)>,
     /// The command line.
     pub flags: Flags,
+    /// Of a node that runs links and nothing else (`hoopoe bridge`): clients are not listened for.
+    pub links_only: bool,
 }
 
 impl SettingsSource {
@@ -63,7 +65,7 @@ impl SettingsSource {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        SettingsSource { file, environment, flags }
+        SettingsSource { file, environment, flags, links_only: false }
     }
 
     /// Reads the settings.
@@ -73,7 +75,16 @@ impl SettingsSource {
     /// broker's, or the result contradicts itself; each with its place.
     pub fn load(&self) -> Result<Settings, SettingsError> {
         let environment = self.environment.iter().map(|(name, value)| (&**name, &**value));
-        Settings::load(self.file.as_deref(), environment, &self.flags)
+        let mut settings = Settings::load(self.file.as_deref(), environment, &self.flags)?;
+        if self.links_only {
+            settings.listener.clear();
+            // Beside a broker its usual port is taken.
+            let usual = settings.http.address == HttpSettings::default().address;
+            if usual && self.flags.http.is_none() {
+                settings.http.address = HttpAddress::Off;
+            }
+        }
+        Ok(settings)
     }
 }
 
