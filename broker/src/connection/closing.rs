@@ -71,7 +71,11 @@ impl Worker {
         let stored = session.route.session().is_some();
         self.detach(location, *session, cause);
         match cause {
-            Cause::Lost => self.close_socket(location),
+            Cause::Lost => {
+                // A WebSocket close frame is answered (RFC 6455, 5.5.1).
+                self.flush_last(location);
+                self.close_socket(location);
+            }
             Cause::Disconnect { .. } if stored => self.finish_once_told(location),
             _ => self.finish(location),
         }
@@ -239,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// Layers may have a last word (a TLS alert, an HTTP refusal): it is tried once.
+    /// Layers may have a last word (a TLS alert, an HTTP refusal, a close frame): it is tried once.
     fn flush_last(&mut self, location: Location) {
         if let Some(connection) = self.connection(location)
             && let Some(socket) = &mut connection.socket

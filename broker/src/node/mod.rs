@@ -9,6 +9,9 @@ mod listeners;
 mod reload;
 mod threads;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
