@@ -20,6 +20,7 @@ use super::session::{Origin, Outgoing, Step};
 use super::worker::Worker;
 use crate::fabric::Mail;
 use crate::shard::{QueuePage, ReadJob};
+use crate::telemetry::Dropped;
 
 /// Set in tokens of outgoing exchanges, which are settled apart from answers to the client.
 pub(super) const STEP_TOKEN: u64 = 1 << 63;
@@ -213,6 +214,7 @@ impl Worker {
         if (page.ended || page.next >= stored.resend_end) && stored.page.is_empty() {
             self.forget_lost(location);
         }
+        self.counters.dropped_many(Dropped::Expired, page.expired);
         self.free_places(location);
         self.read_on(location);
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::connection::{Listener, Seats};
 use crate::settings::Door;
+use crate::telemetry::Dropped;
 use crate::transport::{Carrier, GateLimits, ListenerGate, ListenerTransport, WebSocketSettings};
 
 /// How long a client waits for the broker.
@@ -117,6 +118,39 @@ impl Client {
         self.0.read_to_end(&mut bytes).unwrap();
         bytes
     }
+
+    /// The next packet, which is a short one of this kind.
+    fn expect(&mut self, first: u8) -> Vec<u8> {
+        let head = self.take(2);
+        assert_eq!(head[0], first, "{head:02x?}");
+        self.take(usize::from(head[1]))
+    }
+
+    /// A session of MQTT 5.0 that is kept for 100 seconds; whether it was there.
+    fn log_in(running: &Running, id: &str, clean: bool) -> (Client, bool) {
+        let mut client = running.open(Carrier::Tcp);
+        let flags = [5, if clean { 2 } else { 0 }, 0, 0, 5, 0x11, 0, 0, 0, 100];
+        client.send(&packet(0x10, &[&text("MQTT"), &flags, &text(id)]));
+        let connack = client.expect(0x20);
+        assert_eq!(connack[1], 0, "let in");
+        (client, connack[0] == 1)
+    }
+
+    /// Ends in order; the session has gone back to its shard then.
+    fn log_out(mut self) {
+        self.send(&[0xE0, 0]);
+        self.take_to_end();
+    }
+}
+
+fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    assert!(body.len() < 128);
+    [&[first, body.len() as u8], &body[..]].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// RFC 6455, 5.5.1: with the same status.
@@ -154,5 +188,34 @@ fn a_faulty_frame_is_answered_before_and_after_connect() {
         }
         client.send_frame(0x81, b"text");
         assert_eq!(client.take_to_end(), [&[0x88, 2][..], &1003_u16.to_be_bytes()].concat());
+    }
+}
+
+#[test]
+fn what_has_expired_in_a_stored_queue_is_counted_once() {
+    let running = Running::start();
+    let counters = &running.node.env.telemetry.workers[0];
+    let (mut subscriber, _) = Client::log_in(&running, "s", true);
+    subscriber.send(&packet(0x82, &[&[0, 1, 0], &text("t"), &[1]]));
+    subscriber.expect(0x90);
+    subscriber.log_out();
+    let (mut publisher, _) = Client::log_in(&running, "p", true);
+    for id in 1..=4 {
+        // Message Expiry Interval: one second.
+        publisher.send(&packet(0x32, &[&text("t"), &[0, id, 5, 2, 0, 0, 0, 1], b"x"]));
+        publisher.expect(0x40);
+    }
+    thread::sleep(Duration::from_millis(1_100));
+    for _ in 0..2 {
+        let (mut back, present) = Client::log_in(&running, "s", false);
+        assert!(present);
+        let until = Instant::now() + LIMIT;
+        while counters.drops(Dropped::Expired) < 4 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        back.send(&[0xC0, 0]);
+        back.expect(0xD0);
+        assert_eq!(counters.drops(Dropped::Expired), 4);
+        back.log_out();
     }
 }

@@ -75,6 +75,8 @@ pub struct QueuePage {
     pub weight: u64,
     /// The queue had no more.
     pub ended: bool,
+    /// Entries left out because they have expired.
+    pub expired: u64,
     /// The store could not be read.
     pub failed: bool,
 }
@@ -108,6 +110,7 @@ pub fn carry_out(env: &Env, reader: &Reader, job: ReadJob, now_ms: u64) {
                     next: from.max(page.through + 1),
                     weight: page.weight,
                     ended: !page.more,
+                    expired: page.expired,
                     entries: page.entries,
                     failed: false,
                 },

@@ -120,6 +120,11 @@ impl WorkerCounters {
         self.dropped[reason as usize].add(1);
     }
 
+    /// So many copies were not sent.
+    pub fn dropped_many(&self, reason: Dropped, copies: u64) {
+        self.dropped[reason as usize].add(copies);
+    }
+
     /// PUBLISH packets read, by QoS.
     pub fn published_in(&self, qos: QoS) -> u64 {
         self.publications_in[qos as usize].get()

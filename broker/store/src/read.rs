@@ -55,6 +55,8 @@ pub struct QueuePage {
     pub weight: u64,
     /// Whether the limits, not the queue's end, ended the page.
     pub more: bool,
+    /// How many of what is not in `entries` have expired.
+    pub expired: u64,
 }
 
 /// A stretch of the retained messages.
@@ -310,7 +312,10 @@ impl PageReader {
         (self.page.through, self.page.weight) = (seq, row.weight);
         self.first_weight.get_or_insert(row.weight);
         let message = match row.content {
-            EntryContent::Inline(body) if body.is_expired(self.now_ms) => return Ok(()),
+            EntryContent::Inline(body) if body.is_expired(self.now_ms) => {
+                self.page.expired += 1;
+                return Ok(());
+            }
             EntryContent::Inline(body) => Some(body.to_publication(Bytes::copy_from_slice)?),
             EntryContent::Split(body) => {
                 self.bodies.push((seq, keys::body(body)));
@@ -371,6 +376,7 @@ impl PageReader {
             };
             let Some(message) = message else { continue };
             if message.expires_at_ms.is_some_and(|at| at <= self.now_ms) {
+                self.page.expired += 1;
                 continue;
             }
             self.page.entries.push(QueueEntry {

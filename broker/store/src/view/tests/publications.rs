@@ -110,6 +110,21 @@ over_both! {
         let seqs: Vec<u64> = page.entries.iter().map(|entry| entry.seq).collect();
         assert_eq!(seqs, [1, 3]);
         assert_eq!((page.through, page.weight, page.more), (4, 4 * SMALL, false));
+        assert_eq!(page.expired, 2);
+    }
+
+    fn an_expired_message_with_a_shared_body_counts_for_each_queue(rig) {
+        let (alice, bob) = (rig.connect_as("alice"), rig.connect_as("bob"));
+        let mut publish = publication(&[alice.id(), bob.id()], "x");
+        let expires_at_ms = Some(rig.now + 1);
+        let message = PublicationParts { expires_at_ms, ..publish.publication.parts() }.to_publication();
+        publish.publication = Arc::new(message);
+        rig.run(vec![Command::Publish(Box::new(publish))]);
+        rig.now += 1;
+        for session in [alice.id(), bob.id()] {
+            let page = rig.store.reader().read_queue(rig.now, session, 1, 10, 1 << 20).expect("reads");
+            assert_eq!((page.entries.len(), page.expired, page.through), (0, 1, 1));
+        }
     }
 
     fn pages_end_where_they_are_told(rig) {
