@@ -1,5 +1,6 @@
 //! How a link is doing: what operators see of it, and what they tell it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -87,9 +88,22 @@ pub struct Status {
     in_flight: AtomicU64,
     connects: AtomicU64,
     failures: AtomicU64,
-    caught_up_at_ms: AtomicU64,
+    /// Messages that are done with: sent, and acknowledged where that is owed.
+    finished: AtomicU64,
+    looks: Mutex<VecDeque<Look>>,
     counts: Mutex<Counts>,
     last_error: Mutex<Option<LastError>>,
+}
+
+/// Looks kept at most, while something waits that was there at each of them.
+const LOOKS_MAX: usize = 64;
+
+/// A look at what waits, by which the age of the oldest is known later.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at_ms: u64,
+    /// Once so many messages are done with, none is left that waited then.
+    through: u64,
 }
 
 /// The last thing that went wrong.
@@ -132,13 +146,34 @@ impl Status {
         self.last_error.lock().clone()
     }
 
-    /// How long something has been waiting to be sent, at most; 0 when nothing is.
+    /// For how long the oldest message that waits has been seen to wait; 0 when none does, or none
+    /// of those that did at the last look. To be looked at often while the link is connected.
     pub fn lag_ms(&self, queued: u64, now_ms: u64) -> u64 {
-        if queued == 0 && self.in_flight() == 0 {
-            self.caught_up_at_ms.store(now_ms, Ordering::Relaxed);
+        let (waiting, mut looks) = (queued.max(self.in_flight()), self.looks.lock());
+        if waiting == 0 {
+            looks.clear();
             return 0;
         }
-        now_ms.saturating_sub(self.caught_up_at_ms.load(Ordering::Relaxed))
+        let finished = self.finished.load(Ordering::Relaxed);
+        let through = finished + waiting;
+        for look in looks.iter_mut() {
+            // Some may have been dropped from the queue.
+            look.through = look.through.min(through);
+        }
+        while looks.front().is_some_and(|look| look.through <= finished) {
+            looks.pop_front();
+        }
+        if looks.back().is_none_or(|look| look.through < through) {
+            if looks.len() == LOOKS_MAX {
+                let mut keep = false;
+                looks.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+            }
+            looks.push_back(Look { at_ms: now_ms, through });
+        }
+        looks.front().map_or(0, |look| now_ms.saturating_sub(look.at_ms))
     }
 
     /// The link is at something else now; true when that is news.
@@ -151,7 +186,20 @@ impl Status {
 
     /// Takes over what a link has counted.
     pub fn take(&self, in_flight: usize, counts: &mut Counts) {
-        self.in_flight.store(in_flight as u64, Ordering::Relaxed);
+        let in_flight = in_flight as u64;
+        let before = self.in_flight.swap(in_flight, Ordering::Relaxed);
+        let finished = (before + counts.sent).saturating_sub(in_flight);
+        self.finished.fetch_add(finished, Ordering::Relaxed);
+        self.add(counts);
+    }
+
+    /// The link has ended with so many messages on their way: they wait again.
+    pub fn lost(&self, in_flight: usize, counts: &mut Counts) {
+        self.take(in_flight, counts);
+        self.in_flight.store(0, Ordering::Relaxed);
+    }
+
+    fn add(&self, counts: &mut Counts) {
         if *counts != Counts::default() {
             self.counts.lock().add(counts);
             *counts = Counts::default();
@@ -162,5 +210,73 @@ impl Status {
     pub fn failed(&self, at_ms: u64, what: String) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock() = Some(LastError { at_ms, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many more were sent, of which so many are on their way with those before.
+    fn sent(status: &Status, sent: u64, in_flight: usize) {
+        status.take(in_flight, &mut Counts { sent, ..Counts::default() });
+    }
+
+    #[test]
+    fn a_message_that_has_just_come_does_not_lag() {
+        let status = Status::default();
+        assert_eq!(status.lag_ms(0, 1_000), 0);
+        // Nothing was looked at for long.
+        assert_eq!(status.lag_ms(1, 16_000), 0);
+        assert_eq!(status.lag_ms(1, 16_250), 250);
+        assert_eq!(status.lag_ms(0, 17_000), 0);
+        assert_eq!(status.lag_ms(1, 30_000), 0);
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_oldest_that_waits() {
+        let status = Status::default();
+        assert_eq!(status.lag_ms(2, 1_000), 0);
+        sent(&status, 2, 2);
+        assert_eq!(status.lag_ms(5, 4_000), 3_000);
+        sent(&status, 0, 1);
+        assert_eq!(status.lag_ms(4, 5_000), 4_000, "the second is still on its way");
+        sent(&status, 1, 1);
+        assert_eq!(status.lag_ms(3, 6_000), 2_000, "the next were seen first at 4,000");
+        // A connection is lost, and what was on its way is sent again.
+        status.lost(1, &mut Counts::default());
+        assert_eq!(status.in_flight(), 0);
+        assert_eq!(status.lag_ms(3, 9_000), 5_000);
+        sent(&status, 3, 3);
+        assert_eq!(status.lag_ms(3, 9_500), 5_500);
+        sent(&status, 0, 0);
+        assert_eq!(status.lag_ms(0, 9_600), 0);
+    }
+
+    #[test]
+    fn steady_traffic_does_not_lag() {
+        let status = Status::default();
+        for second in 1..1_000 {
+            assert!(status.lag_ms(10, second * 1_000) <= 1_000, "{second}");
+            sent(&status, 10, 0);
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_from_the_queue_does_not_lag() {
+        let status = Status::default();
+        assert_eq!(status.lag_ms(1_000, 1_000), 0);
+        assert_eq!(status.lag_ms(3, 2_000), 1_000);
+        sent(&status, 3, 0);
+        assert_eq!(status.lag_ms(4, 3_000), 0);
+    }
+
+    #[test]
+    fn what_never_moves_lags_since_its_first_look() {
+        let status = Status::default();
+        for look in 0..10_000 {
+            assert_eq!(status.lag_ms(look + 1, 1_000 + look), look);
+        }
+        assert!(status.looks.lock().len() <= LOOKS_MAX);
     }
 }

@@ -322,7 +322,8 @@ impl LinkTask {
             }
         };
         let end = self.carry(&mut connected).await;
-        self.status.take(0, &mut connected.link.counts);
+        let in_flight = connected.link.in_flight();
+        self.status.lost(in_flight, &mut connected.link.counts);
         if !matches!(end, Ending::Lost(_)) {
             // Both are told: the remote broker keeps the session, the local one the queue.
             let goodbye = Packet::Disconnect(Disconnect::with_code(ReasonCode::Success));
@@ -383,6 +384,8 @@ impl LinkTask {
                     done
                 }
                 _ = tick.tick() => {
+                    // Nobody may ask for a while, and then is to hear how long it has been.
+                    let _ = self.status.lag_ms(self.local.queued(), now_ms());
                     if let Err(lost) = keep_alive.tick(self.settings.version, &mut remote.outbox) {
                         return Ending::Lost(lost);
                     }
