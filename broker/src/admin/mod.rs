@@ -17,7 +17,7 @@ mod v1;
 pub use crate::telemetry::Gauges;
 pub use phase::{AdminState, NodePhase};
 pub use server::serve;
-pub use v1::Api;
+pub use v1::{AdminToken, Api};
 
 #[cfg(test)]
 mod tests;

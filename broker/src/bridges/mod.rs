@@ -288,17 +288,30 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
+/// What would keep a link from starting, with the key that names the file.
+pub fn file_faults(bridge: &BridgeSettings) -> Vec<(&'static str, anyhow::Error)> {
+    let encrypted = bridge.url.as_ref().is_some_and(|url| url.scheme.is_tls());
+    let mut faults = if encrypted { tls::faults(bridge) } else { Vec::new() };
+    if let Err(error) = password(bridge) {
+        faults.push(("password_file", error));
+    }
+    faults
+}
+
+fn password(bridge: &BridgeSettings) -> anyhow::Result<Option<Vec<u8>>> {
+    Ok(match (&bridge.password, &bridge.password_file) {
+        (Some(password), _) => Some(password.reveal().as_bytes().to_vec()),
+        (None, Some(file)) => Some(first_line(file)?),
+        (None, None) => None,
+    })
+}
+
 fn link_settings(
     settings: &Settings,
     bridge: &BridgeSettings,
     broker_id: &str,
 ) -> anyhow::Result<LinkSettings> {
     let url = bridge.url.clone().context("no url")?;
-    let password = match (&bridge.password, &bridge.password_file) {
-        (Some(password), _) => Some(password.reveal().as_bytes().to_vec()),
-        (None, Some(file)) => Some(first_line(file)?),
-        (None, None) => None,
-    };
     let tls = if url.scheme.is_tls() { Some(tls::client_config(bridge)?) } else { None };
     let client_id = bridge.client_id.clone();
     let client_id = client_id.unwrap_or_else(|| format!("{broker_id}-{}", bridge.name));
@@ -309,7 +322,7 @@ fn link_settings(
         version: bridge.protocol.version(),
         client_id,
         username: bridge.username.clone(),
-        password,
+        password: password(bridge)?,
         tls,
         keep_alive_secs: bridge.keep_alive_secs,
         clean: bridge.clean,

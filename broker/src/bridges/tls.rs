@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Error, bail};
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -24,21 +25,47 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
 /// # Errors
 /// When a file cannot be used; the error names it.
 pub(super) fn client_config(bridge: &BridgeSettings) -> anyhow::Result<Arc<ClientConfig>> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(authorities(bridge.ca_file.as_deref())?);
-    let config = match (&bridge.cert_file, &bridge.key_file) {
-        (Some(certificate), Some(key)) => {
-            let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .with_context(|| format!("{}: no private key", key.display()))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .with_context(|| format!("{}: the key is not its", certificate.display()))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
+    let trusting = trusting(authorities(bridge.ca_file.as_deref())?)?;
+    let config = own_certificate(bridge, trusting).map_err(|(_, error)| error)?;
     Ok(Arc::new(config))
+}
+
+/// What would keep a link from its TLS, with the key that names the file; one fault per certificate.
+pub(super) fn faults(bridge: &BridgeSettings) -> Vec<(&'static str, Error)> {
+    let mut faults = Vec::new();
+    if let Err(error) = authorities(bridge.ca_file.as_deref()) {
+        faults.push(("ca_file", error));
+    }
+    let trusting = trusting(RootCertStore::empty()).map_err(|error| ("ca_file", error));
+    let own = trusting.and_then(|trusting| own_certificate(bridge, trusting));
+    faults.extend(own.err());
+    faults
+}
+
+type Trusting = ConfigBuilder<ClientConfig, WantsClientCert>;
+
+fn trusting(authorities: RootCertStore) -> anyhow::Result<Trusting> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    Ok(builder.with_root_certificates(authorities))
+}
+
+/// With the link's own certificate, if it has one; a fault comes with the key that names the file.
+fn own_certificate(
+    bridge: &BridgeSettings,
+    trusting: Trusting,
+) -> Result<ClientConfig, (&'static str, Error)> {
+    let (Some(certificate), Some(key)) = (&bridge.cert_file, &bridge.key_file) else {
+        return Ok(trusting.with_no_client_auth());
+    };
+    let chain = certificates(certificate).map_err(|error| ("cert_file", error))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("{}: no private key", key.display()))
+        .map_err(|error| ("key_file", error))?;
+    trusting
+        .with_client_auth_cert(chain, key)
+        .with_context(|| format!("{}: the key is not its", certificate.display()))
+        .map_err(|error| ("key_file", error))
 }
 
 fn authorities(file: Option<&Path>) -> anyhow::Result<RootCertStore> {

@@ -3,12 +3,13 @@
 //! Not here: what only shows when it is tried (a port that is taken, a folder that is locked),
 //! since a check must not disturb a broker that runs.
 
-use std::io::Write;
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use crate::access;
-use crate::settings::{Settings, SettingsSource, TlsSettings};
+use crate::settings::{Durability, Settings, SettingsSource, TlsSettings};
 use crate::transport::{Certificates, TlsError};
+use crate::{access, admin, bridges, im};
 
 /// Prints what is wrong and exits 1, or one line and exits 0.
 ///
@@ -53,7 +54,35 @@ fn problems_of_files(settings: &Settings) -> Vec<String> {
             check_tls(&format!("listener[{index}].tls"), tls, &mut problems);
         }
     }
+    if let Err(error) = admin::AdminToken::read(&settings.http) {
+        problems.push(format!("http.admin_token_file: {error:#}"));
+    }
+    for (index, bridge) in settings.bridge.iter().enumerate() {
+        let faults = bridges::file_faults(bridge).into_iter();
+        problems.extend(faults.map(|(key, error)| format!("bridge[{index}].{key}: {error:#}")));
+    }
+    let (hook, push) = (&settings.im.hook, &settings.im.push);
+    for (key, url, file) in [("hook", &hook.url, &hook.ca_file), ("push", &push.url, &push.ca_file)]
+    {
+        if let Some(url) = url
+            && let Err(error) = im::check_service(url, file.as_deref())
+        {
+            problems.push(format!("im.{key}.ca_file: {error:#}"));
+        }
+    }
+    problems.extend(check_folder(settings));
     problems
+}
+
+/// A data folder that can be none. Whether it can be written shows when it is tried.
+fn check_folder(settings: &Settings) -> Option<String> {
+    let folder = &settings.broker.data_dir;
+    let is_none = match fs::metadata(folder) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => error.kind() == ErrorKind::NotADirectory,
+    };
+    let is_used = settings.broker.durability != Durability::Memory;
+    (is_none && is_used).then(|| format!("broker.data_dir: {} is no folder", folder.display()))
 }
 
 /// Loads the certificates as a start would, so that a key that belongs to another certificate is
@@ -153,6 +182,88 @@ mod tests {
         for (line, expected) in said.lines().zip(expected) {
             assert!(line.starts_with(&expected), "{line}\n  is not {expected}");
         }
+    }
+
+    #[test]
+    fn what_a_start_would_refuse_of_other_files_is_told_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(path("cert"), certified.cert.pem()).unwrap();
+        fs::write(path("key"), certified.signing_key.serialize_pem()).unwrap();
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(path("other"), other.signing_key.serialize_pem()).unwrap();
+        fs::write(path("password"), "secret\n").unwrap();
+        fs::write(path("short"), "fifteen letters\n").unwrap();
+        fs::write(path("binary"), [0xff; 40]).unwrap();
+        fs::write(path("token"), "sixteen letters!\n").unwrap();
+        let link = |name: &str, password: &str, ca: &str, cert: &str, key: &str| {
+            format!(
+                "[[bridge]]\nname = '{name}'\nurl = 'mqtts://localhost:8883'\nusername = 'u'\n\
+                 password_file = '{}'\nca_file = '{}'\ncert_file = '{}'\nkey_file = '{}'\n\
+                 rule = [{{ pattern = '#', direction = 'out' }}]\n",
+                path(password),
+                path(ca),
+                path(cert),
+                path(key)
+            )
+        };
+        let told = |text: &str| {
+            fs::write(path("hoopoe.toml"), text).unwrap();
+            let file = Some(path("hoopoe.toml").into());
+            run(&SettingsSource { file, ..SettingsSource::default() })
+        };
+        let http = |name: &str| format!("[http]\nadmin_token_file = '{}'\n", path(name));
+        let service = |name: &str, url: &str, ca: &str| {
+            format!("[im.{name}]\nurl = '{url}'\nca_file = '{}'\n", path(ca))
+        };
+        let https = "https://localhost/x";
+        let refused = [
+            http("none"),
+            service("hook", https, "none"),
+            service("push", https, "key"),
+            link("a", "none", "none", "key", "key"),
+            link("b", "password", "cert", "cert", "none"),
+            link("c", "binary", "key", "cert", "other"),
+            format!("[broker]\ndata_dir = '{}'\n", path("cert")),
+        ];
+        let (said, sound) = told(&refused.concat());
+        assert!(!sound);
+        let expected = [
+            format!("http.admin_token_file: {}: no admin token: No such file", path("none")),
+            format!("bridge[0].ca_file: {}: no certificates: ", path("none")),
+            format!("bridge[0].cert_file: {}: no certificates", path("key")),
+            format!("bridge[0].password_file: {}: the password cannot be read", path("none")),
+            format!("bridge[1].key_file: {}: no private key: ", path("none")),
+            format!("bridge[2].ca_file: {}: no certificates", path("key")),
+            format!("bridge[2].key_file: {}: the key is not its: ", path("cert")),
+            format!("bridge[2].password_file: {}: the password cannot be read", path("binary")),
+            format!("im.hook.ca_file: who may sign for {https}: cannot read {}: ", path("none")),
+            format!("im.push.ca_file: who may sign for {https}: {}: no cert", path("key")),
+            format!("broker.data_dir: {} is no folder", path("cert")),
+        ];
+        for (line, expected) in said.lines().zip(&expected) {
+            assert!(line.starts_with(expected), "{line}\n  is not {expected}");
+        }
+        assert_eq!(said.lines().count(), expected.len(), "{said}");
+
+        for name in ["short", "binary"] {
+            let (said, sound) = told(&http(name));
+            let place = format!("http.admin_token_file: {}: ", path(name));
+            assert!(!sound && said.starts_with(&place), "{said}");
+        }
+        let below = format!("[broker]\ndata_dir = '{}/data'\n", path("cert"));
+        assert!(!told(&below).1, "a folder below a file");
+        let memory = format!("{below}durability = 'memory'\n");
+        let sound = [
+            memory,
+            http("token"),
+            service("hook", https, "cert"),
+            service("push", "http://localhost/x", "cert"),
+            link("a", "password", "cert", "cert", "key"),
+        ];
+        let (said, sound) = told(&sound.concat());
+        assert!(sound, "{said}");
     }
 
     #[test]

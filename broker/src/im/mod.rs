@@ -20,8 +20,10 @@ pub use mail::{ImMail, ImRead, Page};
 pub use reader::read;
 pub use space::LogSpace;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use hoopoe_core::Location;
@@ -376,6 +378,14 @@ impl ImNode {
 /// What whoever asks for something that is given up is told.
 pub fn overloaded() -> Refusal {
     Refusal::limit("the broker is overloaded and gives this up for a while: try again later")
+}
+
+/// Whether a service at this address can be asked: who may sign for it can be read.
+///
+/// # Errors
+/// When the file with the authorities cannot be used.
+pub fn check_service(url: &str, authorities: Option<&Path>) -> anyhow::Result<()> {
+    hook::exchange::Service::new(url, authorities, None, Duration::ZERO).map(drop)
 }
 
 /// One token of a user's bucket.

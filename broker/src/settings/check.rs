@@ -15,7 +15,7 @@ const PACKET_BYTES_MIN: u32 = 256;
 /// A client identifier of 23 bytes must be accepted ([MQTT-3.1.3-5]).
 const CLIENT_ID_BYTES_MIN: u16 = 23;
 /// A shorter token could be guessed.
-const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// More threads than this are a mistyped number.
 const THREADS_MAX: u16 = 256;
 

@@ -24,7 +24,7 @@ mod site;
 
 pub use address::{AddressError, Host, HostPort, HttpAddress, ListenerUrl, Scheme};
 pub use bridge::{BridgeKind, BridgeRule, BridgeSettings, Protocol};
-pub use check::Problem;
+pub use check::{ADMIN_TOKEN_BYTES_MIN, Problem};
 pub use error::{LocatedProblem, SettingsError};
 pub use im::{
     ContactWord, DeviceWord, HookSettings, ImSection, OnFailure, OverloadSection,

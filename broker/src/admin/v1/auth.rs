@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::{Context, ensure};
 use axum::http::{HeaderMap, header};
 use base64ct::{Base64, Encoding};
 use hoopoe_codec::ReasonCode;
@@ -19,7 +20,7 @@ use super::failure::Failure;
 use super::{ANSWER_TIMEOUT, Api};
 use crate::access::{Credentials, DEFAULT_TENANT, Login, is_token, sha256};
 use crate::clock::now_ms;
-use crate::settings::Door;
+use crate::settings::{ADMIN_TOKEN_BYTES_MIN, Door, HttpSettings};
 
 /// The scheme for a user name and password.
 const BASIC: &str = "basic";
@@ -43,6 +44,26 @@ impl AdminToken {
     /// This text is the token.
     pub fn new(text: &str) -> AdminToken {
         AdminToken { hash: sha256(text.as_bytes()) }
+    }
+
+    /// The token that the settings name, in themselves or in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds none.
+    pub fn read(http: &HttpSettings) -> anyhow::Result<Option<AdminToken>> {
+        if let Some(token) = &http.admin_token {
+            return Ok(Some(AdminToken::new(token.reveal())));
+        }
+        let Some(file) = &http.admin_token_file else { return Ok(None) };
+        let shown = file.display();
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("{shown}: no admin token"))?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        ensure!(
+            token.len() >= ADMIN_TOKEN_BYTES_MIN,
+            "{shown}: an admin token has at least {ADMIN_TOKEN_BYTES_MIN} characters"
+        );
+        Ok(Some(AdminToken::new(token)))
     }
 
     /// Whether it is this one. Both hashes are compared to the end, so that the time it takes

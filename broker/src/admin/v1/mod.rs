@@ -25,7 +25,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -44,7 +43,8 @@ use crate::clock::now_ms;
 use crate::connection::Env;
 use crate::im::Reply;
 use crate::settings::{HttpAddress, Settings};
-use auth::{AdminToken, Who};
+pub use auth::AdminToken;
+use auth::Who;
 use failure::Failure;
 use origin::Origins;
 use rate::{RequestRate, RequestRates};
@@ -80,21 +80,7 @@ impl Api {
     /// When the file of the admin token cannot be read, or holds none.
     pub fn new(env: Arc<Env>, reader: Reader, settings: &Settings) -> anyhow::Result<Arc<Api>> {
         let http = &settings.http;
-        let token = match (&http.admin_token, &http.admin_token_file) {
-            (Some(token), _) => Some(token.reveal().to_owned()),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file)
-                    .with_context(|| format!("{}: no admin token", file.display()))?;
-                let token = text.lines().next().unwrap_or_default().trim().to_owned();
-                anyhow::ensure!(
-                    token.len() >= 16,
-                    "{}: an admin token has at least 16 characters",
-                    file.display()
-                );
-                Some(token)
-            }
-            (None, None) => None,
-        };
+        let token = AdminToken::read(http)?;
         let local = match &http.address {
             HttpAddress::At(address) => address.is_loopback(),
             HttpAddress::Off => false,
@@ -103,7 +89,7 @@ impl Api {
         let rate = RequestRate { per_sec: http.requests_per_sec, burst: http.request_burst };
         Ok(Arc::new(Api {
             env,
-            admin_token: token.map(|token| AdminToken::new(&token)),
+            admin_token: token,
             development: local && unguarded,
             origins: Origins::new(&http.origins, local),
             rates: (rate.per_sec > 0).then(|| RequestRates::new(rate)),
