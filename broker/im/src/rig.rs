@@ -42,6 +42,8 @@ struct Place {
     mail: VecDeque<Command>,
     /// Nothing can be written.
     hindered: bool,
+    /// The step has not been told that the store was read again.
+    unread: bool,
 }
 
 pub(crate) struct Rig {
@@ -84,7 +86,8 @@ fn open(
         let (mut step, owed) =
             ImShard::open(kv.clone(), shard, shards, settings.clone(), now).unwrap();
         step.share_heads(heads.clone());
-        places.push(Place { view, step, mail: VecDeque::new(), hindered: false });
+        let (mail, hindered, unread) = (VecDeque::new(), false, false);
+        places.push(Place { view, step, mail, hindered, unread });
         effects.push((usize::from(shard), owed));
     }
     (places, effects)
@@ -245,20 +248,31 @@ impl Rig {
         self.memory.fail_read(nth);
     }
 
-    /// Rows are read again after a write that failed.
+    /// Rows are read again after a write that failed, as often as it takes.
     pub(crate) fn recover(&mut self) {
+        self.reopen();
         for shard in 0..self.places.len() {
-            let Place { view, step, .. } = &mut self.places[shard];
-            if view.is_stale() {
-                view.recover(self.now).unwrap();
-                let effects = step.recovered().unwrap();
-                let mut batch = PendingBatch::new();
-                view.on_tick(self.now, &mut batch);
-                drop(view.commit(batch).unwrap());
+            let Place { step, unread, .. } = &mut self.places[shard];
+            if std::mem::take(unread) {
+                let effects = step.recovered().or_else(|_| step.recovered()).unwrap();
                 self.carry_out(shard, effects);
             }
         }
         self.settle();
+    }
+
+    /// The store can be written again after a write that failed; the rows of the profile have not
+    /// been read yet.
+    pub(crate) fn reopen(&mut self) {
+        for Place { view, unread, .. } in &mut self.places {
+            if view.is_stale() {
+                view.recover(self.now).or_else(|_| view.recover(self.now)).unwrap();
+                let mut batch = PendingBatch::new();
+                view.on_tick(self.now, &mut batch);
+                drop(view.commit(batch).unwrap());
+                *unread = true;
+            }
+        }
     }
 
     /// Until nothing is under way any more.

@@ -133,10 +133,7 @@ impl ImShard {
         let (due, unlit) = due::load(&kv, shard, shards)?;
         let desk = Desk::new(&settings, shard, shards, started_ms);
         let sweep = Sweep::new(&settings, shard, shards, started_ms);
-        let lines = match &settings.sites {
-            Some(_) => Lines::load(&kv, shard, shards, started_ms)?,
-            None => Lines::default(),
-        };
+        let lines = read_lines(&kv, &settings, shard, shards, started_ms)?;
         let step = ImShard {
             shard,
             shards,
@@ -423,18 +420,8 @@ impl ImShard {
         self.memory.desk.people.lost();
         self.memory.tails.forget();
         self.memory.unlit.doubt();
+        self.memory.lines.forget();
         self.rows.forget();
-        self.read_lines_again();
-    }
-}
-
-impl ImShard {
-    /// What is owed to other sites, as it is committed.
-    fn read_lines_again(&mut self) {
-        if self.settings.sites.is_some() {
-            let lines = Lines::load(self.rows.kv(), self.shard, self.shards, 0);
-            self.memory.lines.forget(lines);
-        }
     }
 }
 
@@ -463,6 +450,20 @@ fn owed(outbox: Vec<(u64, Forward)>) -> Vec<Effect> {
         forward: Box::new(forward),
     });
     effects.collect()
+}
+
+/// What is owed to other sites, as it is committed.
+fn read_lines(
+    kv: &SharedKv,
+    settings: &ImSettings,
+    shard: u16,
+    shards: u16,
+    since_ms: u64,
+) -> Result<Lines, StoreError> {
+    match &settings.sites {
+        Some(_) => Lines::load(kv, shard, shards, since_ms),
+        None => Ok(Lines::default()),
+    }
 }
 
 fn read_outbox(kv: &SharedKv, shard: u16) -> Result<Vec<(u64, Forward)>, StoreError> {

@@ -88,7 +88,9 @@ impl Work<'_> {
     /// Owes another site something. Gives its number.
     pub(crate) fn owe_site(&mut self, line: LineKey, body: &Body) -> Result<u64, Fault> {
         if self.memory.lines.is_stale() {
-            return Err(Refusal::not_writable().into());
+            // Not a refusal: what another site or shard has said is to come again.
+            let what = "numbers of lines to other sites are not known yet";
+            return Err(StoreError::Read(what.to_owned()).into());
         }
         let born = self.now_ms;
         let out = self.memory.lines.out.entry(line.clone());

@@ -1,7 +1,8 @@
 //! What a shard knows of its lines without reading rows: how far each has come, what is under way,
 //! who waits, and how much is owed.
 //!
-//! The rows are right; this is read from them at the start, and again after a commit that failed.
+//! The rows are right; this is read from them at the start, and again after a commit that failed,
+//! once the store has been reopened: only then is known which numbers were given.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ pub(crate) struct Lines {
     flying: HashMap<Arc<str>, usize>,
     pub(super) due: BTreeSet<(u64, LineKey)>,
     pub(super) up: HashSet<Arc<str>>,
-    /// Rows could not be read after a failed commit: nothing is owed before they are.
+    /// A commit has failed, and rows have not been read again: nothing is owed before.
     stale: bool,
     /// Sends that have not been answered.
     pub(super) held: usize,
@@ -172,24 +173,24 @@ impl Lines {
         self.waiting_new.clear();
     }
 
-    /// The batch is lost. Without rows nothing can be owed.
-    pub(crate) fn forget(&mut self, again: Result<Lines, StoreError>) {
+    /// The batch is lost, or not: what its numbers stand for is not known.
+    pub(crate) fn forget(&mut self) {
         for (line, number) in std::mem::take(&mut self.waiting_new) {
             self.waiting.remove(&(line, number));
         }
-        let (up, waiting) = (std::mem::take(&mut self.up), std::mem::take(&mut self.waiting));
-        let patience = std::mem::take(&mut self.patience);
-        let (before, counted) = (std::mem::take(&mut self.out), std::mem::take(&mut self.counted));
-        *self = match again {
-            Ok(lines) => Lines { up, waiting, patience, counted, ..lines },
-            Err(error) => {
-                tracing::error!(%error, "what is owed to other sites cannot be read");
-                Lines { up, waiting, patience, counted, stale: true, ..Lines::default() }
-            }
-        };
+        self.stale = true;
+    }
+
+    /// The lines as they are committed, read after a commit that failed.
+    pub(crate) fn read_again(&mut self, lines: Lines) {
+        let before = std::mem::replace(self, lines);
+        self.up = before.up;
+        self.counted = before.counted;
+        (self.waiting, self.waiting_new) = (before.waiting, before.waiting_new);
+        self.patience = before.patience;
         // What is owed leaves again at the next tick.
         for (line, out) in &mut self.out {
-            if let Some(before) = before.get(line) {
+            if let Some(before) = before.out.get(line) {
                 (out.since_ms, out.mark) = (before.since_ms, (out.last, before.mark.1));
             }
             if out.heard < out.last && self.up.contains(&line.1) {
