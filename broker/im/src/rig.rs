@@ -46,6 +46,12 @@ struct Place {
     unread: bool,
 }
 
+impl Place {
+    fn is_able(&self) -> bool {
+        !self.hindered && self.view.is_writing()
+    }
+}
+
 pub(crate) struct Rig {
     memory: Arc<MemoryKv>,
     places: Vec<Place>,
@@ -202,7 +208,7 @@ impl Rig {
         if commands.is_empty() {
             return false;
         }
-        let hindered = place.hindered;
+        let hindered = !place.is_able();
         self.commit(shard, |step, now, batch, pending| {
             for command in commands {
                 if hindered {
@@ -298,13 +304,14 @@ impl Rig {
         let until = self.now + ms;
         loop {
             self.settle();
-            let able = self.places.iter().filter(|place| !place.hindered);
+            let able = self.places.iter().filter(|place| place.is_able());
             let due = able.filter_map(|place| place.step.next_timeout()).min();
             let Some(at) = due.filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
             for shard in 0..self.places.len() {
-                let Place { step, hindered, .. } = &self.places[shard];
-                if !hindered && step.next_timeout().is_some_and(|at| at <= self.now) {
+                let place = &self.places[shard];
+                let due = place.step.next_timeout().is_some_and(|at| at <= self.now);
+                if due && place.is_able() {
                     self.commit(shard, |step, now, batch, pending| {
                         step.on_tick(now, batch, pending);
                     });

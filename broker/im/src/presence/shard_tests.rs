@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hoopoe_core::Location;
 use hoopoe_store::kv::SharedKv;
+use hoopoe_store::memory::FaultKind;
 use hoopoe_store::{Durability, MemoryKv, PendingBatch, ShardSettings, ShardView, Store};
 
 use super::*;
@@ -13,6 +14,7 @@ use crate::command::{Asker, Command, Device, Forward, User};
 use crate::effect::{Answer, Effect, Pending};
 use crate::id::ConvKey;
 use crate::refusal::Word;
+use crate::rig::Rig;
 use crate::service::{Call, Caller, parse};
 use crate::settings::{ContactPolicy, ImSettings};
 use crate::shard::ImShard;
@@ -302,5 +304,42 @@ fn what_was_set_survives_a_restart() {
         node.connect("carol");
         assert_eq!(node.heard(), ["alice < im/me/pr/bob dnd"]);
         assert_eq!(node.call("carol", "get", &["carol"]), ["carol invisible"]);
+    }
+}
+
+#[test]
+fn who_left_is_gone_whatever_failed_meanwhile() {
+    let kinds = [FaultKind::Refused, FaultKind::UnknownLost, FaultKind::UnknownWritten];
+    for fault in (1..6).map(Err).chain(kinds.into_iter().map(Ok)) {
+        let settings = ImSettings { presence_grace_secs: 10, ..ImSettings::default() };
+        let mut rig = Rig::with_shards(settings, 1);
+        let device = |of: &str| {
+            let device = Node::new(ImSettings::default()).device(of);
+            Box::new(Device { user: crate::rig::user(of), ..*device })
+        };
+        for of in ["alice", "bob", "carol"] {
+            rig.post(|_| Command::Connected(device(of)));
+        }
+        rig.settle();
+        rig.call("alice", "presence/watch", serde_json::json!({ "users": ["carol"] })).unwrap();
+        for of in ["bob", "carol"] {
+            rig.post(|_| Command::Disconnected(device(of)));
+        }
+        rig.pass(9_900);
+        match fault {
+            Ok(kind) => rig.fail_write(kind),
+            Err(nth) => rig.fail_read(nth),
+        }
+        rig.pass(200);
+        rig.fail_read(0);
+        rig.recover();
+        rig.pass(5_000);
+        // As readers of other shards see it.
+        for of in ["bob", "carol"] {
+            let key = crate::keys::user(crate::rig::TENANT, of, crate::keys::user_kind::PRESENCE);
+            let row = rig.kv().get(hoopoe_store::kv::Family::Im, &key).unwrap().unwrap();
+            let row: PresenceRow = crate::txn::read_json(&key, &row).unwrap();
+            assert!(!row.here, "{of}: {fault:?}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! The watched side: states of a shard's users, who watches them, and what is told when.
 //!
-//! In memory is who has a device connected, is within the grace time or is watched; everybody
-//! else is a row. The caller reads that row for users that [`Presence::knows`] not, and writes the
-//! rows it is given, with the batch whose commit lets the notices out.
+//! In memory is who has a device connected, is within the grace time, is watched or has just left,
+//! until that is committed; everybody else is a row. The caller reads that row for users that
+//! [`Presence::knows`] not, and writes the rows it is given, with the batch whose commit lets the
+//! notices out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct Presence {
     quiet_until: u64,
     /// Whose rows were lost with a batch.
     unsaved: BTreeSet<User>,
+    /// Whose rows the present batch writes.
+    unwritten: BTreeSet<User>,
 }
 
 impl Presence {
@@ -78,6 +81,7 @@ impl Presence {
             telling: BTreeSet::new(),
             quiet_until: 0,
             unsaved: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
         }
     }
 
@@ -248,9 +252,7 @@ impl Presence {
         self.save_again(&mut tick);
         while let Some((at, user)) = self.leaving.first().filter(|(at, _)| *at <= now).cloned() {
             self.leaving.remove(&(at, user.clone()));
-            if let Some(row) = self.left(now, &user) {
-                tick.rows.push((user, row));
-            }
+            self.left(now, &user, &mut tick);
         }
         if now < self.quiet_until {
             return tick;
@@ -270,9 +272,17 @@ impl Presence {
         self.quiet_until = self.quiet_until.max(until);
     }
 
+    /// The last batch is committed: who is in memory only for a row of it goes.
+    pub fn committed(&mut self) {
+        for user in std::mem::take(&mut self.unwritten) {
+            self.forget(&user);
+        }
+    }
+
     /// The last batch was not committed: rows given since may not be written, watchers not told.
     /// Both is done again.
     pub fn lost(&mut self) {
+        self.unwritten.clear();
         for (user, person) in &mut self.people {
             self.unsaved.insert(user.clone());
             for watcher in person.watchers.values_mut().filter(|watcher| !watcher.hidden) {
@@ -289,9 +299,15 @@ impl Presence {
     fn save_again(&mut self, tick: &mut Tick) {
         for _ in 0..self.settings.notices_per_tick.max(1) {
             let Some(user) = self.unsaved.pop_first() else { return };
-            if let Some(person) = self.people.get(&user) {
-                tick.rows.push((user, person.row.clone()));
-            }
+            self.save(&user, tick);
+        }
+    }
+
+    /// Gives a row, and keeps the user in memory until it is committed.
+    fn save(&mut self, user: &User, tick: &mut Tick) {
+        if let Some(person) = self.people.get(user) {
+            tick.rows.push((user.clone(), person.row.clone()));
+            self.unwritten.insert(user.clone());
         }
     }
 
@@ -316,18 +332,17 @@ impl Presence {
     }
 
     /// The grace time of a user without devices is over.
-    fn left(&mut self, now: u64, user: &User) -> Option<PresenceRow> {
+    fn left(&mut self, now: u64, user: &User, tick: &mut Tick) {
         let started = self.started;
-        let person = self.people.get_mut(user)?;
+        let Some(person) = self.people.get_mut(user) else { return };
         person.gone_at = None;
         let changed = person.row.change(now, |row| row.here = false);
         person.row.boot = started;
-        let row = changed.then(|| person.row.clone());
         if changed {
+            self.save(user, tick);
             self.schedule(now, user);
         }
         self.forget(user);
-        row
     }
 
     /// Tells the user's watchers what they do not know yet; false if the tick is full before all
@@ -409,6 +424,9 @@ impl Presence {
     fn forget(&mut self, user: &User) {
         let Some(person) = self.people.get(user) else { return };
         if !person.devices.is_empty() || person.gone_at.is_some() || !person.watchers.is_empty() {
+            return;
+        }
+        if self.unsaved.contains(user) || self.unwritten.contains(user) {
             return;
         }
         if let Some(due) = person.due {

@@ -60,6 +60,7 @@ impl Driver {
         for (user, row) in tick.rows {
             self.write(&user, Some(row));
         }
+        self.presence.committed();
         for Change { watcher, user, payload } in tick.changes {
             let body: serde_json::Value = serde_json::from_str(&payload).unwrap();
             assert_eq!(body["user"], *user.id);
@@ -447,6 +448,25 @@ fn what_a_lost_batch_held_is_written_and_told_again() {
     assert_eq!(rows[1], (bob, row));
     assert_eq!((rows[0].0.clone(), rows.len()), (alice.clone(), 2));
     assert_eq!(told, [alice]);
+}
+
+#[test]
+fn who_left_with_a_lost_batch_is_written_as_gone_again() {
+    let mut presence = Presence::new(SETTINGS, 0);
+    let bob = key("bob");
+    presence.device_connected(1, &bob, 1, None);
+    presence.device_gone(2, &bob, 1);
+    let at = presence.next_timeout().unwrap();
+    let mut tick = presence.on_tick(at, |_, _| true);
+    for _ in 0..2 {
+        let [(user, row)] = tick.rows.as_slice() else { panic!("{tick:?}") };
+        assert_eq!((user, row.here), (&bob, false));
+        presence.lost();
+        tick = presence.on_tick(at, |_, _| true);
+    }
+    assert_eq!(tick.rows.len(), 1);
+    presence.committed();
+    assert_eq!((presence.next_timeout(), presence.known()), (None, 0));
 }
 
 #[test]

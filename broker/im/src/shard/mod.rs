@@ -408,6 +408,7 @@ impl ImShard {
         self.memory.lazy.written();
         self.memory.waiting_new.clear();
         self.memory.lines.committed();
+        self.memory.desk.people.committed();
         self.rows.committed();
     }
 
