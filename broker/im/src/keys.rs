@@ -36,6 +36,7 @@
 //! | im  | `38` | user, conv as the user sees it | pushed up to |
 //! | im  | `39` | user | numbers of groups and channels |
 //! | im  | `3c` | user | account: password hash, roles |
+//! | im  | `3d` | user | devices that began where the user was |
 //! | im  | `60` | site | line to another site: its beginning, its last number |
 //! | im  | `61` | site, number | what is owed to another site |
 //! | im  | `62` | site | how far another site's line has come |
@@ -118,6 +119,8 @@ pub mod user_kind {
     pub const JOINED: u8 = 0x39;
     /// An account's password, roles and state.
     pub const LOGIN: u8 = 0x3c;
+    /// Devices that began where the user was.
+    pub const BEGUN: u8 = 0x3d;
     /// The first of these kinds.
     pub const FIRST: u8 = ACCOUNT;
     /// The last kind there can be.
@@ -132,7 +135,8 @@ pub const SLOT_BYTES: usize = 2;
 pub fn is_asked_again(key: &[u8]) -> bool {
     let Some((slot, [kind, ..])) = key.split_at_checked(SLOT_BYTES) else { return false };
     let of_conv = (conv_kind::HEAD..=conv_kind::MEMBER).contains(kind) || *kind == conv_kind::COPY;
-    let of_user = [user_kind::CONV, user_kind::ROSTER, user_kind::JOINED].contains(kind);
+    let of_user = [user_kind::CONV, user_kind::ROSTER, user_kind::JOINED, user_kind::BEGUN];
+    let of_user = of_user.contains(kind);
     slot.first() != Some(&0xff) && (of_conv || of_user)
 }
 

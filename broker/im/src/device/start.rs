@@ -94,6 +94,17 @@ impl Starts {
         convs.filter(|conv| conv.kind() != ConvKind::User)
     }
 
+    /// Cursor and head in a conversation of the list.
+    #[cfg(test)]
+    pub(crate) fn place(&self, conv: &ConvKey) -> Option<(u64, u64)> {
+        if let Some(start) = self.open.iter().find(|start| start.conv == *conv) {
+            return Some((start.cursor, start.head));
+        }
+        let hash = self.hasher.hash_one(conv);
+        let known = self.quiet.iter().find(|(of, _)| *of == hash);
+        known.map(|(_, cursor)| (*cursor, *cursor))
+    }
+
     /// Those that are not known to be quiet.
     pub(super) fn take_open(&mut self) -> Vec<Start> {
         std::mem::take(&mut self.open)

@@ -125,9 +125,11 @@ impl Query {
         list.iter().for_each(|(conv, _)| before_heads(conv));
         let heads = self.heads_of(list.iter().map(|(conv, _)| conv))?;
         let mut cursors = if kept { self.cursors(user, client)? } else { Cursors::default() };
+        let begun = kept && self.has_begun(user, client)?;
         let (mut starts, mut news) = (Starts::with_capacity(list.len()), Vec::new());
         let mut unread_total = 0;
         for ((conv, row), head) in list.into_iter().zip(heads) {
+            let recv = row.recv;
             let mut row = self.settled(user, &conv, row, &head)?;
             let unread = self.unread(&conv, &row, &head)?;
             // The list hears of a removal a little later than the group itself, which has let go
@@ -137,11 +139,13 @@ impl Query {
             }
             unread_total += unread;
             let own = cursors.of(&conv, &user.id);
-            // A kept session starts a conversation that is new to it at the user's join.
+            // Where a kept session has none it stands where the list says that the user is: what
+            // moves that leaves it a cursor. One that is not known to begins at the user's join.
             let join = row.first() - 1;
             let cursor = match own {
                 _ if heads_only => head.last,
                 Some(cursor) => cursor,
+                None if begun => recv,
                 None if kept => join,
                 None => row.recv,
             };

@@ -491,6 +491,8 @@ impl Work<'_> {
             Command::MoveCursor(cursor) => self.move_cursor(&cursor).map(Some),
             Command::Progress(progress) => self.progress(&progress).map(|()| None),
             Command::Connected(device) => {
+                // A new session begins behind what the user's devices have acknowledged.
+                self.flush_cursors(Some(&device.user))?;
                 self.connected(&device)?;
                 self.txn.effect(Effect::Login(device));
                 Ok(None)

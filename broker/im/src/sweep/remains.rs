@@ -48,6 +48,7 @@ impl Work<'_> {
             self.txn.put_lazily(Family::Im, key, crate::txn::json_row(&row));
             return Ok(Row::Done);
         }
+        self.begins_no_more(&user, client)?;
         let cursors = keys::cursor_prefix(&user.tenant, &user.id, client);
         let cursors = self.txn.keys(Family::Im, &cursors, budget.removals)?;
         let more = cursors.len() >= budget.removals;

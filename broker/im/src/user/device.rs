@@ -60,6 +60,9 @@ impl Work<'_> {
                 self.txn.delete(Family::Im, &key);
             }
         }
+        if !device.kept {
+            self.begins(device)?;
+        }
         let row = DeviceRow {
             since_ms: self.now_ms,
             gone_ms: 0,

@@ -93,6 +93,9 @@ impl Work<'_> {
             self.tell(Forward::Cursors { conv, user, recv, read });
             return Ok(Answer::Done);
         }
+        if row.recv > before.0 {
+            self.leave_devices(&cursor.user, &cursor.conv.wire(&cursor.user.id), before.0)?;
+        }
         self.put_user_conv(&cursor.user, &cursor.conv, &row);
         self.cursor_moved(&cursor.user, &cursor.conv, before.1, &row);
         Ok(Answer::Done)
@@ -158,6 +161,9 @@ impl Work<'_> {
             row.read = own;
             row.read_count = row.read_count.max(count);
         }
+        if row.recv > before.0 {
+            self.leave_devices(user, &wire, before.0)?;
+        }
         if before != (row.recv, row.read) {
             self.put_user_conv(user, conv, &row);
             self.cursor_moved(user, conv, before.1, &row);
@@ -177,6 +183,10 @@ impl Work<'_> {
         if listed.start > row.read {
             row.read = listed.start;
             row.read_count = row.read_count.max(listed.start_count);
+        }
+        if listed.version > 1 && listed.start > row.recv && before.is_some() {
+            // Devices that have not come as far as another have the rest of what was before.
+            self.leave_devices(&user, &listed.conv.wire(&user.id), row.recv)?;
         }
         row.recv = row.recv.max(listed.start);
         if known {

@@ -2,6 +2,7 @@
 //! the user's shard.
 
 pub mod account;
+mod begun;
 pub mod device;
 mod erase;
 mod export;
