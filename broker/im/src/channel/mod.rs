@@ -174,8 +174,8 @@ impl Work<'_> {
         self.check_joined(conv, user)?;
         let head = self.head(conv)?;
         let from = if channel.everyone { 1 } else { head.last + 1 };
-        let member = self.begin_membership(conv, user, from, role)?;
         let start = if channel.everyone { (0, 0) } else { (head.last, head.count) };
+        let member = self.begin_membership(conv, user, (from, 0), role)?;
         self.list_member(conv, user, &member, start);
         channel.followers += 1;
         if role >= Role::Admin {

@@ -92,7 +92,8 @@ impl Conv {
         let view = &self.views[who];
         let Some((_, until)) = view.memberships.last() else { return (0, 0) };
         let end = until.unwrap_or(self.head());
-        let unread = (view.read + 1..=end).map(|seq| (seq, &self.log[seq as usize - 1]));
+        let seen = (view.read + 1..=end).filter(|seq| view.sees(*seq));
+        let unread = seen.map(|seq| (seq, &self.log[seq as usize - 1]));
         let unread: Vec<_> = unread.filter(|(_, e)| e.is_message && !e.is_void).collect();
         let mentions = unread.iter().filter(|(_, e)| e.mentioned == Some(who)).count();
         (unread.len() as u64, mentions as u64)
@@ -101,11 +102,13 @@ impl Conv {
     fn joins(&mut self, who: &'static str, seq: u64) {
         let all = self.shows_all;
         let view = self.views.get_mut(who).unwrap();
+        if view.memberships.is_empty() {
+            view.read = seq - 1;
+        }
         if all {
             view.memberships.clear();
         }
         view.memberships.push((if all { 1 } else { seq }, None));
-        view.read = view.read.max(seq - 1);
     }
 
     fn goes(&mut self, who: &str, seq: u64) {

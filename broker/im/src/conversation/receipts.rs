@@ -169,6 +169,16 @@ impl Work<'_> {
         before: CursorCopy,
         now: CursorCopy,
     ) -> Result<(), Fault> {
+        // Where the member began says nothing.
+        let silent_to = match conv.kind() {
+            ConvKind::Group => self.member(conv, user)?.map_or(0, |member| member.silent_to()),
+            ConvKind::User | ConvKind::Channel => 0,
+        };
+        let before = before.max(CursorCopy { recv: silent_to, read: silent_to });
+        let now = now.max(before);
+        if now == before {
+            return Ok(());
+        }
         if now.read > before.read {
             self.light(conv, user, before.read, now.read)?;
         }

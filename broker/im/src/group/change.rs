@@ -66,7 +66,8 @@ impl Work<'_> {
     }
 
     /// Users become members: a new interval from the join's seq on, or from the first entry with
-    /// `history = all` (ruling 25). The caller writes the group's row.
+    /// `history = all` (ruling 25). Who comes for the first time begins at the join; who is back
+    /// has read and received what it had before. The caller writes the group's row.
     pub(crate) fn add_members(
         &mut self,
         conv: &ConvKey,
@@ -84,22 +85,24 @@ impl Work<'_> {
         let all = group.history == History::All;
         for user in users {
             let from = if all { 1 } else { before.last + 1 };
-            let member = self.begin_membership(conv, user, from, Role::Member)?;
+            let is_back = self.member(conv, user)?.is_some_and(|row| !row.intervals.is_empty());
+            let start = if is_back { (0, 0) } else { (before.last, before.count) };
+            let member = self.begin_membership(conv, user, (from, start.0), Role::Member)?;
             let asked = keys::conv_name(conv, conv_kind::ASKED, user);
             if self.txn.has(Family::Im, &asked)? {
                 self.txn.delete(Family::Im, &asked);
             }
-            self.list_member(conv, user, &member, (before.last, before.count));
+            self.list_member(conv, user, &member, start);
         }
         Ok(())
     }
 
-    /// Opens an interval in a member's row.
+    /// Opens an interval in a member's row; `start` is what its cursors pass.
     pub(crate) fn begin_membership(
         &mut self,
         conv: &ConvKey,
         user: &str,
-        from: u64,
+        (from, start): (u64, u64),
         role: Role,
     ) -> Result<MemberRow, Fault> {
         let before = self.member(conv, user)?;
@@ -108,8 +111,10 @@ impl Work<'_> {
             intervals: Intervals::new(),
             muted_until_ms: 0,
             since_ms: 0,
+            start: 0,
             version: 0,
         });
+        member.start = member.start.max(start);
         // Whoever may see everything from here on needs none of the intervals inside it.
         member.intervals.retain(|interval| interval.from < from);
         #[cfg(feature = "planted")]

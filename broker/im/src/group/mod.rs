@@ -17,6 +17,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::rows::Intervals;
 use crate::service::ops::{History, Join};
 use crate::shard::Work;
+use crate::user::device::is_zero;
 
 /// Admins of a group.
 const ADMINS_MAX: usize = 100;
@@ -99,6 +100,9 @@ pub struct MemberRow {
     pub muted_until_ms: u64,
     /// Since when, ms since the epoch.
     pub since_ms: u64,
+    /// The last entry that there was before the first join: `read` and `recv` begin there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start: u64,
     /// How often the membership has changed: a user's list takes news in this order.
     #[serde(default)]
     pub version: u64,
@@ -108,6 +112,13 @@ impl MemberRow {
     /// True while the membership lasts.
     pub fn is_current(&self) -> bool {
         self.intervals.last().is_some_and(|interval| interval.until.is_none())
+    }
+
+    /// Of what there was up to here the member gives no receipts: whoever came later has neither
+    /// received nor read it, though `read` and `recv` are behind it.
+    pub fn silent_to(&self) -> u64 {
+        let before = self.intervals.first().map_or(0, |interval| interval.from.saturating_sub(1));
+        self.start.max(before)
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::event::MemberEvent;
 use super::services::USERS_MAX;
-use crate::command::{Command, Forward, Listed};
+use crate::command::{Command, DeviceMove, Forward, Listed, Progress};
 use crate::id::ConvKey;
 use crate::refusal::Word;
 use crate::rig::{Rig, TENANT, caller, user};
@@ -91,7 +91,7 @@ fn members_see_what_was_there_while_they_were_members() {
     rig.call("alice", "group/invite", again).unwrap();
     assert_eq!(rig.send("bob", "g/team", "8").unwrap().seq, 8);
     assert_eq!(rig.pulled("carol", "g/team"), [3, 4, 5, 7, 8], "a new interval");
-    assert_eq!(rig.unread("carol", "g/team"), (1, 0));
+    assert_eq!(rig.unread("carol", "g/team"), (2, 0), "6 is not for carol");
     let expected =
         ["join alice,bob alice", "invite carol alice", "kick carol alice", "invite carol alice"];
     assert_eq!(events(&mut rig), expected);
@@ -396,6 +396,94 @@ fn receipts_tell_who_has_what() {
     assert_eq!(rig.refused("dave", "receipt/list", of), "not_found");
     let of = json!({ "conv": "g/team", "seq": 3 });
     assert_eq!(rig.refused("alice", "receipt/list", of), "not_found");
+}
+
+/// Receipts that were told, as `receiver topic`.
+fn take_receipts(rig: &mut Rig) -> Vec<String> {
+    rig.pass(2_000);
+    let told = std::mem::take(&mut rig.notices).into_iter();
+    let prefix = "im/me/sys/receipt/g/team/";
+    let told = told.filter_map(|(to, topic, _)| {
+        topic.strip_prefix(prefix).map(|receipt| format!("{to} {receipt}"))
+    });
+    told.collect()
+}
+
+/// A device of the user's acknowledges.
+fn acknowledge(rig: &mut Rig, who: &str, through: u64) {
+    let conv = ConvKey::group(TENANT, "team");
+    let moves = vec![DeviceMove { conv, cursor: through, recv: through }];
+    let (user, client) = (user(who), "ios-1".into());
+    let progress = Progress { user, client, stored: false, moves, at_once: true };
+    rig.post(|_| Command::Progress(Box::new(progress)));
+    rig.settle();
+}
+
+#[test]
+fn who_joins_has_received_and_read_nothing_of_before() {
+    for history in ["joined", "all"] {
+        let mut rig = rig();
+        let body = json!({ "group": "team", "name": "x", "history": history });
+        rig.call("alice", "group/create", body).unwrap();
+        rig.send("alice", "g/team", "2").unwrap();
+        let users = json!({ "group": "team", "users": ["bob", "carol"] });
+        rig.call("alice", "group/invite", users).unwrap();
+        acknowledge(&mut rig, "bob", 3);
+        assert_eq!(take_receipts(&mut rig), [""; 0], "{history}");
+        assert_eq!(rig.send("carol", "g/team", "4").unwrap().seq, 4);
+        assert_eq!(take_receipts(&mut rig), [""; 0], "{history}: nor by speaking");
+        rig.send("alice", "g/team", "5").unwrap();
+        take_receipts(&mut rig);
+        acknowledge(&mut rig, "bob", 5);
+        let received = ["alice recv/5/bob", "carol recv/5/bob"];
+        assert_eq!(take_receipts(&mut rig), received, "{history}");
+        rig.read("bob", "g/team", 5);
+        assert_eq!(take_receipts(&mut rig), ["alice read/5/bob", "carol read/5/bob"], "{history}");
+        for (seq, who) in [(2, json!([])), (5, json!(["bob"]))] {
+            let of = json!({ "conv": "g/team", "seq": seq });
+            let list = rig.call("alice", "receipt/list", of.clone());
+            assert_eq!(list, Ok(json!({ "recv": who, "read": who })), "{history} {seq}");
+            let count = rig.call("alice", "receipt/count", of).unwrap();
+            assert_eq!(count["read"], who.as_array().unwrap().len(), "{history} {seq}");
+        }
+        assert_eq!(rig.unread("bob", "g/team"), (0, 0));
+    }
+}
+
+#[test]
+fn who_is_back_has_what_was_neither_received_nor_read_before() {
+    let mut rig = rig();
+    team(&mut rig, &["bob"]);
+    rig.send("alice", "g/team", "2").unwrap();
+    acknowledge(&mut rig, "bob", 2);
+    rig.read("bob", "g/team", 2);
+    rig.post(|asker| {
+        let mut send = crate::rig::message(asker, "alice", "g/team", "3");
+        send.mentions = vec!["bob".into()];
+        Command::Send(Box::new(send))
+    });
+    rig.settle();
+    take_receipts(&mut rig);
+    let users = json!({ "group": "team", "users": ["bob"] });
+    ok(&mut rig, "alice", "group/kick", users.clone());
+    assert_eq!(rig.send("alice", "g/team", "5").unwrap().seq, 5);
+    rig.call("alice", "group/invite", users).unwrap();
+    assert_eq!(rig.send("alice", "g/team", "7").unwrap().seq, 7);
+    assert_eq!(rig.unread("bob", "g/team"), (2, 1), "what came meanwhile is not bob's");
+    assert_eq!(take_receipts(&mut rig), [""; 0]);
+    let login = rig.query().login(&user("bob"), "ios-1", false, false, |_| {}).unwrap();
+    let place = login.starts.place(&ConvKey::group(TENANT, "team"));
+    assert_eq!(place, Some((2, 7)), "3 is still to be delivered");
+    assert_eq!(rig.pulled("bob", "g/team"), [1, 2, 3, 4, 6, 7]);
+    let of = json!({ "conv": "g/team", "seq": 3 });
+    let none = json!({ "recv": [], "read": [] });
+    assert_eq!(rig.call("alice", "receipt/list", of), Ok(none));
+    let of = json!({ "conv": "g/team", "seq": 2 });
+    let bob = json!({ "recv": ["bob"], "read": ["bob"] });
+    assert_eq!(rig.call("alice", "receipt/list", of), Ok(bob), "said is said");
+    rig.read("bob", "g/team", 7);
+    assert_eq!(take_receipts(&mut rig), ["alice recv/7/bob", "alice read/7/bob"]);
+    assert_eq!(rig.unread("bob", "g/team"), (0, 0));
 }
 
 /// Ruling 25: whoever is out sees the group as it was then, also in the list.

@@ -193,15 +193,16 @@ impl Query {
         }))
     }
 
-    /// Everyone who may see something of a conversation now, and what.
-    fn audience(&self, conv: &ConvKey) -> Result<Vec<(String, Intervals)>, Fault> {
+    /// Everyone who may see something of a conversation now, what, and behind which entry receipts
+    /// count.
+    fn audience(&self, conv: &ConvKey) -> Result<Vec<(String, Intervals, u64)>, Fault> {
         let mut audience = Vec::new();
         match (conv.pair_users(), conv.kind()) {
             (Some((low, high)), _) => {
                 let all = since(1);
-                audience.push((low.to_owned(), all.clone()));
+                audience.push((low.to_owned(), all.clone(), 0));
                 if low != high {
-                    audience.push((high.to_owned(), all));
+                    audience.push((high.to_owned(), all, 0));
                 }
             }
             (None, ConvKind::Group) if !self.group(conv)?.big => {
@@ -209,7 +210,8 @@ impl Query {
                 self.names(&prefix, None, |user, key, row| {
                     let row: MemberRow = crate::txn::read_json(key, row)?;
                     if row.is_current() {
-                        audience.push((user.to_owned(), row.intervals));
+                        let silent_to = row.silent_to();
+                        audience.push((user.to_owned(), row.intervals, silent_to));
                     }
                     Ok(ControlFlow::Continue(()))
                 })?;
@@ -231,8 +233,8 @@ impl Query {
     fn receivers(&self, caller: &Caller, of: &Receipt) -> Result<Receivers, Fault> {
         let conv = conv_of(caller, &of.conv)?;
         let audience = self.audience(&conv)?;
-        let own = audience.iter().find(|(user, _)| **user == *caller.user.id);
-        let sees = own.is_some_and(|(_, intervals)| may_see(intervals, of.seq));
+        let own = audience.iter().find(|(user, ..)| **user == *caller.user.id);
+        let sees = own.is_some_and(|(_, intervals, _)| may_see(intervals, of.seq));
         let entry = match sees || caller.privileged {
             true => self.entry(&conv, of.seq)?,
             false => None,
@@ -242,8 +244,9 @@ impl Query {
         let copies: HashMap<String, CursorCopy> = self.cursor_copies(&conv)?.into_iter().collect();
         let (mut recv, mut read) = (Vec::new(), Vec::new());
         let members = audience.len();
-        for (user, intervals) in audience {
-            if *user == *entry.from || !may_see(&intervals, of.seq) {
+        for (user, intervals, silent_to) in audience {
+            let sees = of.seq > silent_to && may_see(&intervals, of.seq);
+            if *user == *entry.from || !sees {
                 continue;
             }
             let copy = copies.get(&user).copied().unwrap_or_default();
@@ -287,7 +290,8 @@ impl Query {
                 let row: MemberRow = crate::txn::read_json(key, row)?;
                 last = Some(user.to_owned());
                 members += u64::from(row.is_current());
-                if row.is_current() && *user != *entry.from && may_see(&row.intervals, seq) {
+                let sees = seq > row.silent_to() && may_see(&row.intervals, seq);
+                if row.is_current() && *user != *entry.from && sees {
                     let wire = conv.wire(user);
                     lists.push(keys::user_name(conv.tenant(), user, user_kind::CONV, &wire));
                 }

@@ -21,7 +21,7 @@ use crate::heads::Heads;
 use crate::id::{ConvKey, ConvKind};
 use crate::keys::{self, conv_kind, user_kind};
 use crate::refusal::{Fault, Refusal};
-use crate::rows::{CursorCopy, Head, Row, UserConv};
+use crate::rows::{CursorCopy, Head, Interval, Row, UserConv};
 
 /// Items of a page without `limit`, and at most.
 pub const PAGE_DEFAULT: usize = 50;
@@ -419,26 +419,41 @@ impl Query {
         Ok(row)
     }
 
-    /// Countable messages that the user has not read (ruling 22).
+    /// Countable messages that the user may see and has not read (ruling 22). What retention has
+    /// taken cannot be read any more.
     pub fn unread(&self, conv: &ConvKey, row: &UserConv, head: &Head) -> Result<u64, StoreError> {
-        let (end, count) = match row.intervals.last().and_then(|interval| interval.until) {
-            Some(until) if until < head.last => {
-                let entry = self.entry(conv, until)?;
-                (until, entry.map_or(head.count, |entry| entry.count))
+        let from = head.min.max(row.read + 1);
+        let mut unread = 0;
+        for Interval { from: first, until } in &row.intervals {
+            let (first, last) = (from.max(*first), until.unwrap_or(head.last).min(head.last));
+            if first <= last {
+                unread += self.unread_in(conv, row, head, (first, last))?;
             }
-            _ => (head.last, head.count),
+        }
+        Ok(unread)
+    }
+
+    /// Countable messages of a stretch behind what the user has read.
+    fn unread_in(
+        &self,
+        conv: &ConvKey,
+        row: &UserConv,
+        head: &Head,
+        (from, to): (u64, u64),
+    ) -> Result<u64, StoreError> {
+        let count_at = |seq| -> Result<u64, StoreError> {
+            Ok(self.entry(conv, seq)?.map_or(head.count, |entry| entry.count))
         };
-        // What retention has taken cannot be read any more.
-        if end <= row.read || end < head.min {
-            return Ok(0);
-        }
-        let (mut from, mut before) = (row.read + 1, row.read_count);
-        // Also where it has taken the very entry that was read: nothing counts up to there.
-        if head.min > 1 && from <= head.min {
-            from = head.min;
-            before = before.max(self.count_below(conv, head)?);
-        }
-        let voids = if head.voids == 0 { 0 } else { self.voids(conv, from, end)? };
+        let count = if to == head.last { head.count } else { count_at(to)? };
+        let before = if head.min > 1 && from == head.min {
+            // Also where it has taken the very entry that was read: nothing counts up to there.
+            row.read_count.max(self.count_below(conv, head)?)
+        } else if from == row.read + 1 {
+            row.read_count
+        } else {
+            count_at(from - 1)?
+        };
+        let voids = if head.voids == 0 { 0 } else { self.voids(conv, from, to)? };
         Ok(count.saturating_sub(before).saturating_sub(voids))
     }
 

@@ -40,7 +40,7 @@ pub struct DeviceRow {
     pub push: Option<(String, String)>,
 }
 
-fn is_zero(ms: &u64) -> bool {
+pub(crate) fn is_zero(ms: &u64) -> bool {
     *ms == 0
 }
 

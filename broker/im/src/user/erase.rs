@@ -67,6 +67,7 @@ impl Work<'_> {
             ConvKind::Group => self.leave_erased(conv, user)?,
             ConvKind::Channel => self.unfollow_erased(conv, user)?,
         }
+        self.forget_intervals(conv, user)?;
         self.erase_here(conv, user)
     }
 
@@ -116,6 +117,17 @@ impl Work<'_> {
         member.role = Role::Member;
         member.version += 1;
         self.put_member(conv, user, member);
+    }
+
+    /// A later user of the same id is not back, but comes for the first time.
+    fn forget_intervals(&mut self, conv: &ConvKey, user: &str) -> Result<(), Fault> {
+        if let Some(mut member) = self.member(conv, user)?
+            && !member.intervals.is_empty()
+        {
+            member.intervals.clear();
+            self.put_member(conv, user, &member);
+        }
+        Ok(())
     }
 
     fn inherit(&mut self, conv: &ConvKey, heir: &str) -> Result<(), Fault> {
