@@ -9,6 +9,7 @@
 //! what is to be stored is given to the caller. Nothing that is said in a room is ever stored.
 
 mod across;
+mod empty;
 mod erase;
 mod guests;
 
@@ -29,6 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::sites::SiteNode;
 use crate::fabric::{Mail, Mailbox};
 use across::Away;
+use empty::{Empty, Turn};
 use guests::Guest;
 
 /// A room and where its viewers are.
@@ -48,6 +50,8 @@ struct State {
     connections: Box<[u32]>,
     /// When a worker is going to look at it.
     look_at_ms: Option<u64>,
+    /// Its place among the empty rooms.
+    turn: Option<Turn>,
     /// It has left the map; who comes upon it looks again.
     forgotten: bool,
     /// Sites with viewers, when it lives here.
@@ -131,6 +135,8 @@ pub struct Todo {
     pub letters: Vec<RoomLetter>,
     /// The room is to be looked at, at that time.
     pub look_at_ms: Option<u64>,
+    /// It need not be looked at, at that time.
+    pub no_look_at_ms: Option<u64>,
 }
 
 /// An operation of the service `room` was carried out.
@@ -150,6 +156,7 @@ pub struct Rooms {
     rates: ShaperRates,
     workers: Vec<Arc<Mailbox<Mail>>>,
     rooms: DashMap<Box<str>, Arc<LiveRoom>>,
+    empty: Empty,
     /// Rooms that a user is in, by tenant and user.
     joined: DashMap<Box<str>, usize>,
     /// Rooms that a user owns, by tenant and user.
@@ -197,6 +204,7 @@ impl Rooms {
             rates,
             workers,
             rooms: DashMap::new(),
+            empty: Empty::new(),
             joined: DashMap::new(),
             owned: DashMap::new(),
             foreign: DashMap::new(),
@@ -236,6 +244,7 @@ impl Rooms {
             away: home.as_ref().map(|_| Away::new(now_ms)),
             connections: vec![0; self.workers.len()].into(),
             look_at_ms: None,
+            turn: None,
             forgotten: false,
         };
         Arc::new(LiveRoom { tenant: tenant.into(), id, home, state: Mutex::new(state) })
@@ -249,40 +258,68 @@ impl Rooms {
         if let Some(room) = self.find(tenant, id) {
             return Ok(room);
         }
-        // Looked at before the entry is locked: counting locks every part of the map in turn.
-        if self.rooms.len() >= self.settings.rooms_max {
-            return Err(Refusal::limit("there are as many rooms as this broker may hold"));
-        }
+        // Before the entry is locked: counting locks every part of the map in turn.
+        self.make_place()?;
         let make = || self.live(now_ms, tenant, id, RoomRow::default());
         let live = self.rooms.entry(name(tenant, id)).or_insert_with(make).clone();
         if live.home.is_some() {
-            self.foreign.insert(name(tenant, id), live.clone());
+            let state = live.state.lock();
+            if !state.forgotten {
+                self.foreign.insert(name(tenant, id), live.clone());
+            }
         }
         Ok(live)
     }
 
     /// Why the user may not come in, if so.
     pub fn may_join(&self, now_ms: u64, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
+        self.may_join_too(now_ms, (tenant, id), user, &[])
+    }
+
+    /// Why the user may not come in besides other rooms that wait for the user, if so.
+    pub fn may_join_too(
+        &self,
+        now_ms: u64,
+        (tenant, id): (&str, &str),
+        user: &str,
+        others: &[&str],
+    ) -> Result<(), Refusal> {
+        let (mut joins, mut makes) = (0, 0);
+        for other in others {
+            // A room in the queue may have made place for others by then.
+            let (in_it, stays) = self.find(tenant, other).map_or((false, false), |live| {
+                let state = live.state.lock();
+                (state.room.has(user), state.turn.is_none())
+            });
+            joins += usize::from(!in_it);
+            makes += usize::from(!stays);
+        }
         let Some(live) = self.find(tenant, id) else {
             self.reached(self.foreign_home(tenant, id).as_ref())?;
-            return self.may_be_first(tenant, id, user);
+            self.may_be_first(tenant, id)?;
+            self.has_place_for(tenant, user, joins)?;
+            return self.has_place_for_room(makes);
         };
         self.reached(live.home.as_ref())?;
         let state = live.state.lock();
         state.room.may_join(user, now_ms)?;
-        if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) }
+        if state.turn.is_some() {
+            self.has_place_for_room(makes)?;
+        }
+        if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user, joins) }
     }
 
-    /// Why the user may not come into a room that is not there yet, if so.
-    fn may_be_first(&self, tenant: &str, id: &str, user: &str) -> Result<(), Refusal> {
+    /// Why nobody may come into a room that is not there yet, if so.
+    fn may_be_first(&self, tenant: &str, id: &str) -> Result<(), Refusal> {
         if !self.settings.auto_create && self.foreign_home(tenant, id).is_none() {
             return Err(no_such_room());
         }
-        self.has_place_for(tenant, user)
+        Ok(())
     }
 
-    fn has_place_for(&self, tenant: &str, user: &str) -> Result<(), Refusal> {
-        if count(&self.joined, tenant, user) < self.settings.joined_max {
+    /// Whether the user may be in one more room, besides so many others.
+    fn has_place_for(&self, tenant: &str, user: &str, besides: usize) -> Result<(), Refusal> {
+        if count(&self.joined, tenant, user) + besides < self.settings.joined_max {
             Ok(())
         } else {
             Err(Refusal::limit("you are in as many rooms as a user may join"))
@@ -303,25 +340,24 @@ impl Rooms {
                 None => {
                     // Whoever comes with a session that is resumed comes in although the home is not
                     // reached, and is named to it when it is.
-                    self.may_be_first(tenant, id, user)?;
+                    self.may_be_first(tenant, id)?;
+                    self.has_place_for(tenant, user, 0)?;
                     self.find_or_make(now_ms, tenant, id)?
                 }
             };
             let mut state = live.state.lock();
             if state.forgotten {
-                // It leaves the map right now: the next look makes a new one.
-                drop(state);
-                std::thread::yield_now();
+                // It has left the map: the next look makes a new one.
                 continue;
             }
             let place =
-                if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user) };
+                if state.room.has(user) { Ok(()) } else { self.has_place_for(tenant, user, 0) };
             let joined = place.and_then(|()| state.room.join(&self.settings, now_ms, user));
-            let look_at_ms = self.look_at(&mut state);
+            let todo = self.later(&live, &mut state);
             let joined = match joined {
                 Ok(joined) => joined,
                 Err(refusal) => {
-                    self.remind(&live, look_at_ms);
+                    self.remind(&live, &todo);
                     return Err(refusal);
                 }
             };
@@ -331,13 +367,13 @@ impl Rooms {
                 self.tell_home(&live, &mut state, user, true);
             }
             drop(state);
-            return Ok((live, joined, Todo { look_at_ms, ..Todo::default() }));
+            return Ok((live, joined, todo));
         }
     }
 
     /// Has some worker look at the room: the caller may be none.
-    fn remind(&self, live: &Arc<LiveRoom>, look_at_ms: Option<u64>) {
-        if let Some(at_ms) = look_at_ms {
+    fn remind(&self, live: &Arc<LiveRoom>, todo: &Todo) {
+        if let Some(at_ms) = todo.look_at_ms {
             let letter = RoomLetter { room: live.clone(), news: RoomNews::LookAt(at_ms) };
             self.workers[live.id.len() % self.workers.len()].put(Mail::Room(Box::new(letter)));
         }
@@ -349,7 +385,7 @@ impl Rooms {
     }
 
     /// A connection on `worker` leaves.
-    pub fn leave(&self, worker: usize, now_ms: u64, live: &LiveRoom, user: &str) -> Todo {
+    pub fn leave(&self, worker: usize, now_ms: u64, live: &Arc<LiveRoom>, user: &str) -> Todo {
         let mut state = live.state.lock();
         state.connections[worker] = state.connections[worker].saturating_sub(1);
         if state.room.leave(&self.settings, now_ms, user).is_some_and(|left| left.last) {
@@ -357,7 +393,7 @@ impl Rooms {
             self.tell_home(live, &mut state, user, false);
             state.know_no_more_if_empty();
         }
-        Todo { look_at_ms: self.look_at(&mut state), ..Todo::default() }
+        self.later(live, &mut state)
     }
 
     /// A connection that was told to leave has left `worker`.
@@ -387,7 +423,7 @@ impl Rooms {
             });
             self.message_to_guests(now_ms, live, &mut state, &message, None);
         }
-        todo.look_at_ms = self.look_at(&mut state);
+        todo.look_at_ms = self.later(live, &mut state).look_at_ms;
         Ok(todo)
     }
 
@@ -443,15 +479,7 @@ impl Rooms {
             let publication = Arc::new(hoopoe_im::room::stat(&live.id, &counters));
             self.spread(worker, live, &state, &mut todo, &|| RoomNews::Stat(publication.clone()));
         }
-        if output.over {
-            state.forgotten = true;
-            drop(state);
-            for map in [&self.rooms, &self.foreign] {
-                map.remove_if(&*name(&live.tenant, &live.id), |_, room| Arc::ptr_eq(room, live));
-            }
-            return todo;
-        }
-        todo.look_at_ms = self.look_at(&mut state);
+        todo.look_at_ms = self.later(live, &mut state).look_at_ms;
         todo
     }
 
@@ -474,18 +502,30 @@ impl Rooms {
                 &made
             }
         };
-        let live = if creates {
-            if count(&self.owned, tenant, caller.user) >= self.settings.owned_max {
-                return Err(Refusal::limit("you own as many rooms as a user may"));
-            }
-            self.find_or_make(now_ms, tenant, id)?
-        } else {
-            self.find(tenant, id).ok_or_else(no_such_room)?
-        };
-        let mut state = live.state.lock();
-        if state.forgotten {
-            return Err(no_such_room());
+        if creates && count(&self.owned, tenant, caller.user) >= self.settings.owned_max {
+            return Err(Refusal::limit("you own as many rooms as a user may"));
         }
+        loop {
+            let live = match creates {
+                true => self.find_or_make(now_ms, tenant, id)?,
+                false => self.find(tenant, id).ok_or_else(no_such_room)?,
+            };
+            let state = live.state.lock();
+            if !state.forgotten {
+                return self.serve_in(now_ms, &live, state, caller, call);
+            }
+        }
+    }
+
+    fn serve_in(
+        &self,
+        now_ms: u64,
+        live: &Arc<LiveRoom>,
+        mut state: MutexGuard<'_, State>,
+        caller: Caller<'_>,
+        call: RoomCall,
+    ) -> Result<Served, Refusal> {
+        let (tenant, creates) = (&*live.tenant, matches!(call, RoomCall::Create { .. }));
         let owner = state.room.row().owner.clone();
         let done = state.room.serve(&self.settings, now_ms, caller, call)?;
         if creates {
@@ -495,9 +535,9 @@ impl Rooms {
             raise(&self.owned, tenant, caller.user);
         }
         let Moderated { answer, changed, evicted } = done;
-        self.changed_for_guests(&live, &mut state, changed, &evicted);
-        self.evict(&live, &state, evicted);
-        self.remind(&live, self.look_at(&mut state));
+        self.changed_for_guests(live, &mut state, changed, &evicted);
+        self.evict(live, &state, evicted);
+        self.remind(live, &self.later(live, &mut state));
         let store = changed.then(|| state.room.row().clone());
         Ok(Served { room: live.id.clone(), answer, store })
     }
@@ -551,11 +591,15 @@ impl Rooms {
         }
     }
 
-    /// When the room has to be looked at, if nobody is going to do so early enough.
-    fn look_at(&self, state: &mut State) -> Option<u64> {
-        let next = state.room.next_timeout(&self.settings)?;
+    /// A room was touched: when it has to be looked at, if nobody is going to do so early enough.
+    fn later(&self, live: &Arc<LiveRoom>, state: &mut State) -> Todo {
+        self.settle(live, state);
+        let Some(next) = state.room.next_timeout() else {
+            return Todo { no_look_at_ms: state.look_at_ms.take(), ..Todo::default() };
+        };
         let late = state.look_at_ms.is_none_or(|at| at > next);
-        late.then(|| *state.look_at_ms.insert(next))
+        let look_at_ms = late.then(|| *state.look_at_ms.insert(next));
+        Todo { look_at_ms, ..Todo::default() }
     }
 }
 

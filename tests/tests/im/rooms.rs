@@ -251,6 +251,30 @@ fn who_may_not_is_told() {
 }
 
 #[test]
+fn a_full_broker_says_so_in_suback() {
+    let broker = with("[im.rooms]\nmax_rooms = 3\n");
+    let mut ann = device(&broker, Version::V5, "ann");
+    for n in 0..20 {
+        ann.subscribe(&format!("im/r/z{n}/#"), 0);
+        ann.unsubscribe(&[&format!("im/r/z{n}/#")]);
+    }
+    let mut rooms: Vec<RawClient> =
+        ["a", "b", "c"].map(|room| viewer(&broker, Version::V5, room, room)).into();
+    for version in [Version::V5, Version::V311] {
+        let mut carol = device(&broker, version, "carol");
+        let refused = if version == Version::V5 { 0x97 } else { 0x80 };
+        assert_eq!(carol.try_subscribe("im/r/carols-room/#", 0), refused);
+        carol.subscribe("im/r/a/#", 0);
+    }
+    say(&mut rooms[1], "b", "hello");
+    rooms[1].unsubscribe(&["im/r/b/msg/#"]);
+    let mut carol = viewer(&broker, Version::V5, "carol", "carols-room");
+    say(&mut carol, "carols-room", "granted is granted");
+    assert_eq!(next_said(&mut carol, "carols-room").payload, "granted is granted");
+    assert_eq!(rooms[1].try_subscribe("im/r/b/#", 0), 0x97, "it made place");
+}
+
+#[test]
 fn moderation_acts_at_once_and_outlives_a_crash() {
     let mut broker = Broker::start();
     let mut olga = device(&broker, Version::V5, "olga");

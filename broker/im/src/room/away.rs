@@ -166,7 +166,7 @@ mod tests {
         // Without viewers it is forgotten, whoever owns it.
         room.set_row(RoomRow { owner: Some("zoe".into()), ..RoomRow::default() }, NOW);
         room.leave(&settings, later, "ann");
-        assert!(room.on_tick(&settings, later + settings.empty_ms).over);
+        assert_eq!(room.unwanted_since(), Some(later));
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Ring {
         }
     }
 
+    /// There is nothing to look back at.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// What a newcomer gets, oldest first; what has expired is left out.
     pub fn snapshot(&self, now_ms: u64) -> Vec<Arc<RoomMessage>> {
         self.messages.iter().filter(|message| !message.expired(now_ms)).cloned().collect()

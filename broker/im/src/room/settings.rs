@@ -48,7 +48,8 @@ pub struct RoomSettings {
     pub owned_max: usize,
     /// Rooms in memory.
     pub rooms_max: usize,
-    /// A room that nobody owns and nobody is in is forgotten after this time.
+    /// A room in which something was said, that nobody owns and nobody is in, is forgotten after
+    /// this time.
     pub empty_ms: u64,
     /// Users on each of a room's lists: muted, banned, invited, moderators.
     pub listed_max: usize,

@@ -107,8 +107,6 @@ pub struct RoomOutput {
     pub sum: Option<Vec<u8>>,
     /// The counters as JSON, for `im/r/{room}/stat`.
     pub stat: Option<String>,
-    /// Nobody owns the room and nobody has been in it for a while: it may be forgotten.
-    pub over: bool,
 }
 
 impl Room {
@@ -212,7 +210,7 @@ impl Room {
     pub(super) fn remove(&mut self, settings: &RoomSettings, now_ms: u64, user: &str) -> bool {
         let was_here = self.viewers.remove(user).is_some();
         if self.viewers.is_empty() {
-            self.empty_since_ms.get_or_insert(now_ms);
+            self.emptied(now_ms);
         }
         self.counts_changed(settings, now_ms);
         was_here
@@ -222,9 +220,15 @@ impl Room {
     pub(super) fn clear(&mut self, now_ms: u64) -> Vec<Arc<str>> {
         self.ring = Ring::default();
         self.likes = Likes::default();
-        self.stat_due_ms = None;
-        self.empty_since_ms.get_or_insert(now_ms);
+        self.emptied(now_ms);
         std::mem::take(&mut self.viewers).into_keys().collect()
+    }
+
+    /// Nobody hears counters any more; whoever comes next has not heard any.
+    fn emptied(&mut self, now_ms: u64) {
+        self.stat_due_ms = None;
+        self.told = Counts::default();
+        self.empty_since_ms.get_or_insert(now_ms);
     }
 
     /// Somebody speaks. Order of judgement: being here, being heard, form, rate.
@@ -315,10 +319,8 @@ impl Room {
     }
 
     /// When [`on_tick`](Self::on_tick) has something to do, if nothing else happens.
-    pub fn next_timeout(&self, settings: &RoomSettings) -> Option<u64> {
-        let empty = self.empty_since_ms.filter(|_| self.may_be_forgotten());
-        let over = empty.map(|since| since + settings.empty_ms);
-        [self.likes.due_ms(), self.stat_due_ms, over].into_iter().flatten().min()
+    pub fn next_timeout(&self) -> Option<u64> {
+        [self.likes.due_ms(), self.stat_due_ms].into_iter().flatten().min()
     }
 
     /// Time has come: what is due now.
@@ -339,15 +341,24 @@ impl Room {
             }))
         });
         let stat = self.stat_due_ms.take_if(|due| *due <= now_ms).and_then(|_| self.stat(now_ms));
-        let over = self.viewers.is_empty()
-            && self.may_be_forgotten()
-            && self.empty_since_ms.is_some_and(|since| since + settings.empty_ms <= now_ms);
-        RoomOutput { likes, sum, stat, over }
+        RoomOutput { likes, sum, stat }
     }
 
-    /// Without viewers nobody wants it, here at least. What is closed stays so, owned or not.
+    /// Since when nobody has been in it, if nobody wants it either and it may be forgotten.
+    pub fn unwanted_since(&self) -> Option<u64> {
+        self.empty_since_ms.filter(|_| self.viewers.is_empty() && self.may_be_forgotten())
+    }
+
+    /// Nothing was said in it that somebody who comes in could see or count.
+    pub fn is_blank(&self) -> bool {
+        self.messages == 0 && self.likes.total == 0 && self.ring.is_empty()
+    }
+
+    /// Without viewers nobody wants it, here at least. What is closed stays so, owned or not; and
+    /// what an admin has ruled in a room of nobody holds: it is stored.
     fn may_be_forgotten(&self) -> bool {
-        self.is_away || (self.row.owner.is_none() && self.row.closed_ms.is_none())
+        let RoomRow { version, owner, closed_ms, .. } = &self.row;
+        self.is_away || (*version == 0 && owner.is_none() && closed_ms.is_none())
     }
 
     /// Counters are sent when they differ from the last ones that were.

@@ -210,7 +210,7 @@ fn likes_become_one_message() {
         let posted = on_lane(&mut room, start + at, who, Lane::Like, word);
         assert!(matches!(posted, Ok(Posted::Counted)), "{posted:?}");
     }
-    assert_eq!(room.next_timeout(&settings()), Some(start + 500));
+    assert_eq!(room.next_timeout(), Some(start + 500));
     assert!(room.on_tick(&settings(), start + 499).likes.is_none());
     let sum = room.on_tick(&settings(), start + 500).likes.unwrap();
     let body: Value = serde_json::from_slice(sum.payload()).unwrap();
@@ -252,12 +252,12 @@ fn words_of_likes_are_few_and_short() {
 fn counters_are_sent_when_they_change_and_not_too_often() {
     let settings = settings();
     let mut room = room_with(&[]);
-    assert_eq!(room.next_timeout(&settings), None, "an owned room without viewers sleeps");
+    assert_eq!(room.next_timeout(), None, "an owned room without viewers sleeps");
     room.join(&settings, NOW, &user("ann")).unwrap();
     room.join(&settings, NOW + 100, &user("bob")).unwrap();
     let mut told = Vec::new();
     let mut at = NOW;
-    while let Some(next) = room.next_timeout(&settings).filter(|_| told.len() < 10) {
+    while let Some(next) = room.next_timeout().filter(|_| told.len() < 10) {
         assert!(next > at, "time moves on");
         at = next;
         told.extend(room.on_tick(&settings, at).stat.map(|stat| (at, stat)));
@@ -285,19 +285,41 @@ fn viewers_are_users_whatever_their_devices() {
 }
 
 #[test]
-fn a_room_that_nobody_owns_is_forgotten_when_nobody_is_there() {
+fn who_comes_into_an_empty_room_is_told_its_counters() {
     let settings = settings();
-    let mut room = Room::new("lobby".into(), RoomRow::default(), NOW);
-    assert_eq!(room.next_timeout(&settings), Some(NOW + settings.empty_ms));
+    let mut room = room_with(&["ann"]);
+    let told = room.on_tick(&settings, NOW + 500).stat;
+    assert!(told.is_some_and(|stat| stat.contains(r#""viewers":1"#)));
+    say(&mut room, NOW + 600, "ann", "x").unwrap();
+    room.leave(&settings, NOW + 700, "ann");
+    assert_eq!(room.next_timeout(), None, "nobody hears them");
+    room.join(&settings, NOW + 20_000, &user("bob")).unwrap();
+    let due = room.next_timeout().unwrap();
+    let told = room.on_tick(&settings, due).stat;
+    assert!(told.is_some_and(|stat| stat.contains(r#""messages":1"#)));
+}
+
+#[test]
+fn a_room_that_nobody_owns_is_not_wanted_when_nobody_is_there() {
+    let settings = settings();
+    let unowned = || Room::new("lobby".into(), RoomRow::default(), NOW);
+    let mut room = unowned();
+    assert_eq!((room.unwanted_since(), room.is_blank()), (Some(NOW), true));
     room.join(&settings, NOW + 1, &user("ann")).unwrap();
-    room.on_tick(&settings, NOW + 60_000);
-    assert_eq!(room.next_timeout(&settings), None);
-    room.leave(&settings, NOW + 60_000, "ann");
-    let end = NOW + 60_000 + settings.empty_ms;
-    assert!(!room.on_tick(&settings, end - 1).over);
-    assert!(room.on_tick(&settings, end).over);
-    let mut owned = room_with(&[]);
-    assert!(!owned.on_tick(&settings, end * 2).over, "an owner's room stays");
+    assert_eq!((room.unwanted_since(), room.is_blank()), (None, true));
+    room.leave(&settings, NOW + 2, "ann");
+    assert_eq!((room.unwanted_since(), room.is_blank()), (Some(NOW + 2), true));
+    for lane in [Lane::Chat, Lane::Like] {
+        let mut room = unowned();
+        room.join(&settings, NOW, &user("ann")).unwrap();
+        on_lane(&mut room, NOW, "ann", lane, "").unwrap();
+        room.leave(&settings, NOW + 3, "ann");
+        assert_eq!((room.unwanted_since(), room.is_blank()), (Some(NOW + 3), false), "{lane:?}");
+    }
+    assert_eq!(room_with(&[]).unwanted_since(), None, "an owner's room stays");
+    // What an admin rules is stored, and would overrule a room that is made anew.
+    ask(&mut room, NOW, "root", "ban", json!({ "room": "lobby", "user": "eve" })).unwrap();
+    assert_eq!(room.unwanted_since(), None);
 }
 
 #[test]
@@ -409,7 +431,7 @@ fn what_an_erased_owner_had_goes_to_a_moderator_or_is_closed() {
     assert!(room.row().version > row.version, "the later row wins");
     assert_eq!(room.erase(NOW, "molly"), None);
     // It stays closed, also when nobody has been there for long, and is nobody's for the taking.
-    assert!(!room.on_tick(&settings(), NOW + 2 * settings().empty_ms).over);
+    assert_eq!(room.unwanted_since(), None);
     for name in ["ann", "molly"] {
         assert!(room.join(&settings(), NOW, &user(name)).is_err(), "{name}");
         let again = ask(&mut room, NOW, name, "create", json!({ "room": "lobby" }));

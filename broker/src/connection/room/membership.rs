@@ -115,6 +115,18 @@ impl Memberships {
         self.find(room).is_some()
     }
 
+    /// Other rooms that the session is about to come into.
+    pub fn awaited_besides(&self, room: &str) -> SmallVec<[&str; 4]> {
+        let mut awaited = SmallVec::new();
+        for waits in self.waiting.iter() {
+            let of = &*waits.room;
+            if of != room && !awaited.contains(&of) && !self.has(of) {
+                awaited.push(of);
+            }
+        }
+        awaited
+    }
+
     /// The session in the room.
     pub fn find(&self, room: &str) -> Option<&Membership> {
         self.joined.iter().find(|membership| *membership.live.id == *room)

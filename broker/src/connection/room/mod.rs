@@ -102,7 +102,8 @@ impl Worker {
             return Err(refusal.clone());
         }
         let key = &session.key;
-        env.im.rooms.may_join(now_ms, &key.tenant, room, &key.user)
+        let others = memberships.map(|rooms| rooms.awaited_besides(room)).unwrap_or_default();
+        env.im.rooms.may_join_too(now_ms, (&key.tenant, room), &key.user, &others)
     }
 
     /// Notes a granted filter, if it is on a room; the client comes in later.
@@ -168,8 +169,13 @@ impl Worker {
         let (live, joined, todo) = match env.im.rooms.join(worker, now_ms, place, &key.user) {
             Ok(entered) => entered,
             Err(refusal) => {
-                let why = &*refusal.message;
-                tracing::debug!(client = %key, room = &*waits.room, why, "not let into a room");
+                if im.rooms.greeted {
+                    let topic = format!("im/me/sys/notice/room/{}/refused", waits.room);
+                    self.im_notice(location, &topic, refusal.message.as_bytes());
+                } else {
+                    // The hello goes first: then it is tried again, and told.
+                    im.rooms.waiting.push(Waiting { packet: None, ..waits });
+                }
                 return;
             }
         };
@@ -204,6 +210,7 @@ impl Worker {
         let (env, now_ms) = (self.env.clone(), self.now_ms);
         let Some(memberships) = self.memberships(location) else { return };
         memberships.greeted = true;
+        let waits = !memberships.waiting.is_empty();
         let rooms = memberships.joined.iter().map(|joined| (joined.live.clone(), joined.place));
         for (live, place) in rooms.collect::<Vec<_>>() {
             let (ring, n) = env.im.rooms.look_back(now_ms, &live);
@@ -217,6 +224,9 @@ impl Worker {
             if env.im.rooms.is_cut_off(&live) {
                 self.tell_line(location, &live, false);
             }
+        }
+        if waits {
+            self.enter_rooms(location, None);
         }
     }
 
@@ -327,6 +337,9 @@ impl Worker {
 
     /// What follows from something done to a room.
     fn room_todo(&mut self, live: &Arc<LiveRoom>, todo: Todo) {
+        if let Some(at_ms) = todo.no_look_at_ms {
+            self.rooms.looks.remove(&(at_ms, address(live)));
+        }
         if let Some(at_ms) = todo.look_at_ms {
             self.rooms.looks.insert((at_ms, address(live)), live.clone());
         }
@@ -344,6 +357,7 @@ impl Worker {
             let todo = self.env.im.rooms.look(self.number, self.now_ms, &live, at_ms);
             self.room_todo(&live, todo);
         }
+        self.env.im.rooms.sweep(self.now_ms);
     }
 }
 

@@ -281,6 +281,10 @@ impl Rooms {
             return;
         };
         let mut state = live.state.lock();
+        if state.forgotten {
+            // The next comparison finds the new one.
+            return;
+        }
         match word {
             RoomWord::Who => self.say_roll(home, &live, &state.room),
             RoomWord::Row(row) => match serde_json::from_slice(&row) {
@@ -306,7 +310,7 @@ impl Rooms {
             RoomWord::Out { user, why } => self.put_out(now_ms, &live, &mut state, &user, why),
             _ => {}
         }
-        self.remind(&live, self.look_at(&mut state));
+        self.remind(&live, &self.later(&live, &mut state));
     }
 
     fn relay(

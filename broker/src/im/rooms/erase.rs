@@ -44,7 +44,7 @@ impl Rooms {
                 self.unstored.insert(key);
                 self.changed_for_guests(live, &mut state, true, &evicted);
                 self.evict(live, &state, evicted);
-                self.remind(live, self.look_at(&mut state));
+                self.remind(live, &self.later(live, &mut state));
             }
             None if self.unstored.contains(&key) => {}
             None => return None,

@@ -202,7 +202,7 @@ impl Rooms {
         if !state.guests.is_empty() {
             self.hosting.insert(name(&tenant, &id), live.clone());
         }
-        self.remind(&live, self.look_at(&mut state));
+        self.remind(&live, &self.later(&live, &mut state));
     }
 
     /// Users of a guest come in; or they are all that it has.
@@ -406,7 +406,7 @@ impl Rooms {
                 state.guests[at].roll.1.clear();
                 self.end_guest(&live, &mut state, at);
             }
-            self.remind(&live, self.look_at(&mut state));
+            self.remind(&live, &self.later(&live, &mut state));
         }
     }
 }

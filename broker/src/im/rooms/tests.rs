@@ -113,22 +113,130 @@ fn rooms_and_owners_are_limited() {
     assert_eq!(join(&rooms, 0, "c", "ann").unwrap_err(), Word::Limit);
 }
 
+/// The user comes, says something and goes, at that time.
+fn pass_through(rooms: &Rooms, now_ms: u64, room: &str, user: &str) -> Arc<LiveRoom> {
+    let live = join(rooms, 0, room, user).unwrap();
+    say(rooms, 0, &live, user);
+    rooms.leave(0, now_ms, &live, user);
+    live
+}
+
+fn may_join(rooms: &Rooms, room: &str, user: &str) -> Result<(), Word> {
+    rooms.may_join(NOW, "t", room, user).map_err(|refusal| refusal.word)
+}
+
+#[test]
+fn a_full_node_lets_nobody_make_a_room() {
+    let rooms = rooms_with(RoomSettings { rooms_max: 2, ..RoomSettings::default() }, 1);
+    call(&rooms, "olga", Some("owned"), create()).unwrap();
+    let live = join(&rooms, 0, "watched", "ann").unwrap();
+    assert_eq!(may_join(&rooms, "more", "carol"), Err(Word::Limit), "before SUBACK");
+    assert_eq!(join(&rooms, 0, "more", "carol").unwrap_err(), Word::Limit);
+    assert_eq!(call(&rooms, "carol", Some("more"), create()).unwrap_err(), Word::Limit);
+    may_join(&rooms, "watched", "carol").unwrap();
+    rooms.leave(0, NOW, &live, "ann");
+    may_join(&rooms, "more", "carol").unwrap();
+    join(&rooms, 0, "more", "carol").unwrap();
+}
+
+#[test]
+fn a_room_in_which_nothing_was_said_is_forgotten_with_its_last_viewer() {
+    let rooms = rooms_with(RoomSettings::default(), 1);
+    for n in 0..1_000 {
+        let live = join(&rooms, 0, &format!("z{n}"), "ann").unwrap();
+        join(&rooms, 0, &format!("z{n}"), "bob").unwrap();
+        for user in ["ann", "bob"] {
+            assert!(rooms.find("t", &live.id).is_some());
+            rooms.leave(0, NOW, &live, user);
+        }
+    }
+    assert_eq!(rooms.rooms.len(), 0);
+}
+
+#[test]
+fn the_room_that_has_been_empty_longest_makes_place() {
+    let rooms = rooms_with(RoomSettings { rooms_max: 4, ..RoomSettings::default() }, 1);
+    call(&rooms, "olga", Some("owned"), create()).unwrap();
+    call(&rooms, "olga", Some("closed"), create()).unwrap();
+    call(&rooms, "olga", Some("closed"), RoomCall::Close).unwrap();
+    pass_through(&rooms, NOW + 1, "a", "ann");
+    pass_through(&rooms, NOW + 2, "b", "ann");
+    let again = join(&rooms, 0, "a", "bob").unwrap();
+    rooms.leave(0, NOW + 3, &again, "bob");
+    for (room, expected) in [("c", ["a", "c"]), ("d", ["c", "d"]), ("e", ["d", "e"])] {
+        pass_through(&rooms, NOW + 4, room, "ann");
+        let left = rooms.rooms.iter().map(|live| live.id.to_string());
+        let left: std::collections::BTreeSet<String> = left.collect();
+        let expected = expected.into_iter().chain(["closed", "owned"]).map(str::to_owned);
+        assert_eq!(left, expected.collect(), "after {room}");
+    }
+    let e = join(&rooms, 0, "e", "ann").unwrap();
+    let d = join(&rooms, 0, "d", "ann").unwrap();
+    assert_eq!(may_join(&rooms, "f", "bob"), Err(Word::Limit), "none is empty");
+    assert_eq!(join(&rooms, 0, "f", "bob").unwrap_err(), Word::Limit);
+    assert_eq!(rooms.look_back(NOW, &e).0.len() + rooms.look_back(NOW, &d).0.len(), 2);
+}
+
 #[test]
 fn a_room_that_nobody_needs_is_forgotten_and_comes_anew() {
     let rooms = rooms_with(RoomSettings::default(), 1);
-    let (live, _, todo) = rooms.join(0, NOW, ("t", "r"), &"ann".into()).unwrap();
-    let mut looks: std::collections::BTreeSet<u64> = todo.look_at_ms.into_iter().collect();
-    rooms.leave(0, NOW, &live, "ann");
-    let mut last = NOW;
-    while let Some(at_ms) = looks.pop_first() {
-        assert!(at_ms > last, "time moves on");
-        last = at_ms;
-        looks.extend(rooms.look(0, at_ms, &live, at_ms).look_at_ms);
-    }
-    assert_eq!(last, NOW + RoomSettings::default().empty_ms);
-    assert!(rooms.find("t", "r").is_none(), "forgotten");
+    let live = pass_through(&rooms, NOW, "r", "ann");
+    let late = pass_through(&rooms, NOW + 1, "late", "ann");
+    let owned = call(&rooms, "olga", Some("owned"), create()).unwrap().room;
+    let over_ms = NOW + RoomSettings::default().empty_ms;
+    rooms.sweep(over_ms - 1);
     let again = join(&rooms, 0, "r", "ann").unwrap();
-    assert!(!Arc::ptr_eq(&live, &again));
+    assert!(Arc::ptr_eq(&live, &again) && rooms.look_back(NOW, &again).0.len() == 1);
+    rooms.sweep(over_ms + 1);
+    assert!(rooms.find("t", "late").is_none(), "forgotten");
+    rooms.leave(0, NOW + 9, &again, "ann");
+    rooms.sweep(over_ms + 8);
+    assert!(rooms.find("t", "r").is_some(), "empty for a shorter time");
+    rooms.sweep(over_ms + 9);
+    assert!(rooms.find("t", "r").is_none() && rooms.find("t", &owned).is_some());
+    assert!(!Arc::ptr_eq(&late, &join(&rooms, 0, "late", "ann").unwrap()));
+}
+
+#[test]
+fn an_empty_room_is_looked_at_no_more() {
+    let rooms = rooms_with(RoomSettings::default(), 1);
+    let (live, _, todo) = rooms.join(0, NOW, ("t", "r"), &"ann".into()).unwrap();
+    let stat = todo.look_at_ms.unwrap();
+    let (_, _, again) = rooms.join(0, NOW, ("t", "r"), &"bob".into()).unwrap();
+    assert_eq!(again.look_at_ms, None, "it is going to be");
+    assert_eq!(rooms.leave(0, NOW, &live, "ann").no_look_at_ms, None);
+    assert_eq!(rooms.leave(0, NOW, &live, "bob").no_look_at_ms, Some(stat));
+    let todo = rooms.look(0, stat, &live, stat);
+    assert_eq!((todo.look_at_ms, todo.letters.len()), (None, 0));
+}
+
+#[test]
+fn rooms_asked_for_together_are_counted_together() {
+    let settings = RoomSettings { joined_max: 3, rooms_max: 3, ..RoomSettings::default() };
+    let rooms = rooms_with(settings, 1);
+    let watched = join(&rooms, 0, "watched", "bob").unwrap();
+    let ask = |id: &str, user: &str, others: &[&str]| {
+        let asked = rooms.may_join_too(NOW, ("t", id), user, others);
+        asked.map_err(|refusal| refusal.message.to_string())
+    };
+    let full = |asked: Result<(), String>| asked.unwrap_err().contains("broker");
+    ask("a", "ann", &[]).unwrap();
+    ask("b", "ann", &["a"]).unwrap();
+    ask("watched", "ann", &["a", "b"]).unwrap();
+    assert!(full(ask("c", "ann", &["a", "b"])), "the node has no place for a third");
+    assert!(!full(ask("watched", "ann", &["a", "b", "c"])), "nor the user for a fourth");
+    // Where another device of the user is already, one more takes nothing.
+    ask("c", "bob", &["a", "watched"]).unwrap();
+    say(&rooms, 0, &watched, "bob");
+    rooms.leave(0, NOW, &watched, "bob");
+    ask("c", "ann", &["a", "b"]).unwrap();
+    ask("watched", "ann", &["a", "b"]).unwrap();
+    ask("c", "ann", &["a", "watched"]).unwrap();
+    for (id, others) in [("watched", ["a", "b"]), ("c", ["a", "watched"])] {
+        let second = join(&rooms, 0, "second", "carol").unwrap();
+        assert!(full(ask(id, "ann", &others)), "{id} after {others:?}: one too many");
+        rooms.leave(0, NOW, &second, "carol");
+    }
 }
 
 #[test]
