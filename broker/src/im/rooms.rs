@@ -502,18 +502,32 @@ impl Rooms {
                 &made
             }
         };
-        if creates && count(&self.owned, tenant, caller.user) >= self.settings.owned_max {
-            return Err(Refusal::limit("you own as many rooms as a user may"));
-        }
         loop {
-            let live = match creates {
-                true => self.find_or_make(now_ms, tenant, id)?,
-                false => self.find(tenant, id).ok_or_else(no_such_room)?,
+            let live = match self.find(tenant, id) {
+                Some(live) => live,
+                None if creates => {
+                    self.may_own_more(tenant, caller.user)?;
+                    self.find_or_make(now_ms, tenant, id)?
+                }
+                None => return Err(no_such_room()),
             };
             let state = live.state.lock();
-            if !state.forgotten {
-                return self.serve_in(now_ms, &live, state, caller, call);
+            if state.forgotten {
+                continue;
             }
+            // One's own room is none more: it may be opened again.
+            if creates && state.room.row().owner.as_deref() != Some(caller.user) {
+                self.may_own_more(tenant, caller.user)?;
+            }
+            return self.serve_in(now_ms, &live, state, caller, call);
+        }
+    }
+
+    fn may_own_more(&self, tenant: &str, user: &str) -> Result<(), Refusal> {
+        if count(&self.owned, tenant, user) < self.settings.owned_max {
+            Ok(())
+        } else {
+            Err(Refusal::limit("you own as many rooms as a user may"))
         }
     }
 

@@ -178,6 +178,28 @@ fn the_room_that_has_been_empty_longest_makes_place() {
 }
 
 #[test]
+fn who_owns_as_many_rooms_as_allowed_opens_a_closed_one_again() {
+    let settings = || RoomSettings { owned_max: 1, ..RoomSettings::default() };
+    let rooms = rooms_with(settings(), 1);
+    call(&rooms, "olga", Some("r"), create()).unwrap();
+    assert_eq!(call(&rooms, "olga", Some("s"), create()).unwrap_err(), Word::Limit);
+    assert_eq!(call(&rooms, "olga", Some("r"), create()).unwrap_err(), Word::Exists);
+    let row = call(&rooms, "olga", Some("r"), RoomCall::Close).unwrap().store.unwrap();
+    assert_eq!(call(&rooms, "olga", Some("s"), create()).unwrap_err(), Word::Limit);
+    let after_a_crash = rooms_with(settings(), 1);
+    after_a_crash.restore(NOW, "t", "r", row);
+    for rooms in [rooms, after_a_crash] {
+        call(&rooms, "olga", Some("r"), create()).unwrap();
+        assert_eq!(count(&rooms.owned, "t", "olga"), 1);
+        join(&rooms, 0, "r", "ann").unwrap();
+        let unowned = join(&rooms, 0, "u", "ann").unwrap();
+        assert_eq!(call(&rooms, "olga", Some("u"), create()).unwrap_err(), Word::Limit);
+        assert_eq!(call(&rooms, "olga", Some("s"), create()).unwrap_err(), Word::Limit);
+        assert!(rooms.find("t", "s").is_none() && rooms.find("t", &unowned.id).is_some());
+    }
+}
+
+#[test]
 fn a_room_that_nobody_needs_is_forgotten_and_comes_anew() {
     let rooms = rooms_with(RoomSettings::default(), 1);
     let live = pass_through(&rooms, NOW, "r", "ann");
