@@ -262,6 +262,23 @@ impl Timed<'_> {
         }
     }
 
+    /// What comes until the connection closes; over TLS, until it says that it does.
+    fn rest(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            self.inner.get_ref().socket().set_read_timeout(Some(left(self.until)?))?;
+            let buffer = self.inner.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            if into.len() + buffer.len() > ANSWER_BYTES_MAX {
+                return Err(invalid("the answer is too long"));
+            }
+            into.extend_from_slice(buffer);
+            let taken = buffer.len();
+            self.inner.consume(taken);
+        }
+    }
+
     fn bytes(&mut self, count: usize, into: &mut Vec<u8>) -> io::Result<()> {
         if into.len() + count > ANSWER_BYTES_MAX {
             return Err(invalid("the answer is too long"));
@@ -327,7 +344,11 @@ fn read_answer(
             }
         },
         Some(length) => timed.bytes(length, &mut body)?,
-        None => return Err(invalid("the answer has no length")),
+        None => {
+            // The body ends with the connection (RFC 9112, 6.3).
+            timed.rest(&mut body)?;
+            keeps = false;
+        }
     }
     Ok((status, body, keeps))
 }
@@ -423,6 +444,42 @@ mod tests {
         // A port that no system picks: nobody listens there.
         let mut service = plain("http://127.0.0.1:1", Duration::from_secs(20));
         assert!(service.ask("{}").is_err());
+    }
+
+    #[test]
+    fn an_answer_without_a_length_goes_on_until_the_connection_closes() {
+        const REFUSED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"allow\":false}";
+        const OLD: &str = "HTTP/1.0 200 OK\r\n\r\n{\"allow\":true}";
+        const KEPT: &str = "HTTP/1.1 202 Yes\r\n\r\nok";
+        let (url, served) = service(vec![vec![REFUSED], vec![OLD], vec![YES, KEPT], vec![YES]]);
+        let mut service = plain(&url, Duration::from_secs(20));
+        assert!(matches!(service.ask("{}").unwrap(), Verdict::Refused(_)));
+        assert!(service.open.is_none(), "it is over");
+        assert_eq!(service.ask("{}").unwrap(), Verdict::Allowed);
+        assert_eq!(service.ask("{}").unwrap(), Verdict::Allowed);
+        assert_eq!(service.post("", "{}").unwrap(), (202, b"ok".to_vec()));
+        assert_eq!(service.ask("{}").unwrap(), Verdict::Allowed);
+        assert_eq!(served.join().unwrap().len(), 5, "each asked once");
+    }
+
+    #[test]
+    fn an_answer_without_a_length_has_its_bytes_and_its_time() {
+        let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(ANSWER_BYTES_MAX + 1));
+        let (url, served) = service(vec![vec![long.leak()]]);
+        let error = plain(&url, Duration::from_secs(20)).post("", "{}").unwrap_err();
+        assert_eq!(error.to_string(), "the answer is too long");
+        served.join().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nand then").unwrap();
+            // Open until the one who asked has gone.
+            while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+        });
+        let error = plain(&url, Duration::from_millis(200)).post("", "{}").unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        served.join().unwrap();
     }
 
     #[test]
