@@ -184,10 +184,10 @@ request! {
     SyncPull {
         /// The conversation.
         conv: String,
-        /// First seq, included.
+        /// The seq where it begins, included: going down, the highest.
         #[serde(default, deserialize_with = "some")]
         from: Option<u64>,
-        /// Last seq, included.
+        /// The seq where it ends, included: going down, the lowest.
         #[serde(default, deserialize_with = "some")]
         to: Option<u64>,
         /// Entries at most.

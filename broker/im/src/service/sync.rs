@@ -319,16 +319,16 @@ impl Query {
     pub(super) fn pull(&self, caller: &Caller, pull: &SyncPull) -> Result<Found, Fault> {
         let conv = conv_of(caller, &pull.conv)?;
         let size = page_size(pull.limit)?;
+        let down = pull.direction.unwrap_or_default() == Direction::Down;
+        let (low, high) = bounds(pull, down)?;
         let user = &caller.user;
         let Some(row) = self.user_conv(user, &conv)? else {
             let text = format!("conv: {} is not in your list", pull.conv);
             return Err(Refusal::not_allowed(text).into());
         };
         let head = self.known_head(&conv)?;
-        let down = pull.direction.unwrap_or_default() == Direction::Down;
         let min = head.min.max(row.first());
         let mut entries = Vec::new();
-        let (low, high) = bounds(pull, down);
         let mut next = None;
         let mut intervals = self.intervals(&conv, &user.id, &row)?;
         let end = intervals.last().and_then(|interval| interval.until);
@@ -373,14 +373,20 @@ impl Query {
     }
 }
 
-/// The stretch that is asked for, both ends included. Going down, `from` is the high end; whoever
-/// gives the ends the other way round means the same stretch.
-fn bounds(pull: &SyncPull, down: bool) -> (u64, u64) {
+/// The stretch that is asked for, both ends included. Going down, `from` is the high end.
+fn bounds(pull: &SyncPull, down: bool) -> Result<(u64, u64), Refusal> {
     let (low, high) = if down { (pull.to, pull.from) } else { (pull.from, pull.to) };
-    match (low, high) {
-        (Some(low), Some(high)) => (low.min(high), low.max(high)),
-        (low, high) => (low.unwrap_or(1), high.unwrap_or(u64::MAX)),
+    if let (Some(low), Some(high)) = (low, high)
+        && low > high
+    {
+        // Taken for the same stretch, `next` as the `from` of the next page would go nowhere.
+        let text = match down {
+            true => "from: below `to`; a pull that goes down begins at `from`, and ends at `to`",
+            false => "from: above `to`; a pull that goes up begins at `from`, and ends at `to`",
+        };
+        return Err(Refusal::bad_request(text));
     }
+    Ok((low.unwrap_or(1), high.unwrap_or(u64::MAX)))
 }
 
 fn kind_word(entry: &Entry) -> &'static str {
@@ -410,5 +416,58 @@ impl Place {
 
     fn is_before(&self, line: &Line) -> bool {
         (line.head.ts_ms, line.conv.as_str()) < (self.ts_ms, self.conv.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::Rig;
+    use crate::settings::ImSettings;
+
+    fn ten() -> Rig {
+        let mut rig = Rig::new(ImSettings::default());
+        for text in 1..=10 {
+            rig.send("alice", "u/alice", &text.to_string()).unwrap();
+        }
+        rig
+    }
+
+    #[test]
+    fn a_pull_that_cannot_get_from_its_beginning_to_its_end_is_refused() {
+        let mut rig = ten();
+        for (direction, from, to) in [("down", 5, 10), ("up", 10, 1), ("up", 11, 10)] {
+            let body = json!({ "conv": "u/alice", "direction": direction, "from": from, "to": to });
+            let refused = rig.call("alice", "sync/pull", body.clone()).unwrap_err();
+            let named = ["bad_request: ", "from: ", "`to`", direction];
+            assert!(named.iter().all(|part| refused.contains(part)), "{body}: {refused}");
+        }
+    }
+
+    #[test]
+    fn next_leads_from_page_to_page_to_the_end_of_the_stretch() {
+        let mut rig = ten();
+        let table = [
+            ("up", 2, 8, vec![2, 3, 4, 5, 6, 7, 8]),
+            ("down", 9, 5, vec![9, 8, 7, 6, 5]),
+            ("up", 7, 7, vec![7]),
+            ("down", 7, 7, vec![7]),
+            ("up", 9, 40, vec![9, 10]),
+            ("down", 40, 9, vec![10, 9]),
+        ];
+        for (direction, from, to, expected) in table {
+            let (mut from, mut pulled) = (Some(from), Vec::new());
+            while let Some(begin) = from {
+                let body = json!({
+                    "conv": "u/alice", "direction": direction, "from": begin, "to": to, "limit": 2,
+                });
+                let caller = crate::rig::caller("alice", false);
+                let found = rig.call_as(caller, "sync/pull", body).unwrap();
+                pulled.extend(found.entries.iter().map(|entry| entry.seq));
+                assert!(pulled.len() <= expected.len(), "{direction} {pulled:?}");
+                from = found.value["next"].as_u64();
+            }
+            assert_eq!(pulled, expected, "{direction}");
+        }
     }
 }
