@@ -18,6 +18,8 @@ pub enum Word {
     Exists,
     /// A limit or rate is reached.
     Limit,
+    /// More than can ever be taken at once; spelled as [`Word::Limit`].
+    TooLarge,
     /// The present state does not allow it.
     Conflict,
     /// Not now.
@@ -32,7 +34,7 @@ impl Word {
             Word::NotFound => "not_found",
             Word::NotAllowed => "not_allowed",
             Word::Exists => "exists",
-            Word::Limit => "limit",
+            Word::Limit | Word::TooLarge => "limit",
             Word::Conflict => "conflict",
             Word::Unavailable => "unavailable",
         }
@@ -46,6 +48,7 @@ impl Word {
             Word::NotAllowed => 403,
             Word::Exists | Word::Conflict => 409,
             Word::Limit => 429,
+            Word::TooLarge => 413,
             Word::Unavailable => 503,
         }
     }
@@ -70,7 +73,7 @@ impl Refusal {
             Word::NotFound => ReasonCode::TopicNameInvalid,
             Word::NotAllowed => ReasonCode::NotAuthorized,
             Word::Exists | Word::Conflict => ReasonCode::ImplementationSpecificError,
-            Word::Limit | Word::Unavailable => ReasonCode::QuotaExceeded,
+            Word::Limit | Word::TooLarge | Word::Unavailable => ReasonCode::QuotaExceeded,
         };
         Refusal { word, code, message: message.into() }
     }
@@ -93,6 +96,11 @@ impl Refusal {
     /// A limit is reached.
     pub fn limit(message: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::new(Word::Limit, message)
+    }
+
+    /// It is larger than it may be, whenever it comes.
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new(Word::TooLarge, message)
     }
 
     /// The present state does not allow it.

@@ -69,8 +69,14 @@ fn what_cannot_be_done_has_its_status_and_the_error_body() {
     assert_eq!(bob.refused("time/now", json!({ "colour": 1 }), 400), "bad_request");
     assert_eq!(bob.refused("sync/pull", json!({ "conv": "nonsense" }), 400), "bad_request");
     assert_eq!(bob.refused("tokens/revoke", json!({ "id": "none" }), 404), "not_found");
-    let large = json!({ "conv": "x".repeat(300_000) });
-    assert_eq!(bob.refused("sync/pull", large, 413), "limit");
+    for length in [70_000, 300_000] {
+        let large = json!({ "conv": "x".repeat(length) });
+        assert_eq!(bob.refused("sync/pull", large, 413), "limit");
+    }
+    assert_eq!(bob.refused("user/set", json!({ "name": "x".repeat(1_000) }), 413), "limit");
+    let payload = "x".repeat(64 * 1024 + 1);
+    let large = json!({ "from": "shop", "to": "u/bob", "cid": "1", "payload": payload });
+    assert_eq!(admin(&broker).refused("messages", large, 413), "limit");
     let answer = bob.ask("GET", "/v1/time/now", "");
     assert_eq!((answer.status, &answer.json()["error"]), (405, &json!("method_not_allowed")));
     let answer = bob.ask("POST", "/v1/none/such/path", "");

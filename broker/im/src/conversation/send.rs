@@ -28,7 +28,7 @@ impl Work<'_> {
         }
         if send.payload.len() > self.settings.payload_max_bytes {
             let most = self.settings.payload_max_bytes;
-            return Err(Refusal::limit(format!("payload larger than {most} bytes")).into());
+            return Err(Refusal::too_large(format!("payload larger than {most} bytes")).into());
         }
         if let Some(home) = self.foreign_home(&send.conv) {
             return self.ask_send(home, &send);
@@ -188,7 +188,7 @@ impl Work<'_> {
     pub(crate) fn signal(&mut self, signal: Box<SendSignal>) -> Result<Answer, Fault> {
         let most = self.settings.signal_max_bytes;
         if signal.payload.len() > most {
-            return Err(Refusal::limit(format!("signal larger than {most} bytes")).into());
+            return Err(Refusal::too_large(format!("signal larger than {most} bytes")).into());
         }
         if let Some(home) = self.foreign_home(&signal.conv) {
             self.ask_signal(home, &signal);
@@ -239,7 +239,7 @@ impl Work<'_> {
     fn mentioned(&mut self, send: &Send) -> Result<Vec<Arc<str>>, Fault> {
         if send.mentions.len() > self.settings.mentions_max {
             let most = self.settings.mentions_max;
-            return Err(Refusal::limit(format!("more than {most} users mentioned")).into());
+            return Err(Refusal::too_large(format!("more than {most} users mentioned")).into());
         }
         let mut members = Vec::new();
         for user in &send.mentions {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use hoopoe_codec::ReasonCode;
 use hoopoe_store::kv::{Family, Span};
 use hoopoe_store::memory::FaultKind;
 use serde_json::json;
@@ -425,4 +426,39 @@ fn what_has_expired_is_not_unread() {
     });
     scanned.unwrap();
     assert_eq!(waiting, 0, "what is done is not to be done again");
+}
+
+#[test]
+fn what_is_too_large_is_told_from_what_may_be_tried_again() {
+    let mut rig = Rig::new(ImSettings { groups_max: 1, ..ImSettings::default() });
+    let (text, payload) = ("x".repeat(5_000), "x".repeat(64 * 1024 + 1));
+    let sent = rig.send("alice", "u/bob", &payload).unwrap_err();
+    let mentions = rig.post(|asker| {
+        let mut send = message(asker, "alice", "u/bob", "all of you");
+        send.mentions = (0..51).map(|n| format!("u{n}").into()).collect();
+        Command::Send(Box::new(send))
+    });
+    rig.settle();
+    let Some(Outcome::Answer(Answer::Refused(mentions))) = rig.outcome(mentions) else { panic!() };
+    let mut refused = vec![sent, mentions];
+    rig.call("alice", "roster/request", json!({ "user": "bob" })).unwrap();
+    let calls = [
+        ("user/set", json!({ "name": text })),
+        ("user/set", json!({ "info": text })),
+        ("group/create", json!({ "name": text })),
+        ("roster/note", json!({ "user": "bob", "note": text })),
+        ("roster/tag", json!({ "user": "bob", "tags": vec!["x"; 1_000] })),
+    ];
+    for (op, body) in calls {
+        refused.push(rig.call_as(caller("alice", false), op, body).unwrap_err());
+    }
+    for refusal in refused {
+        let Refusal { word, code, message } = refusal;
+        assert_eq!((word.as_str(), code), ("limit", ReasonCode::QuotaExceeded), "{message}");
+        assert_eq!(word.http_status(), 413, "{message}");
+    }
+    rig.call("alice", "group/create", json!({ "name": "first" })).unwrap();
+    let second = json!({ "name": "second" });
+    let full = rig.call_as(caller("alice", false), "group/create", second).unwrap_err();
+    assert_eq!((full.word.as_str(), full.word.http_status()), ("limit", 429));
 }

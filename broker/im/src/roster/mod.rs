@@ -445,7 +445,7 @@ impl Work<'_> {
 
     fn roster_tag(&mut self, caller: &Caller, of: &RosterTag) -> Result<Value, Fault> {
         if of.tags.len() > TAGS_MAX {
-            return Err(Refusal::limit(format!("tags: more than {TAGS_MAX}")).into());
+            return Err(Refusal::too_large(format!("tags: more than {TAGS_MAX}")).into());
         }
         for tag in &of.tags {
             check_text("tags", tag)?;

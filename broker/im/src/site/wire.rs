@@ -160,7 +160,7 @@ mod tag {
     pub const ROW: u8 = 6;
 }
 
-const WORDS: [Word; 7] = [
+const WORDS: [Word; 8] = [
     Word::BadRequest,
     Word::NotFound,
     Word::NotAllowed,
@@ -168,6 +168,7 @@ const WORDS: [Word; 7] = [
     Word::Limit,
     Word::Conflict,
     Word::Unavailable,
+    Word::TooLarge,
 ];
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

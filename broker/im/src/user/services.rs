@@ -35,7 +35,7 @@ pub struct Profile {
 pub(crate) fn check_info(info: Option<&Value>) -> Result<(), Refusal> {
     match info {
         Some(info) if info.to_string().len() > INFO_MAX_BYTES => {
-            Err(Refusal::limit(format!("info: larger than {INFO_MAX_BYTES} bytes")))
+            Err(Refusal::too_large(format!("info: larger than {INFO_MAX_BYTES} bytes")))
         }
         _ => Ok(()),
     }
@@ -45,7 +45,7 @@ pub(crate) fn check_info(info: Option<&Value>) -> Result<(), Refusal> {
 pub(crate) fn check_text(field: &str, text: &str) -> Result<(), Refusal> {
     if text.len() > TEXT_MAX_BYTES {
         let text = format!("{field}: longer than {TEXT_MAX_BYTES} bytes");
-        return Err(Refusal::limit(text));
+        return Err(Refusal::too_large(text));
     }
     Ok(())
 }

@@ -34,8 +34,8 @@ impl From<Refusal> for Failure {
 impl From<BytesRejection> for Failure {
     fn from(rejection: BytesRejection) -> Failure {
         let status = rejection.status();
-        let word =
-            if status == StatusCode::PAYLOAD_TOO_LARGE { Word::Limit } else { Word::BadRequest };
+        let large = status == StatusCode::PAYLOAD_TOO_LARGE;
+        let word = if large { Word::TooLarge } else { Word::BadRequest };
         Failure { status, ..Refusal::new(word, rejection.body_text()).into() }
     }
 }

@@ -9,6 +9,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, header};
 use axum::{Extension, Json};
 use hoopoe_im::refusal::Refusal;
+use hoopoe_im::service::parse::MOST_BODY_BYTES;
 use hoopoe_im::service::{Call, Caller, Op, parse};
 use hoopoe_im::{Answer, Asker};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ pub(super) async fn call(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let caller = auth::caller(&who, &headers)?;
-    let body = body?;
+    let body = sized(body?)?;
     let name = format!("{service}/{op}");
     let op = parse(&service, &op, &body)?;
     let recorded = op.writes().then(|| (name.clone(), operator::about(&body)));
@@ -44,7 +45,7 @@ pub(super) async fn create_token(
     mut headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let body = body?;
+    let body = sized(body?)?;
     let mut request: Value = match &*body {
         b"" => json!({}),
         body => {
@@ -73,6 +74,15 @@ pub(super) async fn create_token(
     };
     let recorded = Some(("tokens".to_owned(), request));
     carry_out(&api, &who, peer, caller, (op, None), recorded).await.map(Json)
+}
+
+/// A request's body, if it is no larger than over MQTT.
+fn sized(body: Bytes) -> Result<Bytes, Failure> {
+    if body.len() > MOST_BODY_BYTES {
+        let text = format!("body larger than {MOST_BODY_BYTES} bytes");
+        return Err(Refusal::too_large(text).into());
+    }
+    Ok(body)
 }
 
 /// Carries a call out. `named`: its name and body, for another site. `recorded`: what is recorded
@@ -149,5 +159,19 @@ pub(super) fn answered(reply: Reply, me: &str) -> Result<Value, Failure> {
             }
             Ok(value)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_too_large_is_413() {
+        assert!(sized(vec![b' '; MOST_BODY_BYTES].into()).is_ok());
+        let failure = sized(vec![b' '; MOST_BODY_BYTES + 1].into()).unwrap_err();
+        assert_eq!(failure, Refusal::too_large("body larger than 65536 bytes").into());
+        assert_eq!(failure.status().as_u16(), 413);
+        assert_eq!(Failure::too_many().status().as_u16(), 429);
     }
 }
