@@ -52,6 +52,8 @@ impl Plan {
 
 /// Plans that a worker keeps; when there are more, all are dropped (they are cheap to make).
 const MOST_PLANS: usize = 16_384;
+/// Bytes of a topic whose plan is kept: longer ones are rare, and would make the plans large.
+const KEPT_TOPIC_BYTES: usize = 1024;
 
 /// The plans of one worker.
 pub struct Plans {
@@ -75,6 +77,9 @@ impl Plans {
             return plan.clone();
         }
         let plan = Rc::new(make(index, topic, stamp, self.worker));
+        if topic.len() > KEPT_TOPIC_BYTES {
+            return plan;
+        }
         if self.plans.len() >= MOST_PLANS {
             self.plans.clear();
         }
@@ -165,4 +170,19 @@ fn merge<'a>(subscriptions: impl Iterator<Item = &'a Match>) -> Option<Terms> {
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_of_long_topics_are_made_and_not_kept() {
+        let (index, mut plans) = (Index::new(), Plans::new(0));
+        let topics = ["x".repeat(KEPT_TOPIC_BYTES + 1), "x".repeat(KEPT_TOPIC_BYTES)];
+        for (hash, topic) in topics.iter().enumerate() {
+            assert_eq!(*plans.get(&index, topic, hash as u64).topic, **topic);
+            assert_eq!(plans.plans.len(), hash);
+        }
+    }
 }

@@ -436,6 +436,16 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_topic_of_the_profile_fits_into_the_limit_of_topics() {
+        let id = "x".repeat(hoopoe_im::id::MAX_ID_LEN);
+        let users = vec![id.as_str(); ImSettings::default().mentions_max].join(",");
+        let longest = format!("im/g/{id}/msg/{id}/at/{users}");
+        assert!(hoopoe_im::topic::parse_publish(&longest).is_ok());
+        let limit = crate::settings::Settings::default().mqtt.max_topic_bytes;
+        assert!(longest.len() <= usize::from(limit), "{} > {limit}", longest.len());
+    }
+
+    #[test]
     fn a_tenant_says_only_what_differs() {
         let text = "[im]\ndevice_policy = 'one-per-class'\n\
             [[im.tenant]]\nname = 'acme'\ndevices_per_user = 3\n\

@@ -155,7 +155,7 @@ impl Default for MqttSettings {
             inflight_v5_max: 1000,
             topic_alias_max: 64,
             max_topic_levels: 64,
-            max_topic_bytes: 1024,
+            max_topic_bytes: 4096,
             max_client_id_bytes: 256,
             max_subscriptions: 1000,
             retain_available: true,

@@ -95,7 +95,7 @@ fn qos_0_does_not_wait_for_an_absent_session() {
 
 #[test]
 fn topics_and_filters_beyond_the_limits_are_refused() {
-    let long = "x".repeat(1025);
+    let long = "x".repeat(4097);
     let deep = vec!["x"; 65].join("/");
     for topic in [&long, &deep] {
         let mut client = shared_broker().v5();
