@@ -207,6 +207,30 @@ fn the_muted_do_not_write() {
 }
 
 #[test]
+fn a_mute_without_end_is_shown_without_one() {
+    let mut rig = rig();
+    team(&mut rig, &["bob", "carol"]);
+    let mutes = [
+        json!({ "group": "team", "user": "bob" }),
+        json!({ "group": "team", "user": "carol", "until": rig.now + 1_000 }),
+    ];
+    for mute in mutes {
+        ok(&mut rig, "alice", "group/mute", mute);
+    }
+    let members = rig.call("alice", "group/members", json!({ "group": "team" })).unwrap();
+    let shown = |at: usize| members["members"][at].get("muted_until");
+    assert_eq!([shown(0), shown(1)], [None, Some(&Value::Null)]);
+    assert_eq!(shown(2), Some(&json!(rig.now + 1_000)));
+    // What is shown, given back, is the same mute.
+    let again = json!({ "group": "team", "user": "bob", "until": shown(1) });
+    ok(&mut rig, "alice", "group/mute", again);
+    assert_eq!(rig.call("alice", "group/members", json!({ "group": "team" })), Ok(members));
+    ok(&mut rig, "bob", "conv/mute", json!({ "conv": "g/team", "on": true }));
+    let export = rig.query().export(&user("bob")).unwrap();
+    assert_eq!(export["conversations"][0]["list"].get("muted_until"), Some(&Value::Null));
+}
+
+#[test]
 fn who_applies_waits_for_an_admin() {
     let mut rig = Rig::new(ImSettings { requests_max: 2, ..ImSettings::default() });
     team(&mut rig, &["bob"]);

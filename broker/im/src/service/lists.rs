@@ -164,7 +164,7 @@ impl Query {
             let role = row.role.as_str();
             let mut member = json!({ "user": user, "role": role, "since": row.since_ms });
             if row.muted_until_ms > self.now_ms() {
-                member["muted_until"] = row.muted_until_ms.into();
+                member["muted_until"] = shown_until(row.muted_until_ms);
             }
             members.push(member);
             Ok(ControlFlow::Continue(()))
@@ -344,6 +344,11 @@ impl Query {
         let Receivers { recv, read, members } = self.receivers(caller, of)?;
         Ok(json!({ "recv": recv.len(), "read": read.len(), "members": members }))
     }
+}
+
+/// When a mute ends, as whoever sets it may write it: `null` for one without end.
+pub(crate) fn shown_until(until_ms: u64) -> Value {
+    if until_ms == u64::MAX { Value::Null } else { until_ms.into() }
 }
 
 /// Adds where the page ended, when there are more.

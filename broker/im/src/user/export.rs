@@ -11,6 +11,7 @@ use crate::entry::EntryKind;
 use crate::id::is_id;
 use crate::keys::{self, user_kind};
 use crate::refusal::{Fault, Refusal};
+use crate::service::lists::shown_until;
 use crate::service::query::Query;
 
 /// Messages of the user in an export, the newest of each conversation first to be left out.
@@ -37,8 +38,10 @@ impl Query {
         for (conv, row) in self.conversations(user)? {
             let head = self.head(&conv)?;
             complete &= self.own_messages(user, &conv, head.last, &mut messages)?;
+            let mut list = json!(row);
+            list["muted_until"] = shown_until(row.muted_until);
             conversations.push(json!({
-                "conv": conv.wire(&user.id), "last": head.last, "list": row,
+                "conv": conv.wire(&user.id), "last": head.last, "list": list,
             }));
         }
         let tokens = self.tokens_list(user)?;
