@@ -111,6 +111,10 @@ impl Work<'_> {
             self.check_joined(&conv, user)?;
             self.check_not_blocked(&conv, &owner, user)?;
         }
+        let asked = if self.asks_first(caller) { std::mem::take(&mut members) } else { vec![] };
+        for user in &asked {
+            self.put_invited(&conv, &owner, user)?;
+        }
         members.insert(0, owner.clone());
         self.add_members(&conv, &mut group, &members, MemberOp::Join, &owner)?;
         if self.is_big(group.members) {
@@ -125,6 +129,8 @@ impl Work<'_> {
         if let Some(until) = group.until_ms {
             self.schedule(until, Due::GroupEnd(conv.clone()));
         }
+        let what = format!("invite/{id}/{owner}");
+        self.group_notice(&conv, asked.iter().map(|user| &**user), &what, &group.name);
         Ok(json!({ "group": id, "seq": self.head(&conv)?.last }))
     }
 
@@ -309,13 +315,22 @@ impl Work<'_> {
         self.check_room(group, more + 1)?;
         self.check_joined(conv, user)?;
         let applied = self.asked(conv, user)?.is_some_and(|row| row.by.is_none());
-        if applied || caller.privileged || !self.settings.invite_consent {
+        if applied || !self.asks_first(caller) {
             return Ok(true);
         }
-        let by = Some(caller.user.id.to_string());
-        let row = AskedRow { by, message: String::new(), since_ms: self.now_ms };
-        self.put_asked(conv, user, &row)?;
+        self.put_invited(conv, &caller.user.id, user)?;
         Ok(false)
+    }
+
+    /// Whether those whom the caller would add are asked first.
+    fn asks_first(&self, caller: &Caller) -> bool {
+        self.settings.invite_consent && !caller.privileged
+    }
+
+    fn put_invited(&mut self, conv: &ConvKey, by: &str, user: &str) -> Result<(), Fault> {
+        let by = Some(by.to_owned());
+        let row = AskedRow { by, message: String::new(), since_ms: self.now_ms };
+        self.put_asked(conv, user, &row)
     }
 
     fn group_kick(&mut self, caller: &Caller, of: &GroupUsers) -> Result<Value, Fault> {

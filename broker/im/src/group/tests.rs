@@ -260,7 +260,7 @@ fn who_applies_waits_for_an_admin() {
 #[test]
 fn with_consent_the_invited_are_asked() {
     let mut rig = Rig::new(ImSettings { invite_consent: true, ..ImSettings::default() });
-    team(&mut rig, &["bob"]);
+    team(&mut rig, &[]);
     let invite = json!({ "group": "team", "users": ["carol", "dave"] });
     let answer = rig.call("alice", "group/invite", invite).unwrap();
     let expected = json!({ "added": [], "asked": ["carol", "dave"], "refused": [] });
@@ -271,6 +271,30 @@ fn with_consent_the_invited_are_asked() {
     assert_eq!(joined, Ok(json!({ "state": "member" })));
     ok(&mut rig, "dave", "group/reject", json!({ "group": "team", "user": "dave" }));
     assert_eq!(rig.refused("dave", "group/join", json!({ "group": "team" })), "not_allowed");
+}
+
+#[test]
+fn with_consent_the_first_members_are_asked_too() {
+    let settings = ImSettings { invite_consent: true, requests_max: 2, ..ImSettings::default() };
+    let mut rig = Rig::new(settings);
+    team(&mut rig, &["bob", "alice", "carol"]);
+    assert_eq!(events(&mut rig), ["join alice alice"]);
+    let asked = ["bob group/invite/team/alice The team", "carol group/invite/team/alice The team"];
+    assert_eq!(rig.take_notices(), asked);
+    assert!(rig.pulled("bob", "g/team").is_empty());
+    assert_eq!(rig.send("bob", "g/team", "x").unwrap_err().word, Word::NotAllowed);
+    let joined = rig.call("bob", "group/join", json!({ "group": "team" }));
+    assert_eq!(joined, Ok(json!({ "state": "member" })));
+    ok(&mut rig, "carol", "group/reject", json!({ "group": "team", "user": "carol" }));
+    assert_eq!(rig.refused("carol", "group/join", json!({ "group": "team" })), "not_allowed");
+    let info = rig.call("alice", "group/info", json!({ "group": "team" })).unwrap();
+    assert_eq!((&info["members"], &info["my_role"]), (&json!(2), &json!("owner")));
+    let many = json!({ "group": "many", "name": "x", "members": ["bob", "carol", "dave"] });
+    assert_eq!(rig.refused("alice", "group/create", many.clone()), "limit");
+    assert!(rig.take_notices().is_empty(), "nothing was half done");
+    // An operator adds without asking, as with an invitation.
+    rig.call_as(caller("root", true), "group/create", many).unwrap();
+    assert_eq!(rig.pulled("dave", "g/many"), [1]);
 }
 
 #[test]
