@@ -137,8 +137,12 @@ impl Verdict<'_> {
         }
         // What retention has taken cannot be read any more.
         let from = read.max(min.saturating_sub(1));
-        let (surely, perhaps) = self.expired(from, last, asked);
-        let open = log.unread(from, last);
+        let (mut open, mut surely, mut perhaps) = (0, 0, 0);
+        for (first, end) in self.stretches(user, from, last) {
+            let (expired, may) = self.expired(first - 1, end, asked);
+            (open, surely) = (open + log.unread(first - 1, end), surely + expired);
+            perhaps += may;
+        }
         let open = open - perhaps..=open - surely;
         if !open.contains(&unread) && (!self.is_channel() || self.follows_now(user)) {
             self.fault(read, format!("{name} has {open:?} unread behind {read}, told {unread}"));
@@ -148,6 +152,18 @@ impl Verdict<'_> {
             self.fault(recv, format!("{name} has received up to {most}, told {recv}"));
         }
         self.begins(user, name, min, asked);
+    }
+
+    /// What the user may see behind an entry, up to another.
+    fn stretches(&self, user: usize, behind: u64, end: u64) -> Vec<(u64, u64)> {
+        if self.is_channel() {
+            return vec![(behind + 1, end)];
+        }
+        let sees = self.members[user].sees.iter();
+        let clipped = sees.map(|(from, until)| {
+            ((*from).max(behind + 1), until.map_or(end, |until| until.min(end)))
+        });
+        clipped.filter(|(from, end)| from <= end).collect()
     }
 
     /// What a user is told to be the first entry: what was cleared is before it, what retention
@@ -172,7 +188,8 @@ impl Verdict<'_> {
     fn reads(&self, user: usize) -> (u64, u64) {
         let (cleared, perhaps) = self.cleared(user);
         let own = self.own_sends[user].iter().map(|(_, seq)| *seq).max().unwrap_or(0);
-        let joined = self.members[user].joined.last().map_or(0, |seq| seq - 1);
+        // Who is back is where they were.
+        let joined = self.members[user].joined.first().map_or(0, |seq| seq - 1);
         // A channel keeps no copy of cursors, and begins where it stands.
         let (mut low, mut high) = match self.is_channel() {
             true => (cleared, self.head()),
