@@ -61,6 +61,8 @@ pub struct Device {
     pub link: Option<Link>,
     /// A PINGREQ is not answered yet.
     pub pinging: bool,
+    /// The session of the last CONNECT ended with its connection: the next begins another.
+    transient: bool,
     flying: Vec<Flying>,
     due: VecDeque<Due>,
     /// Identifiers of QoS 2 messages that have not been released.
@@ -77,6 +79,7 @@ impl Device {
             phase: Phase::Away,
             link: None,
             pinging: false,
+            transient: false,
             flying: Vec::new(),
             due: VecDeque::new(),
             held: BTreeSet::new(),
@@ -98,7 +101,11 @@ impl Device {
                 connect = connect.session_expiry_secs(100_000);
             }
         }
-        judge.note(Event::Connect { device: self.number, link });
+        // Clean Session of 3.1.1 is both: a new session, and none that is kept.
+        let is_transient = connect.clean && (*version == Version::V311 || !*stored);
+        let was_transient = std::mem::replace(&mut self.transient, is_transient);
+        let anew = connect.clean || was_transient;
+        judge.note(Event::Connect { device: self.number, link, anew });
         connect.encode()
     }
 

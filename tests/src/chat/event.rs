@@ -120,6 +120,8 @@ pub enum Event {
         device: usize,
         /// The new connection.
         link: Link,
+        /// With a new session.
+        anew: bool,
     },
     /// CONNACK came.
     Connected {
@@ -233,7 +235,9 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Connect { device, link } => write!(f, "d{device} > CONNECT #{link}"),
+            Event::Connect { device, link, anew } => {
+                write!(f, "d{device} > CONNECT #{link} anew={anew}")
+            }
             Event::Connected { device, link, present } => {
                 write!(f, "d{device} < CONNACK #{link} present={present}")
             }

@@ -45,8 +45,9 @@ pub(super) struct Known {
 pub(super) enum Step {
     /// A connection, with a session that is kept or not.
     Link { present: bool },
-    /// A connection was left whose beginning never came: what was said there is not known.
-    Unheard { at: Order },
+    /// A connection was left whose beginning never came: what was said there is not known. It may
+    /// have begun a new session.
+    Unheard { at: Order, anew: bool },
     /// Its cursors have been read.
     Hello { at: Order },
     /// An entry came.
@@ -66,6 +67,8 @@ pub(super) struct Seen {
     pinged: Option<Order>,
     /// It waits to hear that its cursors have been read.
     greeting: bool,
+    /// It has asked for a new session.
+    anew: bool,
     /// The last entry of each conversation over this connection.
     last: HashMap<usize, u64>,
     /// By conversation.
@@ -286,12 +289,13 @@ impl Judge {
 
     fn judge(&mut self, at: Order, event: &Event) -> Result<(), String> {
         match event {
-            Event::Connect { device, link } => {
+            Event::Connect { device, link, anew } => {
                 let seen = &mut self.seen[*device];
                 (seen.link, seen.fence, seen.pinged) = (Some(*link), at, None);
                 seen.last.clear();
+                let asked_anew = std::mem::replace(&mut seen.anew, *anew);
                 if std::mem::replace(&mut seen.greeting, true) {
-                    self.step(*device, None, Step::Unheard { at });
+                    self.step(*device, None, Step::Unheard { at, anew: asked_anew });
                 }
             }
             Event::Connected { device, present, .. } => {

@@ -170,7 +170,7 @@ fn what_retention_has_taken_may_be_named_over_a_connection_that_is_lost() {
         }
         if lost {
             let link = story.last_link + 1;
-            story.judge.note(Event::Connect { device: BOB, link });
+            story.judge.note(Event::Connect { device: BOB, link, anew: false });
         }
         story.last_link += 1;
         story.comes(BOB, true);
@@ -182,6 +182,24 @@ fn what_retention_has_taken_may_be_named_over_a_connection_that_is_lost() {
     assert!(!missed(&gets_the_third(true, 1)));
     assert!(missed(&gets_the_third(true, 2)), "1 alone may have been named");
     assert!(missed(&gets_the_third(false, 1)), "nothing was lost");
+}
+
+#[test]
+fn a_session_may_have_begun_anew_over_a_connection_that_is_lost() {
+    let skips_the_own = |anew: bool| {
+        let mut story = Story::begin();
+        story.sends(PHONE, PAIR);
+        let link = story.last_link + 1;
+        story.judge.note(Event::Connect { device: DESK, link, anew });
+        story.last_link += 1;
+        story.comes(DESK, true);
+        let seq = story.sends(BOB, PAIR);
+        story.gets(DESK, PAIR, seq);
+        let since = story.judge.order();
+        story.judge.verdict(since).iter().any(|fault| fault.what.contains("d1 gets 2 before 1"))
+    };
+    assert!(skips_the_own(false), "it has the old session, and 1 is owed to it");
+    assert!(!skips_the_own(true));
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Story {
         self.last_link += 1;
         let link = self.last_link;
         self.links[device] = link;
-        self.judge.note(Event::Connect { device, link });
+        self.judge.note(Event::Connect { device, link, anew: false });
         self.judge.note(Event::Connected { device, link, present });
         self.judge.note(Event::Hello { device, link });
     }

@@ -50,9 +50,11 @@ impl Verdict<'_> {
         for step in &self.judge.seen[device].steps[self.conv] {
             match *step {
                 // What retention had taken was named there, if at all (ruling 21).
-                Step::Unheard { at } => {
+                // A session that began there began where the user was.
+                Step::Unheard { at, anew } => {
                     let gone = self.floor_below(self.last_at(at)) - 1;
-                    gaps.push((1, gone));
+                    let begun = if anew { self.received(user, at) } else { 0 };
+                    gaps.push((1, gone.max(begun)));
                 }
                 Step::Link { present } => {
                     came.clear();
