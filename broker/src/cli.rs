@@ -309,7 +309,10 @@ mod tests {
         let links = |more: &str| {
             let line = format!("{line} {more}");
             match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-                Command::Bridge(args) => args.into_source().load().unwrap(),
+                Command::Bridge(args) => {
+                    let environment = Vec::new();
+                    SettingsSource { environment, ..args.into_source() }.load().unwrap()
+                }
                 _ => panic!("bridge"),
             }
         };
