@@ -48,8 +48,8 @@ const ODD_TOPICS: [&str; 13] = [
     "im/me/sys/hello",
 ];
 
-/// Every operation, and the fields it takes.
-const OPERATIONS: [(&str, &[&str]); 62] = [
+/// Every operation, one that there is not, and the fields it takes.
+const OPERATIONS: [(&str, &[&str]); 64] = [
     ("time/now", &[]),
     ("user/info", &["user"]),
     ("user/set", &["name", "avatar", "info"]),
@@ -110,7 +110,9 @@ const OPERATIONS: [(&str, &[&str]); 62] = [
     ("device/list", &[]),
     ("device/kick", &["device"]),
     ("device/push-token", &["provider", "token"]),
+    ("tokens/create", &["ttl", "device"]),
     ("tokens/list", &[]),
+    ("tokens/revoke", &["id"]),
     ("nope/x", &["user"]),
 ];
 
@@ -257,7 +259,7 @@ fn value(random: &mut Random, field: &str, pages: &Pages) -> Value {
         "conv" => json!(conversation(random)),
         "from" | "to" | "seq" => number(random, 60),
         "limit" => number(random, 300),
-        "until" => number(random, 5_000),
+        "until" | "ttl" => number(random, 5_000),
         "next" if !pages.is_empty() => json!(pages[random.below(pages.len())]),
         "direction" => json!(random.pick(&["up", "down"])),
         "on" | "unread_only" => json!(random.once_in(2)),
