@@ -189,9 +189,17 @@ impl ImNode {
         let (asker, receiver) = self.wait()?;
         call.asker = asker;
         complete(&mut call.op);
-        if matches!(call.op, Op::SyncPull(_)) && self.overload.sheds(Shed::Pulls) {
+        let caller = &call.caller;
+        let refusal = if matches!(call.op, Op::SyncPull(_)) && self.overload.sheds(Shed::Pulls) {
+            Some(overloaded())
+        } else if !caller.privileged && !self.may_call(now_ms(), &caller.user, &call.op) {
+            Some(too_fast())
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             if let Asker::Http(number) = asker {
-                self.answer_http(number, Reply::Answer(Answer::Refused(overloaded())));
+                self.answer_http(number, Reply::Answer(Answer::Refused(refusal)));
             }
             return Some(receiver);
         }
@@ -378,6 +386,11 @@ impl ImNode {
 /// What whoever asks for something that is given up is told.
 pub fn overloaded() -> Refusal {
     Refusal::limit("the broker is overloaded and gives this up for a while: try again later")
+}
+
+/// What who sends or changes more than the rate allows is told.
+pub fn too_fast() -> Refusal {
+    Refusal::limit("more per second than a user may send")
 }
 
 /// Whether a service at this address can be asked: who may sign for it can be read.

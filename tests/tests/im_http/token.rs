@@ -1,5 +1,6 @@
 //! Tokens: made, used as password and over HTTP, bound, revoked, kept over a restart.
 
+use hoopoe_tests::broker::Options;
 use hoopoe_tests::wire::code;
 use hoopoe_tests::{Broker, Connect, Http, Publish};
 use serde_json::json;
@@ -75,6 +76,21 @@ fn device_makes_a_token_over_mqtt() {
     assert_eq!(alice.refused("messages", message, 403), "not_allowed");
     assert_eq!(alice.refused("admin/users/list", json!({}), 403), "not_allowed");
     assert_eq!(alice.acting_for("bob").refused("time/now", json!({}), 403), "not_allowed");
+}
+
+#[test]
+fn a_user_changes_no_more_a_second_over_http_than_over_mqtt() {
+    let limits = "[im]\nsends_per_sec = 1\nsend_burst = 60\n";
+    let broker = Options::new().configuration(limits).start();
+    let made = Http::new(broker.http()).call("tokens", json!({ "user": "alice" }));
+    let alice = Http::new(broker.http()).bearer(made["token"].as_str().unwrap());
+    // Of 400 users each ten count as one more: what is left of 60 is not enough for as many again.
+    let users: Vec<String> = (0..400).map(|n| format!("user-{n}")).collect();
+    let group = |n: usize| json!({ "group": format!("g{n}"), "name": "x", "members": users });
+    alice.call("group/create", group(0));
+    let refused = alice.refused("group/create", group(1), 429);
+    assert_eq!(refused, "limit");
+    alice.call("group/list", json!({}));
 }
 
 #[test]

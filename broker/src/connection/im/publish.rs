@@ -27,7 +27,7 @@ use crate::connection::inbound::ack;
 use crate::connection::session::{Answer, Owed};
 use crate::connection::worker::Worker;
 use crate::im::hook::{is_asked_about, overrun};
-use crate::im::overloaded;
+use crate::im::{overloaded, too_fast};
 
 /// What an acknowledgement below `im/` waits for, and how its result is told.
 #[derive(Debug, Default)]
@@ -504,10 +504,6 @@ impl Worker {
 const SENT_BYTES: usize = 160;
 
 /// The user sends faster than may be (ruling 37).
-pub(super) fn too_fast() -> Refusal {
-    Refusal::limit("more per second than a user may send")
-}
-
 fn sent_properties(block: &mut PropertyBlock, sent: &Sent, repeated: bool) {
     block.push("im-seq", &sent.seq.to_string());
     block.push("im-id", &sent.id.to_string());

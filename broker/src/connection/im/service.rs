@@ -13,11 +13,11 @@ use hoopoe_im::{Answer as Outcome, Command};
 use hoopoe_store::command::ReplyTo;
 use serde_json::Value;
 
-use super::publish::{ImOwed, too_fast};
+use super::publish::ImOwed;
 use crate::connection::Connection;
 use crate::connection::session::{Answer, Origin, Outgoing};
 use crate::connection::worker::Worker;
-use crate::im::{complete, overloaded};
+use crate::im::{complete, overloaded, too_fast};
 
 /// Calls of one connection that may wait for their answer.
 const MOST_CALLS: usize = 100;
